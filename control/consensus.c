@@ -1,0 +1,485 @@
+/* The replicated log on libraft: submit, batch, apply. Snapshots are in consensus_snapshot.c. */
+#include "control/consensus_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/log.h"
+
+#define SPACE_CHECK_MS 200
+#define ADDRESS_OF_ONLY_VOTER "self"
+
+_Noreturn static void die(const char *what, int status)
+{
+    log_error("%s: %s; the process ends, as it must not go on with a log it cannot write", what, strerror(-status));
+    abort();
+}
+
+/* --- transport: one voter talks to nobody --- */
+
+static int transport_init(struct raft_uv_transport *t, raft_id id, const char *address)
+{
+    (void)t, (void)id, (void)address;
+    return 0;
+}
+
+static int transport_listen(struct raft_uv_transport *t, raft_uv_accept_cb cb)
+{
+    (void)t, (void)cb;
+    return 0;
+}
+
+static int transport_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
+                             const char *address, raft_uv_connect_cb cb)
+{
+    (void)t, (void)req, (void)id, (void)address, (void)cb;
+    return RAFT_NOCONNECTION;
+}
+
+static void transport_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
+{
+    cb(t);
+}
+
+/* --- turns --- */
+
+static void turn_commit(struct consensus *c)
+{
+    if (!state_in_turn(c->state))
+        return;
+    int rc = state_commit(c->state);
+    if (rc < 0)
+        die("state: commit", rc);
+    c->turn_entries = 0;
+}
+
+void consensus_commit_turn(struct consensus *c)
+{
+    turn_commit(c);
+}
+
+static void on_turn_timer(uv_timer_t *timer)
+{
+    turn_commit(timer->data);
+}
+
+static void turn_open(struct consensus *c)
+{
+    if (state_in_turn(c->state))
+        return;
+    int rc = state_begin(c->state);
+    if (rc < 0)
+        die("state: begin", rc);
+    uv_timer_start(&c->turn_timer, on_turn_timer, CONSENSUS_TURN_MS, 0);
+}
+
+/* --- apply --- */
+
+static struct pending *pending_pop(struct consensus *c, uint64_t instance, uint64_t serial)
+{
+    struct pending *p = c->pending_head;
+
+    if (!p || instance != c->instance)
+        return NULL;
+    if (p->serial != serial)
+        die("log: entries out of order", -EPROTO);
+    c->pending_head = p->next;
+    if (!c->pending_head)
+        c->pending_tail = NULL;
+    c->pending_count--;
+    return p;
+}
+
+static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
+{
+    struct consensus *c = fsm->data;
+    struct entry_prefix prefix;
+    struct state_result r = {0};
+
+    *result = NULL;
+    if (buf->len < sizeof(prefix))
+        die("log: short entry", -EPROTO);
+    memcpy(&prefix, buf->base, sizeof(prefix));
+    turn_open(c);
+    int rc = state_apply(c->state, ++c->count, (uint8_t *)buf->base + sizeof(prefix), buf->len - sizeof(prefix), &r);
+    if (rc < 0)
+        die("state: apply", rc);
+    struct pending *p = pending_pop(c, prefix.instance, prefix.serial);
+    if (p) {
+        p->fn(p->arg, 0, &r);
+        free(p);
+    }
+    if (++c->turn_entries >= CONSENSUS_TURN_ENTRIES)
+        turn_commit(c);
+    return 0;
+}
+
+/* --- submit --- */
+
+static void pending_fail(struct consensus *c, int status)
+{
+    while (c->pending_head) {
+        struct pending *p = c->pending_head;
+        c->pending_head = p->next;
+        c->pending_count--;
+        p->fn(p->arg, status, NULL);
+        free(p);
+    }
+    c->pending_tail = NULL;
+}
+
+struct batch {
+    struct raft_apply req;
+    struct consensus *c;
+};
+
+static void on_batch_applied(struct raft_apply *req, int status, void *result)
+{
+    struct batch *b = req->data;
+    struct consensus *c = b->c;
+
+    (void)result;
+    if (status != 0 && !c->stopping)
+        pending_fail(c, -ENOTCONN);
+    free(b);
+}
+
+static void batch_send(struct consensus *c)
+{
+    if (c->batch_n == 0)
+        return;
+    struct batch *b = calloc(1, sizeof(*b));
+    if (!b)
+        die("log: submit", -ENOMEM);
+    b->c = c;
+    b->req.data = b;
+    unsigned n = c->batch_n;
+    c->batch_n = 0;
+    int rv = raft_apply(&c->raft, &b->req, c->batch, n, on_batch_applied);
+    if (rv != 0) {
+        log_error("log: submit: %s", raft_errmsg(&c->raft));
+        for (unsigned i = 0; i < n; i++)
+            raft_free(c->batch[i].base);
+        free(b);
+        pending_fail(c, -ENOTCONN);
+    }
+}
+
+static void on_prepare(uv_prepare_t *handle)
+{
+    batch_send(handle->data);
+}
+
+static void stamp(struct consensus *c, Star__LogEntry *entry, Star__Time *now, bool new_ino)
+{
+    struct timespec t = clock_real();
+    uint64_t ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+
+    if (ns < c->last_ns)
+        ns = c->last_ns;
+    c->last_ns = ns;
+    star__time__init(now);
+    now->sec = (int64_t)(ns / 1000000000u);
+    now->nsec = (uint32_t)(ns % 1000000000u);
+    entry->now = now;
+    if (new_ino)
+        entry->ino = ++c->last_ino;
+}
+
+int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, consensus_fn fn, void *arg)
+{
+    Star__Time now;
+    struct raft_buffer buf;
+
+    if (!c->leading || c->stopping)
+        return -ENOTCONN;
+    if (c->pending_count >= CONSENSUS_PENDING_MAX)
+        return -EBUSY;
+    stamp(c, entry, &now, new_ino);
+    size_t len = star__log_entry__get_packed_size(entry);
+    struct entry_prefix prefix = {.instance = c->instance, .serial = ++c->serial};
+    struct pending *p = malloc(sizeof(*p));
+    buf.len = sizeof(prefix) + len;
+    buf.base = raft_malloc(buf.len);
+    if (!p || !buf.base) {
+        free(p);
+        raft_free(buf.base);
+        return -ENOMEM;
+    }
+    memcpy(buf.base, &prefix, sizeof(prefix));
+    star__log_entry__pack(entry, (uint8_t *)buf.base + sizeof(prefix));
+    entry->now = NULL;
+    *p = (struct pending){.fn = fn, .arg = arg, .serial = prefix.serial, .since_ms = clock_boot_ms()};
+    if (c->pending_tail)
+        c->pending_tail->next = p;
+    else
+        c->pending_head = p;
+    c->pending_tail = p;
+    c->pending_count++;
+    c->batch[c->batch_n++] = buf;
+    if (c->batch_n == CONSENSUS_BATCH_MAX)
+        batch_send(c);
+    return 0;
+}
+
+/* --- leadership, disk --- */
+
+static void on_barrier(struct raft_barrier *req, int status)
+{
+    struct consensus *c = req->data;
+
+    c->barrier_out = false;
+    if (status != 0 || c->stopping)
+        return;
+    c->last_ino = state_last_ino(c->state);
+    c->last_ns = state_last_time_ns(c->state);
+    c->leading = true;
+    log_info("leading; %llu commands applied", (unsigned long long)c->count);
+    c->ops.on_leader(c->ctx);
+}
+
+static void watch_leadership(struct consensus *c)
+{
+    bool leader = raft_state(&c->raft) == RAFT_LEADER;
+
+    if (leader && !c->leading && !c->barrier_out) {
+        c->barrier.data = c;
+        c->barrier_out = raft_barrier(&c->raft, &c->barrier, on_barrier) == 0;
+    } else if (!leader && c->leading) {
+        c->leading = false;
+        pending_fail(c, -ENOTCONN);
+        c->ops.on_follower(c->ctx);
+    }
+}
+
+static void watch_space(struct consensus *c)
+{
+    struct statvfs v;
+
+    if (statvfs(c->dir, &v) == 0)
+        c->free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
+}
+
+static void watch_append(struct consensus *c, int64_t now)
+{
+    if (c->pending_head && now - c->pending_head->since_ms > CONSENSUS_APPEND_DEADLINE_MS)
+        die("log: append is overdue", -ETIMEDOUT);
+}
+
+static void on_watch(uv_timer_t *timer)
+{
+    struct consensus *c = timer->data;
+    int64_t now = clock_boot_ms();
+
+    watch_leadership(c);
+    watch_append(c, now);
+    if (now - c->space_ms >= SPACE_CHECK_MS) {
+        c->space_ms = now;
+        watch_space(c);
+        struct state_totals totals;
+        if (state_totals(c->state, &totals) == 0) {
+            uint64_t threshold = totals.inodes / 2;
+            if (threshold < c->snapshot_min)
+                threshold = c->snapshot_min;
+            raft_set_snapshot_threshold(&c->raft, (unsigned)threshold);
+        }
+    }
+    int interval = c->leading ? 50 : 5;
+    uv_timer_set_repeat(timer, (uint64_t)interval);
+}
+
+int consensus_room(const struct consensus *c)
+{
+    return c->free_bytes < c->reserve ? -ENOSPC : 0;
+}
+
+bool consensus_leads(const struct consensus *c)
+{
+    return c->leading;
+}
+
+uint64_t consensus_applied(const struct consensus *c)
+{
+    return c->count;
+}
+
+uint64_t consensus_free_bytes(const struct consensus *c)
+{
+    return c->free_bytes;
+}
+
+struct state *consensus_state(struct consensus *c)
+{
+    return c->state;
+}
+
+/* --- start and stop --- */
+
+static int engine_start(struct consensus *c, char *detail)
+{
+    char log_dir[CONSENSUS_PATH_MAX];
+    int rc = -EIO;
+
+    snprintf(log_dir, sizeof(log_dir), "%s/log", c->dir);
+    c->transport = (struct raft_uv_transport){.version = 1,
+                                              .init = transport_init,
+                                              .listen = transport_listen,
+                                              .connect = transport_connect,
+                                              .close = transport_close};
+    if (raft_uv_init(&c->io, c->loop, log_dir, &c->transport) != 0) {
+        snprintf(detail, 256, "log %s: %s", log_dir, c->io.errmsg);
+        return rc;
+    }
+    consensus_wrap_snapshots(c);
+    c->fsm = (struct raft_fsm){.version = 2,
+                               .data = c,
+                               .apply = fsm_apply,
+                               .snapshot = consensus_snapshot,
+                               .restore = consensus_restore,
+                               .snapshot_finalize = consensus_snapshot_finalize};
+    if (raft_init(&c->raft, &c->io, &c->fsm, 1, ADDRESS_OF_ONLY_VOTER) != 0) {
+        snprintf(detail, 256, "log %s: %s", log_dir, raft_errmsg(&c->raft));
+        return rc;
+    }
+    c->raft.data = c;
+    raft_set_election_timeout(&c->raft, CONSENSUS_ELECTION_MS);
+    raft_set_heartbeat_timeout(&c->raft, CONSENSUS_HEARTBEAT_MS);
+    raft_set_snapshot_threshold(&c->raft, c->snapshot_min);
+    raft_set_snapshot_trailing(&c->raft, CONSENSUS_SNAPSHOT_TRAILING);
+    raft_set_pre_vote(&c->raft, true);
+
+    struct raft_configuration conf;
+    raft_configuration_init(&conf);
+    int rv = raft_configuration_add(&conf, 1, ADDRESS_OF_ONLY_VOTER, RAFT_VOTER);
+    if (rv == 0)
+        rv = raft_bootstrap(&c->raft, &conf);
+    raft_configuration_close(&conf);
+    if (rv != 0 && rv != RAFT_CANTBOOTSTRAP) {
+        snprintf(detail, 256, "log %s: %s", log_dir, raft_errmsg(&c->raft));
+        return rc;
+    }
+    rv = raft_start(&c->raft);
+    if (rv != 0) {
+        snprintf(detail, 256, "log %s cannot be used: %s", log_dir, raft_errmsg(&c->raft));
+        return rc;
+    }
+    return 0;
+}
+
+static int make_dirs(struct consensus *c, char *detail)
+{
+    static const char *const names[] = {"", "/log", "/snapshots", "/state"};
+    char path[CONSENSUS_PATH_MAX];
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (snprintf(path, sizeof(path), "%s%s", c->dir, names[i]) >= (int)sizeof(path)) {
+            snprintf(detail, 256, "%s: path too long", c->dir);
+            return -ENAMETOOLONG;
+        }
+        if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+            int rc = -errno;
+            snprintf(detail, 256, "%s: %s", path, strerror(-rc));
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static void start_handles(struct consensus *c)
+{
+    uv_prepare_init(c->loop, &c->prepare);
+    c->prepare.data = c;
+    uv_prepare_start(&c->prepare, on_prepare);
+    uv_timer_init(c->loop, &c->turn_timer);
+    c->turn_timer.data = c;
+    uv_timer_init(c->loop, &c->watch);
+    c->watch.data = c;
+    uv_timer_start(&c->watch, on_watch, 0, 5);
+    uv_timer_init(c->loop, &c->copy_retry);
+    c->copy_retry.data = c;
+}
+
+int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve, const struct consensus_ops *ops, void *ctx,
+                    struct consensus **out, char *detail)
+{
+    struct consensus *c = calloc(1, sizeof(*c));
+    int rc = -ENOMEM;
+
+    if (!c || !(c->dir = strdup(dir)))
+        goto out;
+    c->loop = loop;
+    c->ops = *ops;
+    c->ctx = ctx;
+    c->reserve = reserve ? reserve : CONSENSUS_RESERVE_DEFAULT;
+    c->instance = random_id();
+    c->snapshot_min = CONSENSUS_SNAPSHOT_MIN;
+    const char *forced = getenv("UMBEL_SNAPSHOT_ENTRIES"); /* tests: snapshots often */
+    if (forced && atoi(forced) > 0)
+        c->snapshot_min = (unsigned)atoi(forced);
+    rc = make_dirs(c, detail);
+    if (rc == 0)
+        rc = consensus_open_state(c, detail);
+    if (rc == 0)
+        rc = engine_start(c, detail);
+    if (rc < 0)
+        goto out;
+    watch_space(c);
+    start_handles(c);
+    *out = c;
+    c = NULL;
+out:
+    /* After a failed start the process ends; libraft's half-open parts are not taken down one by one. */
+    if (c) {
+        if (c->state)
+            state_close(c->state, false);
+        free(c->dir);
+        free(c);
+    }
+    return rc;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct consensus *c = handle->data;
+
+    if (--c->open_handles > 0)
+        return;
+    raft_uv_close(&c->io);
+    void (*done)(void *) = c->done;
+    void *arg = c->done_arg;
+    free(c->dir);
+    free(c);
+    if (done)
+        done(arg);
+}
+
+static void on_raft_closed(struct raft *raft)
+{
+    struct consensus *c = raft->data;
+
+    pending_fail(c, -ESHUTDOWN);
+    turn_commit(c);
+    state_close(c->state, true);
+    c->open_handles = 4;
+    uv_close((uv_handle_t *)&c->prepare, on_handle_closed);
+    uv_close((uv_handle_t *)&c->turn_timer, on_handle_closed);
+    uv_close((uv_handle_t *)&c->watch, on_handle_closed);
+    uv_close((uv_handle_t *)&c->copy_retry, on_handle_closed);
+}
+
+void consensus_stop(struct consensus *c, void (*done)(void *arg), void *arg)
+{
+    c->done = done;
+    c->done_arg = arg;
+    batch_send(c);
+    c->stopping = true;
+    c->leading = false;
+    consensus_cancel_copy(c);
+    raft_close(&c->raft, on_raft_closed);
+}

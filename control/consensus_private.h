@@ -1,0 +1,97 @@
+/* Shared by consensus.c and consensus_snapshot.c. */
+#ifndef UMBEL_CONTROL_CONSENSUS_PRIVATE_H
+#define UMBEL_CONTROL_CONSENSUS_PRIVATE_H
+
+#include <raft.h>
+#include <raft/uv.h>
+
+#include "control/consensus.h"
+
+#define CONSENSUS_PATH_MAX 4096
+/* One append to the log. */
+#define CONSENSUS_BATCH_MAX 256
+
+/* Before each packed LogEntry in the log: which start of which process submitted it, so that an applied entry finds
+ * its waiter and a replayed one finds none. */
+struct entry_prefix {
+    uint64_t instance;
+    uint64_t serial;
+};
+
+struct pending {
+    struct pending *next;
+    consensus_fn fn;
+    void *arg;
+    uint64_t serial;
+    int64_t since_ms;
+};
+
+/* What libraft keeps as its snapshot. The digest is XXH3-128 of the file. */
+struct snapshot_stub {
+    char magic[8]; /* "UMBSNAP1" */
+    uint64_t count;
+    uint64_t digest[2];
+    char file[64]; /* in snapshots/ */
+};
+
+/* A snapshot being copied; one at a time. */
+struct snapshot_copy {
+    uv_work_t work;
+    struct consensus *c;
+    struct raft_io_snapshot_put *put;
+    const struct raft_snapshot *snapshot;
+    raft_io_snapshot_put_cb cb;
+    unsigned trailing;
+    struct snapshot_stub *stub;
+    char path[CONSENSUS_PATH_MAX];
+    int status;
+    char detail[256];
+};
+
+struct consensus {
+    uv_loop_t *loop;
+    char *dir;
+    struct consensus_ops ops;
+    void *ctx;
+    struct state *state;
+    uint64_t instance, serial;
+    uint64_t count; /* commands that the log has handed to apply, from the first one on */
+    uint64_t last_ino, last_ns;
+    uint64_t reserve, free_bytes;
+    int64_t space_ms;
+    unsigned snapshot_min;
+    unsigned turn_entries;
+    bool leading, barrier_out, stopping;
+
+    struct pending *pending_head, *pending_tail;
+    unsigned pending_count;
+    struct raft_buffer batch[CONSENSUS_BATCH_MAX];
+    unsigned batch_n;
+
+    struct raft raft;
+    struct raft_io io;
+    struct raft_fsm fsm;
+    struct raft_uv_transport transport;
+    struct raft_barrier barrier;
+    int (*inner_snapshot_put)(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                              const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb);
+    struct snapshot_copy *copy;
+    bool copy_running;
+
+    uv_prepare_t prepare;
+    uv_timer_t turn_timer, watch, copy_retry;
+    int open_handles;
+    void (*done)(void *arg);
+    void *done_arg;
+};
+
+void consensus_commit_turn(struct consensus *c);
+int consensus_open_state(struct consensus *c, char *detail);
+void consensus_wrap_snapshots(struct consensus *c);
+int consensus_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs);
+int consensus_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs);
+int consensus_restore(struct raft_fsm *fsm, struct raft_buffer *buf);
+/* A copy that waits for its retry is given up. */
+void consensus_cancel_copy(struct consensus *c);
+
+#endif

@@ -1,0 +1,319 @@
+/*
+ * Snapshots: libraft keeps a stub {count, file, digest}; the state itself is a compacted LMDB copy in snapshots/.
+ *
+ * The copy is made in a thread while the loop serves, from the last committed turn, which may hold more commands
+ * than the stub's count: that does no harm, as the state skips commands that it has applied already.
+ */
+#include "control/consensus_private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "control/wire/log.h"
+
+#define STUB_MAGIC "UMBSNAP1"
+#define COPY_CHUNK (1u << 20)
+
+static int file_digest(const char *path, uint64_t digest[2])
+{
+    int rc = -ENOMEM, fd = -1;
+    XXH3_state_t *h = XXH3_createState();
+    char *buf = malloc(COPY_CHUNK);
+
+    if (!h || !buf)
+        goto out;
+    XXH3_128bits_reset(h);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        rc = -errno;
+        goto out;
+    }
+    for (;;) {
+        ssize_t n = read(fd, buf, COPY_CHUNK);
+        if (n < 0) {
+            rc = -errno;
+            goto out;
+        }
+        if (n == 0)
+            break;
+        XXH3_128bits_update(h, buf, (size_t)n);
+    }
+    XXH128_hash_t sum = XXH3_128bits_digest(h);
+    digest[0] = sum.low64;
+    digest[1] = sum.high64;
+    rc = 0;
+out:
+    if (fd >= 0)
+        close(fd);
+    free(buf);
+    XXH3_freeState(h);
+    return rc;
+}
+
+/* --- taking --- */
+
+int consensus_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
+{
+    struct consensus *c = fsm->data;
+    struct snapshot_stub *stub = raft_calloc(1, sizeof(*stub));
+
+    *bufs = raft_malloc(sizeof(**bufs));
+    if (!stub || !*bufs) {
+        raft_free(stub);
+        raft_free(*bufs);
+        return RAFT_NOMEM;
+    }
+    memcpy(stub->magic, STUB_MAGIC, sizeof(stub->magic));
+    stub->count = c->count;
+    snprintf(stub->file, sizeof(stub->file), "state-%" PRIu64, c->count);
+    (*bufs)[0] = (struct raft_buffer){.base = stub, .len = sizeof(*stub)};
+    *n_bufs = 1;
+    return 0;
+}
+
+int consensus_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
+{
+    (void)fsm;
+    for (unsigned i = 0; *bufs && i < *n_bufs; i++)
+        raft_free((*bufs)[i].base);
+    raft_free(*bufs);
+    *bufs = NULL;
+    *n_bufs = 0;
+    return 0;
+}
+
+static void remove_old_snapshots(struct consensus *c, uint64_t newest)
+{
+    char dir[CONSENSUS_PATH_MAX];
+    uint64_t second = 0, n;
+    struct dirent *e;
+
+    snprintf(dir, sizeof(dir), "%s/snapshots", c->dir);
+    DIR *d = opendir(dir);
+    if (!d)
+        return;
+    while ((e = readdir(d)))
+        if (sscanf(e->d_name, "state-%" SCNu64, &n) == 1 && n < newest && n > second)
+            second = n;
+    rewinddir(d);
+    while ((e = readdir(d)))
+        if (sscanf(e->d_name, "state-%" SCNu64, &n) == 1 && n < second)
+            unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
+}
+
+static void copy_work(uv_work_t *work)
+{
+    struct snapshot_copy *copy = work->data;
+
+    copy->status = state_copy(copy->c->state, copy->path, copy->detail);
+    if (copy->status == 0)
+        copy->status = file_digest(copy->path, copy->stub->digest);
+}
+
+static void copy_start(struct snapshot_copy *copy);
+
+static void on_copy_retry(uv_timer_t *timer)
+{
+    struct consensus *c = timer->data;
+
+    if (c->copy)
+        copy_start(c->copy);
+}
+
+static void copy_end(struct consensus *c, int status)
+{
+    struct snapshot_copy *copy = c->copy;
+    int rv;
+
+    c->copy = NULL;
+    if (status == 0) {
+        remove_old_snapshots(c, copy->stub->count);
+        rv = c->inner_snapshot_put(&c->io, copy->trailing, copy->put, copy->snapshot, copy->cb);
+        if (rv == 0) {
+            log_info("snapshot at command %" PRIu64, copy->stub->count);
+            goto out;
+        }
+        log_error("snapshot: %s", c->io.errmsg);
+    }
+    copy->cb(copy->put, RAFT_CANCELED);
+out:
+    free(copy);
+}
+
+static void after_copy(uv_work_t *work, int status)
+{
+    struct snapshot_copy *copy = work->data;
+    struct consensus *c = copy->c;
+
+    (void)status;
+    c->copy_running = false;
+    if (c->stopping) {
+        copy_end(c, -ECANCELED);
+    } else if (copy->status < 0) {
+        log_error("snapshot %s: %s; tried again in %d s", copy->path, strerror(-copy->status),
+                  CONSENSUS_COPY_RETRY_MS / 1000);
+        unlink(copy->path);
+        uv_timer_start(&c->copy_retry, on_copy_retry, CONSENSUS_COPY_RETRY_MS, 0);
+    } else {
+        copy_end(c, 0);
+    }
+}
+
+static void copy_start(struct snapshot_copy *copy)
+{
+    struct consensus *c = copy->c;
+
+    copy->work.data = copy;
+    c->copy_running = true;
+    if (uv_queue_work(c->loop, &copy->work, copy_work, after_copy) != 0) {
+        c->copy_running = false;
+        uv_timer_start(&c->copy_retry, on_copy_retry, CONSENSUS_COPY_RETRY_MS, 0);
+    }
+}
+
+void consensus_cancel_copy(struct consensus *c)
+{
+    if (c->copy && !c->copy_running) {
+        uv_timer_stop(&c->copy_retry);
+        copy_end(c, -ECANCELED);
+    }
+}
+
+static int put_snapshot(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                        const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+    struct raft *raft = io->data; /* set by raft_init */
+    struct consensus *c = raft->data;
+    struct snapshot_copy *copy = calloc(1, sizeof(*copy));
+
+    if (!copy)
+        return RAFT_NOMEM;
+    *copy = (struct snapshot_copy){
+        .c = c, .put = req, .snapshot = snapshot, .cb = cb, .trailing = trailing, .stub = snapshot->bufs[0].base};
+    snprintf(copy->path, sizeof(copy->path), "%s/snapshots/%s", c->dir, copy->stub->file);
+    c->copy = copy;
+    consensus_commit_turn(c);
+    copy_start(copy);
+    return 0;
+}
+
+void consensus_wrap_snapshots(struct consensus *c)
+{
+    c->inner_snapshot_put = c->io.snapshot_put;
+    c->io.snapshot_put = put_snapshot;
+}
+
+/* --- restoring --- */
+
+static int copy_file(const char *from, const char *to)
+{
+    int rc = 0, out = -1, in = open(from, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+
+    if (in < 0 || fstat(in, &st) != 0) {
+        rc = -errno;
+        goto out;
+    }
+    out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (out < 0) {
+        rc = -errno;
+        goto out;
+    }
+    for (off_t left = st.st_size; left > 0;) {
+        ssize_t n = sendfile(out, in, NULL, (size_t)left);
+        if (n <= 0) {
+            rc = n < 0 ? -errno : -EIO;
+            goto out;
+        }
+        left -= n;
+    }
+    if (fsync(out) != 0)
+        rc = -errno;
+out:
+    if (in >= 0)
+        close(in);
+    if (out >= 0)
+        close(out);
+    return rc;
+}
+
+static void remove_state_files(struct consensus *c)
+{
+    static const char *const names[] = {"data.mdb", "lock.mdb", "mark"};
+    char path[CONSENSUS_PATH_MAX];
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(path, sizeof(path), "%s/state/%s", c->dir, names[i]);
+        unlink(path);
+    }
+}
+
+int consensus_open_state(struct consensus *c, char *detail)
+{
+    char dir[CONSENSUS_PATH_MAX];
+
+    snprintf(dir, sizeof(dir), "%s/state", c->dir);
+    int rc = state_open(dir, &c->state, detail);
+    if (rc == -ENOTRECOVERABLE) {
+        log_warning("%s; the state is rebuilt from the newest snapshot and the log", detail);
+        remove_state_files(c);
+        rc = state_open(dir, &c->state, detail);
+    }
+    return rc;
+}
+
+static int install(struct consensus *c, const struct snapshot_stub *stub)
+{
+    char from[CONSENSUS_PATH_MAX], to[CONSENSUS_PATH_MAX], detail[256] = "";
+    uint64_t digest[2];
+
+    snprintf(from, sizeof(from), "%s/snapshots/%s", c->dir, stub->file);
+    snprintf(to, sizeof(to), "%s/state/data.mdb", c->dir);
+    int rc = file_digest(from, digest);
+    if (rc == 0 && memcmp(digest, stub->digest, sizeof(digest)) != 0)
+        rc = -EBADMSG;
+    if (rc < 0) {
+        log_error("snapshot %s: %s; put the file back from a copy of this folder", from,
+                  rc == -EBADMSG ? "its digest is wrong, it is damaged" : strerror(-rc));
+        return rc;
+    }
+    state_close(c->state, false);
+    c->state = NULL;
+    remove_state_files(c);
+    rc = copy_file(from, to);
+    if (rc == 0)
+        rc = consensus_open_state(c, detail);
+    if (rc < 0)
+        log_error("snapshot %s: %s", from, *detail ? detail : strerror(-rc));
+    else
+        log_info("state restored from %s", stub->file);
+    return rc;
+}
+
+int consensus_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
+{
+    struct consensus *c = fsm->data;
+    struct snapshot_stub stub;
+
+    if (buf->len < sizeof(stub) || memcmp(buf->base, STUB_MAGIC, 8) != 0)
+        return RAFT_MALFORMED;
+    memcpy(&stub, buf->base, sizeof(stub));
+    stub.file[sizeof(stub.file) - 1] = '\0';
+    if (strchr(stub.file, '/'))
+        return RAFT_MALFORMED;
+    if (state_applied(c->state) < stub.count && install(c, &stub) < 0)
+        return RAFT_CORRUPT;
+    c->count = stub.count;
+    raft_free(buf->base);
+    return 0;
+}

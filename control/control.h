@@ -1,0 +1,23 @@
+/*
+ * The centre: one control process (a raft group of one voter here).
+ */
+#ifndef UMBEL_CONTROL_H
+#define UMBEL_CONTROL_H
+
+#include <stdint.h>
+
+struct control_options {
+    const char *name;     /* "control-1" */
+    const char *dir;      /* log/, snapshots and state/; created at first start */
+    const char *listen;   /* "unix:/path" */
+    const char *cloud;    /* cloud id */
+    const char *pool;     /* pool URL: handed to nodes and mounts, never touched here */
+    uint64_t reserve;     /* bytes to keep free under the log; 0: CONTROL_RESERVE_DEFAULT */
+    int ready_fd;         /* as node_options */
+    const char *pid_file;
+};
+
+/* Runs until SIGTERM or SIGINT. 0 or -errno. */
+int control_run(const struct control_options *options);
+
+#endif

@@ -1,0 +1,18 @@
+/* Time. Deadlines and leases use CLOCK_BOOTTIME (it counts suspend); stamps use CLOCK_REALTIME. */
+#ifndef UMBEL_WIRE_CLOCK_H
+#define UMBEL_WIRE_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+int64_t clock_boot_ms(void);
+int64_t clock_boot_ns(void);
+struct timespec clock_real(void);
+
+/* The machine's boot id (kernel.random.boot_id), 36 characters and NUL. */
+int clock_boot_id(char out[37]);
+
+/* A random number from getrandom(2), never 0: instances, ids. */
+uint64_t random_id(void);
+
+#endif

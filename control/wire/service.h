@@ -1,0 +1,54 @@
+/*
+ * A server of the star with one thread per connection, for nodes: requests of one connection are
+ * handled one after the other in its thread, so a handler may do blocking file I/O; a mount opens as many
+ * connections as it wants work done at once (at most SERVICE_CONNECTIONS_MAX in all).
+ *
+ * Only unix sockets here ("unix:/path", mode 0600); the peer's uid must be 0 or the server's own
+ * (SO_PEERCRED), others are closed. Garbage closes the connection and counts, nothing else.
+ */
+#ifndef UMBEL_WIRE_SERVICE_H
+#define UMBEL_WIRE_SERVICE_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "control/wire/frame.h"
+
+#define SERVICE_CONNECTIONS_MAX 512
+/* A peer that takes no bytes of an answer for so long is cut off. */
+#define SERVICE_SEND_DEADLINE_MS 30000
+
+struct service;
+struct service_conn;
+
+struct service_ops {
+    /* m is valid during the call. Every request must be answered exactly once: now or later, from any
+     * thread (then take a reference first). */
+    void (*on_request)(void *ctx, struct service_conn *conn, const struct message *m);
+    void (*on_open)(void *ctx, struct service_conn *conn);  /* may be NULL */
+    void (*on_close)(void *ctx, struct service_conn *conn); /* may be NULL */
+};
+
+/* -EADDRINUSE: a live server answers there (a stale socket file is replaced). */
+int service_start(const char *address, const char *name, const struct service_ops *ops, void *ctx,
+                  struct service **out);
+/* Closes all connections, joins all threads, removes the socket file. */
+void service_stop(struct service *s);
+
+struct service_conn *service_ref(struct service_conn *conn);
+void service_unref(struct service_conn *conn);
+void service_set_data(struct service_conn *conn, void *data);
+void *service_data(struct service_conn *conn);
+
+/* Thread-safe. A gone connection: -ENOTCONN. */
+int service_reply(struct service_conn *conn, const struct message *request, int status,
+                  const ProtobufCMessage *body, const struct iovec *payload, int payload_n);
+/* As service_reply with a payload of length bytes at offset of fd, by sendfile. If the file turns out shorter the missing bytes are
+ * sent as zeros. length <= FRAME_PAYLOAD_MAX. */
+int service_reply_file(struct service_conn *conn, const struct message *request, const ProtobufCMessage *body,
+                       int fd, off_t offset, size_t length);
+/* status < 0 with an ErrorReply made by printf rules. */
+int service_error(struct service_conn *conn, const struct message *request, int status, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#endif
