@@ -333,7 +333,7 @@ static int engine_start(struct consensus *c, char *detail)
                                               .connect = transport_connect,
                                               .close = transport_close};
     if (raft_uv_init(&c->io, c->loop, log_dir, &c->transport) != 0) {
-        snprintf(detail, 256, "log %s: %s", log_dir, c->io.errmsg);
+        snprintf(detail, 256, "log %.100s: %.120s", log_dir, c->io.errmsg);
         return rc;
     }
     consensus_wrap_snapshots(c);
@@ -344,7 +344,7 @@ static int engine_start(struct consensus *c, char *detail)
                                .restore = consensus_restore,
                                .snapshot_finalize = consensus_snapshot_finalize};
     if (raft_init(&c->raft, &c->io, &c->fsm, 1, ADDRESS_OF_ONLY_VOTER) != 0) {
-        snprintf(detail, 256, "log %s: %s", log_dir, raft_errmsg(&c->raft));
+        snprintf(detail, 256, "log %.100s: %.120s", log_dir, raft_errmsg(&c->raft));
         return rc;
     }
     c->raft.data = c;
@@ -361,12 +361,12 @@ static int engine_start(struct consensus *c, char *detail)
         rv = raft_bootstrap(&c->raft, &conf);
     raft_configuration_close(&conf);
     if (rv != 0 && rv != RAFT_CANTBOOTSTRAP) {
-        snprintf(detail, 256, "log %s: %s", log_dir, raft_errmsg(&c->raft));
+        snprintf(detail, 256, "log %.100s: %.120s", log_dir, raft_errmsg(&c->raft));
         return rc;
     }
     rv = raft_start(&c->raft);
     if (rv != 0) {
-        snprintf(detail, 256, "log %s cannot be used: %s", log_dir, raft_errmsg(&c->raft));
+        snprintf(detail, 256, "log %.100s cannot be used: %.120s", log_dir, raft_errmsg(&c->raft));
         return rc;
     }
     return 0;
@@ -384,7 +384,7 @@ static int make_dirs(struct consensus *c, char *detail)
         }
         if (mkdir(path, 0700) != 0 && errno != EEXIST) {
             int rc = -errno;
-            snprintf(detail, 256, "%s: %s", path, strerror(-rc));
+            snprintf(detail, 256, "%.200s: %s", path, strerror(-rc));
             return rc;
         }
     }

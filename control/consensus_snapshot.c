@@ -313,6 +313,10 @@ int consensus_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
         return RAFT_MALFORMED;
     if (state_applied(c->state) < stub.count && install(c, &stub) < 0)
         return RAFT_CORRUPT;
+    if (state_applied(c->state) < stub.count) {
+        log_error("snapshot %s holds fewer commands than it should", stub.file);
+        return RAFT_CORRUPT;
+    }
     c->count = stub.count;
     raft_free(buf->base);
     return 0;

@@ -18,17 +18,20 @@
 /* Grows when peers of different builds could misunderstand each other. */
 #define PROTOCOL_VERSION 1u
 
-#define FRAME_MAGIC 0x31424d55u /* "UMB1" */
+#define FRAME_MAGIC       0x31424d55u /* "UMB1" */
 #define FRAME_HEADER_SIZE 32u
 /* A directory listing page or a confirm of one pack with many small files stays well below. */
 #define FRAME_BODY_MAX (8u << 20)
 /* The largest FUSE write that the kernel sends is 1 MiB. */
 #define FRAME_PAYLOAD_MAX (1u << 20)
+/* Memory that one unpacked body may take: a hostile one grows about 60-fold, honest ones stay far
+ * below. */
+#define FRAME_UNPACKED_MAX ((size_t)128 << 20)
 
 enum frame_kind { FRAME_REQUEST = 1, FRAME_REPLY = 2, FRAME_NOTIFY = 3 };
 
-/* One message as it was received or is to be sent. body and payload are borrowed: they are valid only
- * as long as the call that passes the message says. status is 0 or -errno (replies only). */
+/* One message as it was received or is to be sent. body and payload are borrowed: they are valid
+ * only as long as the call that passes the message says. status is 0 or -errno (replies only). */
 struct message {
     enum frame_kind kind;
     uint16_t type; /* Star__MsgType */
@@ -38,6 +41,9 @@ struct message {
     size_t body_len;
     const uint8_t *payload;
     size_t payload_len;
+    /* Which stream it came by, set by the receiver (0: not known), so that an answer given later
+     * does not go to the next stream. Not sent. */
+    uint32_t stream;
 };
 
 /* Writes the header of m (its lengths, not its bytes) to out[FRAME_HEADER_SIZE]. */
@@ -47,11 +53,13 @@ void frame_put_header(const struct message *m, uint8_t out[FRAME_HEADER_SIZE]);
  * -EPROTO: not a frame, or lengths beyond the limits. */
 int frame_get_header(const uint8_t in[FRAME_HEADER_SIZE], struct message *m);
 
-/* Unpacks the body of m as the given message type. NULL: it is not valid protobuf, a string holds a NUL, or memory
- * is short. Free with protobuf_c_message_free_unpacked(). */
+/* Unpacks the body of m as the given message type. NULL: it is not valid protobuf, a string holds a
+ * NUL, it unpacks to more than FRAME_UNPACKED_MAX, or memory is short. Free with
+ * protobuf_c_message_free_unpacked(). */
 ProtobufCMessage *frame_unpack(const struct message *m, const ProtobufCMessageDescriptor *type);
 
-/* "LOOKUP", "READ" ... or "type 77": for logs. Static storage for known types; otherwise writes to buf. */
+/* "LOOKUP", "READ" ... or "type 77": for logs. Static storage for known types; otherwise writes to
+ * buf. */
 const char *frame_type_name(uint16_t type, char buf[16]);
 
 #endif

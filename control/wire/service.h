@@ -1,7 +1,7 @@
 /*
  * A server of the star with one thread per connection, for nodes: requests of one connection are
- * handled one after the other in its thread, so a handler may do blocking file I/O; a mount opens as many
- * connections as it wants work done at once (at most SERVICE_CONNECTIONS_MAX in all).
+ * handled one after the other in its thread, so a handler may do blocking file I/O; a mount opens
+ * as many connections as it wants work done at once (at most SERVICE_CONNECTIONS_MAX in all).
  *
  * Only unix sockets here ("unix:/path", mode 0600); the peer's uid must be 0 or the server's own
  * (SO_PEERCRED), others are closed. Garbage closes the connection and counts, nothing else.
@@ -22,8 +22,8 @@ struct service;
 struct service_conn;
 
 struct service_ops {
-    /* m is valid during the call. Every request must be answered exactly once: now or later, from any
-     * thread (then take a reference first). */
+    /* m is valid during the call. Every request must be answered exactly once: now or later, from
+     * any thread (then take a reference first). */
     void (*on_request)(void *ctx, struct service_conn *conn, const struct message *m);
     void (*on_open)(void *ctx, struct service_conn *conn);  /* may be NULL */
     void (*on_close)(void *ctx, struct service_conn *conn); /* may be NULL */
@@ -43,12 +43,15 @@ void *service_data(struct service_conn *conn);
 /* Thread-safe. A gone connection: -ENOTCONN. */
 int service_reply(struct service_conn *conn, const struct message *request, int status,
                   const ProtobufCMessage *body, const struct iovec *payload, int payload_n);
-/* As service_reply with a payload of length bytes at offset of fd, by sendfile. If the file turns out shorter the missing bytes are
- * sent as zeros. length <= FRAME_PAYLOAD_MAX. */
-int service_reply_file(struct service_conn *conn, const struct message *request, const ProtobufCMessage *body,
-                       int fd, off_t offset, size_t length);
+/* As service_reply with a payload of length bytes at offset of fd, by sendfile. If the file turns
+ * out shorter the missing bytes are sent as zeros. length <= FRAME_PAYLOAD_MAX. */
+int service_reply_file(struct service_conn *conn, const struct message *request,
+                       const ProtobufCMessage *body, int fd, off_t offset, size_t length);
 /* status < 0 with an ErrorReply made by printf rules. */
-int service_error(struct service_conn *conn, const struct message *request, int status, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+int service_error(struct service_conn *conn, const struct message *request, int status,
+                  const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Connections closed for garbage since start. */
+uint64_t service_garbage(const struct service *s);
 
 #endif

@@ -1,6 +1,7 @@
 /* Seals, and the encoding of header, footer and trailer. */
 #include "nodecache/pool/pack_format.h"
 
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -66,7 +67,8 @@ void run_seal(const struct run *run, uint32_t page, const void *content, uint8_t
     put32(place + 12, run->number);
     put32(place + 16, page);
     put32(place + 20, run->length);
-    /* The place goes in as the seed: no hashing state to set up, and the content is read in one go. */
+    /* The place goes in as the seed: no hashing state to set up, and the content is read in one go.
+     */
     XXH64_hash_t seed = XXH3_64bits(place, sizeof place);
     XXH128_hash_t hash = XXH3_128bits_withSeed(content, run_page_length(run, page), seed);
     XXH128_canonicalFromHash(&canonical, hash);
@@ -161,8 +163,7 @@ int trailer_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, uint64_t
     if (get64(content + 8) != pack || shape->size != size)
         return run_fail(&run, detail, "it belongs to another pack, or one of another size");
     if (shape->records > POOL_PACK_RECORDS_MAX || shape->files > POOL_PACK_RECORDS_MAX ||
-        shape->footer_length !=
-            shape->records * PACK_RECORD_ENTRY + shape->files * PACK_FILE_ENTRY)
+        shape->footer_length != shape->records * PACK_RECORD_ENTRY + shape->files * PACK_FILE_ENTRY)
         return run_fail(&run, detail, "absurd counts");
     uint64_t behind = run_sealed(shape->footer_length) + PACK_END;
     if (behind > size - PACK_END || shape->footer_at != size - behind)

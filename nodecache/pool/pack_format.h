@@ -1,8 +1,8 @@
 /*
  * The bytes of a pack (README.md has the layout in full). Everything is little-endian.
  *
- * A pack is a row of runs: header, records, footer, trailer. Each run is content cut into pages, and each page is
- * followed by its seal. So there is one way to seal, to read and to verify.
+ * A pack is a row of runs: header, records, footer, trailer. Each run is content cut into pages,
+ * and each page is followed by its seal. So there is one way to seal, to read and to verify.
  */
 #ifndef UMBEL_PACK_FORMAT_H
 #define UMBEL_PACK_FORMAT_H
@@ -10,8 +10,8 @@
 #include "nodecache/pool/pool_internal.h"
 
 #define PACK_FORMAT       1u
-#define PACK_END_CONTENT  48u                             /* content of header and of trailer */
-#define PACK_END          (PACK_END_CONTENT + POOL_SEAL)  /* sealed */
+#define PACK_END_CONTENT  48u                            /* content of header and of trailer */
+#define PACK_END          (PACK_END_CONTENT + POOL_SEAL) /* sealed */
 #define PACK_RECORD_ENTRY 32u
 #define PACK_FILE_ENTRY   56u
 #define PACK_FOOTER_MAX   (POOL_PACK_RECORDS_MAX * (PACK_RECORD_ENTRY + PACK_FILE_ENTRY))
@@ -51,7 +51,8 @@ int run_fail(const struct run *run, char *detail, const char *text);
 int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, uint32_t length,
              char *detail);
 
-/* Content of header and trailer. The get functions check all but the seal: -EBADMSG, -EPROTONOSUPPORT. */
+/* Content of header and trailer. The get functions check all but the seal: -EBADMSG,
+ * -EPROTONOSUPPORT. */
 void header_put(uint8_t content[PACK_END_CONTENT], uint64_t pack);
 int header_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, char *detail);
 void trailer_put(uint8_t content[PACK_END_CONTENT], uint64_t pack, const struct pack_shape *shape);
@@ -68,8 +69,9 @@ bool file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file); /* 
 bool record_sane(const struct pack_record *record);
 bool file_sane(const struct pack_file *file);
 
-/* Trailer, header and footer of a pack, read and checked: records tile the pack from the header to the footer. *footer is
- * the content (record entries, then file entries), to be freed (pack_index.c). */
+/* Trailer, header and footer of a pack, read and checked: records tile the pack from the header to
+ * the footer. *footer is the content (record entries, then file entries), to be freed
+ * (pack_index.c). */
 int pack_load(struct pool *p, uint64_t pack, struct pack_shape *shape, uint8_t **footer,
               char *detail);
 

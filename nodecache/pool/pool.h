@@ -1,21 +1,23 @@
 /*
  * The pool: where data lives for good, as immutable packs of sealed records.
  *
- * A pool is a driver (dir: here; nfs: later) behind struct pool_driver, a small table of functions on named
- * objects. Packs are written once, from front to back, then synced, and never changed.
+ * A pool is a driver (dir: here; nfs: later) behind struct pool_driver, a small table of functions
+ * on named objects. Packs are written once, from front to back, then synced, and never changed.
  *
  * Pack (object "packs/XX/XXXXXXXXXXXXXXXX", the id in hex; the folder is its low byte):
  *   header | records | footer index | trailer with the footer's place
- * Each of these is cut into pages: up to POOL_PAGE_CONTENT bytes of content followed by a 16-byte seal, so that a
- * cold random 4 KiB read fetches at most two pages = 64 KiB. The exact bytes: README.md.
- * Seal of unsealed (not encrypted) clouds: XXH3-128 over (pack id, record number, page number, length, content): a
- * page that was moved, swapped or damaged is found. Encryption (AES-256-GCM with a 16-byte tag) takes the same room.
- * The footer holds for each record: number, inode, file offset, length, pack offset; and for each file its attributes at
- * the cut, so that a namespace can be rebuilt from the pool alone.
+ * Each of these is cut into pages: up to POOL_PAGE_CONTENT bytes of content followed by a 16-byte
+ * seal, so that a cold random 4 KiB read fetches at most two pages = 64 KiB. The exact bytes:
+ * README.md. Seal of unsealed (not encrypted) clouds: XXH3-128 over (pack id, record number, page
+ * number, length, content): a page that was moved, swapped or damaged is found. Encryption
+ * (AES-256-GCM with a 16-byte tag) takes the same room. The footer holds for each record: number,
+ * inode, file offset, length, pack offset; and for each file its attributes at the cut, so that a
+ * namespace can be rebuilt from the pool alone.
  *
- * No byte is ever returned unverified: after an error the buffer holds zeros. Threads: a struct pool may be used by
- * any number of threads at once; a pack_writer by one at a time. Locks: only the dir: driver has one, which it never
- * holds across I/O. Errors: -errno plus one line in detail (POOL_DETAIL bytes, or NULL).
+ * No byte is ever returned unverified: after an error the buffer holds zeros. Threads: a struct
+ * pool may be used by any number of threads at once; a pack_writer by one at a time. Locks: only
+ * the dir: driver has one, which it never holds across I/O. Errors: -errno plus one line in detail
+ * (POOL_DETAIL bytes, or NULL).
  */
 #ifndef UMBEL_POOL_H
 #define UMBEL_POOL_H
@@ -40,15 +42,17 @@
 
 struct pool;
 
-/* url: "dir:/path" (created if create is set; the parent must exist). cloud NULL: whichever cloud's it is (not with
- * create). -EINVAL: unknown form; -ENOENT: no pool there; -EPROTONOSUPPORT: the pool was made by a newer format;
- * -EXDEV: it belongs to another cloud (its "umbel-pool" marker names a different cloud id); -EBADMSG: its marker is
- * damaged. Several processes may create the same pool at once. */
+/* url: "dir:/path" (created if create is set; the parent must exist). cloud NULL: whichever cloud's
+ * it is (not with create). -EINVAL: unknown form; -ENOENT: no pool there; -EPROTONOSUPPORT: the
+ * pool was made by a newer format; -EXDEV: it belongs to another cloud (its "umbel-pool" marker
+ * names a different cloud id); -EBADMSG: its marker is damaged. Several processes may create the
+ * same pool at once. */
 int pool_open(const char *url, const char *cloud, bool create, struct pool **out, char *detail);
 void pool_close(struct pool *p);
 int pool_statvfs(struct pool *p, struct statvfs *out, char *detail);
 
-/* Driver table. Names are relative, without "..". All calls block, each with the driver's own deadline. */
+/* Driver table. Names are relative, without "..". All calls block, each with the driver's own
+ * deadline. */
 struct pool_driver {
     const char *scheme;
     int (*open)(const char *rest_of_url, bool create, void **ctx, char *detail);
@@ -56,17 +60,20 @@ struct pool_driver {
     /* A new object; -EEXIST if there is one. Makes the folders of its name. */
     int (*create)(void *ctx, const char *name, void **object, char *detail);
     int (*append)(void *object, const void *data, size_t len, char *detail);
-    /* Data and name are on stable storage when this returns 0. Frees object in any case; removes it on an error. */
+    /* Data and name are on stable storage when this returns 0. Frees object in any case; removes it
+     * on an error. */
     int (*finish)(void *object, char *detail);
     void (*abandon)(void *object); /* removes it, best effort */
-    /* Fills the buffers of iov (at most POOL_IOV_MAX; the array may be changed) from offset on. Bytes read, short
-     * only at the end of the object; -ENOENT. */
-    ssize_t (*read)(void *ctx, const char *name, uint64_t offset, struct iovec *iov, int count, char *detail);
+    /* Fills the buffers of iov (at most POOL_IOV_MAX; the array may be changed) from offset on.
+     * Bytes read, short only at the end of the object; -ENOENT. */
+    ssize_t (*read)(void *ctx, const char *name, uint64_t offset, struct iovec *iov, int count,
+                    char *detail);
     int (*size)(void *ctx, const char *name, uint64_t *size, char *detail);
     /* Gone for good, also after a crash, when this returns 0. -ENOENT is 0. */
     int (*remove)(void *ctx, const char *name, char *detail);
     /* Names in a folder, until fn returns false; a folder that is not there is empty. */
-    int (*list)(void *ctx, const char *folder, bool (*fn)(void *arg, const char *name), void *arg, char *detail);
+    int (*list)(void *ctx, const char *folder, bool (*fn)(void *arg, const char *name), void *arg,
+                char *detail);
     int (*statvfs)(void *ctx, struct statvfs *out, char *detail);
 };
 #define POOL_IOV_MAX 128
@@ -80,36 +87,41 @@ struct pack_file {
     uint32_t mtime_nsec;
 };
 struct pack_record {
-    uint32_t number;      /* 0, 1, ... in the order of adding */
+    uint32_t number; /* 0, 1, ... in the order of adding */
     uint64_t ino;
     uint64_t offset;      /* in the file */
     uint32_t length;      /* content bytes, 1 to POOL_RECORD_MAX */
     uint64_t pack_offset; /* of its first page */
 };
 
-/* -EEXIST: the id was used before. A writer buffers 1 MiB, and 88 bytes for each record with its file. */
+/* -EEXIST: the id was used before. A writer buffers 1 MiB, and 88 bytes for each record with its
+ * file. */
 int pack_create(struct pool *p, uint64_t pack, struct pack_writer **out, char *detail);
 /* Seals and appends one record; fills number and pack_offset of *record from ino, offset, length.
- * -EFBIG: the pack is full (POOL_PACK_TARGET or POOL_PACK_RECORDS_MAX): finish it and start another; -EINVAL: length or
- * offset out of bounds. The writer is still good after these two; after another error it only repeats that error. */
-int pack_add_record(struct pack_writer *w, const void *content, struct pack_record *record, char *detail);
+ * -EFBIG: the pack is full (POOL_PACK_TARGET or POOL_PACK_RECORDS_MAX): finish it and start
+ * another; -EINVAL: length or offset out of bounds. The writer is still good after these two; after
+ * another error it only repeats that error. */
+int pack_add_record(struct pack_writer *w, const void *content, struct pack_record *record,
+                    char *detail);
 int pack_add_file(struct pack_writer *w, const struct pack_file *file, char *detail);
 /* Bytes so far, without footer and trailer. */
 uint64_t pack_bytes(const struct pack_writer *w);
-/* Writes footer and trailer, syncs. Frees w in any case. On an error the object is removed (best effort). */
+/* Writes footer and trailer, syncs. Frees w in any case. On an error the object is removed (best
+ * effort). */
 int pack_finish(struct pack_writer *w, uint64_t *size, char *detail);
 void pack_abandon(struct pack_writer *w);
 
-/* Reads length bytes at offset of a record's content, verified; fetches only the pages that hold them, by one call of the
- * driver. -EBADMSG: damaged (detail names pack, record and page); -ENOENT: no such pack; -EINVAL: the arguments
- * contradict each other; -EIO and others: the driver's. */
-int pack_read(struct pool *p, uint64_t pack, uint32_t number, uint64_t pack_offset, uint32_t record_length,
-              uint32_t offset, void *buf, uint32_t length, char *detail);
+/* Reads length bytes at offset of a record's content, verified; fetches only the pages that hold
+ * them, by one call of the driver. -EBADMSG: damaged (detail names pack, record and page); -ENOENT:
+ * no such pack; -EINVAL: the arguments contradict each other; -EIO and others: the driver's. */
+int pack_read(struct pool *p, uint64_t pack, uint32_t number, uint64_t pack_offset,
+              uint32_t record_length, uint32_t offset, void *buf, uint32_t length, char *detail);
 int pack_remove(struct pool *p, uint64_t pack, char *detail);
-/* The packs that the pool holds, in no order, unfinished ones among them. fn returns false to end it. */
+/* The packs that the pool holds, in no order, unfinished ones among them. fn returns false to end
+ * it. */
 int pack_list(struct pool *p, bool (*fn)(void *arg, uint64_t pack), void *arg, char *detail);
-/* Footer. Verified as a whole before the first callback; callbacks may be NULL. -EBADMSG; -EPROTONOSUPPORT: of a newer
- * format. */
+/* Footer. Verified as a whole before the first callback; callbacks may be NULL. -EBADMSG;
+ * -EPROTONOSUPPORT: of a newer format. */
 int pack_index(struct pool *p, uint64_t pack, void (*record)(void *arg, const struct pack_record *),
                void (*file)(void *arg, const struct pack_file *), void *arg, char *detail);
 /* Reads and verifies every page and the footer. bytes: of the whole object; may be NULL. */

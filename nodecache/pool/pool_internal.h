@@ -15,7 +15,8 @@ struct pool {
 
 extern const struct pool_driver pool_dir;
 
-/* pool_open() with a driver that stands in no table (tests bring one that keeps objects in memory). */
+/* pool_open() with a driver that stands in no table (tests bring one that keeps objects in memory).
+ */
 int pool_open_driver(const struct pool_driver *driver, const char *rest_of_url, const char *cloud,
                      bool create, struct pool **out, char *detail);
 

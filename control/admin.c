@@ -1,0 +1,345 @@
+/* Commands of the control files: flush, evict, warm, gc; and of nodes: flush, drain, release, forget. */
+#include "control/centre.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Files that one command on a folder may name; beyond: ask for "/", which is "all". */
+#define COMMAND_FILES_MAX (1u << 20)
+#define PATH_DEPTH_MAX 1024
+
+/* --- paths --- */
+
+static int path_resolve(struct centre *c, const char *path, struct inode *out)
+{
+    int rc = state_inode(c->state, STATE_ROOT_INO, out);
+
+    while (rc == 0) {
+        path += strspn(path, "/");
+        size_t len = strcspn(path, "/");
+        if (len == 0)
+            break;
+        rc = state_lookup(c->state, out->ino, path, len, out);
+        path += len;
+    }
+    return rc;
+}
+
+struct inos {
+    struct centre *c;
+    uint64_t *ino;
+    size_t n, size;
+    unsigned depth;
+    int rc;
+};
+
+static int inos_add(struct inos *l, uint64_t ino)
+{
+    if (l->n >= COMMAND_FILES_MAX)
+        return -E2BIG;
+    if (l->n == l->size) {
+        size_t size = l->size ? l->size * 2 : 64;
+        uint64_t *grown = realloc(l->ino, size * sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        l->ino = grown;
+        l->size = size;
+    }
+    l->ino[l->n++] = ino;
+    return 0;
+}
+
+static bool walk_entry(void *arg, const char *name, size_t len, uint64_t ino, uint32_t type, uint64_t cookie)
+{
+    struct inos *l = arg;
+    bool eof;
+
+    (void)cookie;
+    if ((len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
+        return true;
+    if (S_ISREG(type)) {
+        l->rc = inos_add(l, ino);
+    } else if (S_ISDIR(type)) {
+        if (++l->depth > PATH_DEPTH_MAX) {
+            l->rc = -ELOOP;
+            return false;
+        }
+        int rc = state_readdir(l->c->state, ino, 0, walk_entry, l, &eof);
+        l->depth--;
+        if (l->rc == 0)
+            l->rc = rc;
+    }
+    return l->rc == 0;
+}
+
+static int collect_files(struct centre *c, const char *path, struct inos *l, bool *all)
+{
+    struct inode i;
+    bool eof;
+
+    l->c = c;
+    *all = path[strspn(path, "/")] == '\0';
+    if (*all)
+        return 0;
+    int rc = path_resolve(c, path, &i);
+    if (rc < 0)
+        return rc;
+    if (S_ISREG(i.mode))
+        return inos_add(l, i.ino);
+    if (!S_ISDIR(i.mode))
+        return 0;
+    rc = state_readdir(c->state, i.ino, 0, walk_entry, l, &eof);
+    return rc < 0 ? rc : l->rc;
+}
+
+/* --- flush, evict, warm --- */
+
+struct moved {
+    uint64_t files, bytes, failed;
+    char detail[128];
+};
+
+static void on_moved(void *arg, const struct message *reply)
+{
+    struct op *op = arg;
+    struct moved *sum = op->data;
+    int status = reply->status;
+
+    if (status >= 0) {
+        Star__FlushReply *r = (Star__FlushReply *)frame_unpack(reply, &star__flush_reply__descriptor);
+        if (r) {
+            sum->files += r->files;
+            sum->bytes += r->bytes;
+            sum->failed += r->failed;
+            if (r->failed && !sum->detail[0])
+                snprintf(sum->detail, sizeof(sum->detail), "%s", r->detail);
+            star__flush_reply__free_unpacked(r, NULL);
+        } else {
+            status = -EPROTO;
+        }
+    }
+    op_answered(op, status);
+}
+
+static void move_finish(struct op *op)
+{
+    struct moved *sum = op->data;
+    Star__CtlReply r = STAR__CTL_REPLY__INIT;
+    char text[128];
+
+    if (op->status < 0) {
+        op_error(op, op->status, "a node did not do it: %s", strerror(-op->status));
+        return;
+    }
+    if (sum->failed) {
+        char detail[128];
+        memcpy(detail, sum->detail, sizeof(detail));
+        op_error(op, -EIO, "%" PRIu64 " files failed: %s", sum->failed, detail);
+        return;
+    }
+    snprintf(text, sizeof(text), "files %" PRIu64 "\nbytes %" PRIu64 "\n", sum->files, sum->bytes);
+    r.text = text;
+    op_reply(op, 0, &r.base);
+}
+
+static void move_at(struct op *op, struct node *n, uint16_t type, const struct inos *l, bool all)
+{
+    size_t at = 0;
+
+    do {
+        Star__FlushRequest body = STAR__FLUSH_REQUEST__INIT;
+        body.all = all;
+        body.ino = l->ino + at;
+        body.n_ino = l->n - at < NODE_BATCH_MAX ? l->n - at : NODE_BATCH_MAX;
+        at += body.n_ino;
+        op->pending++;
+        if (peer_request(n->peer, type, &body.base, NODE_COMMAND_DEADLINE_MS, on_moved, op) < 0) {
+            op->pending--;
+            op->status = -ENOTCONN;
+        }
+    } while (at < l->n);
+}
+
+static void move_data(struct op *op, uint16_t type, const char *path)
+{
+    struct centre *c = op->c;
+    struct inos l = {0};
+    struct node *n;
+    bool all = false;
+
+    free(op->data);
+    op->data = calloc(1, sizeof(struct moved));
+    int rc = op->data ? collect_files(c, path, &l, &all) : -ENOMEM;
+    if (rc < 0) {
+        free(l.ino);
+        op_error(op, rc, "%s: %s", path, rc == -E2BIG ? "too many files; name / for all" : strerror(-rc));
+        return;
+    }
+    struct node *warm = type == STAR__MSG_TYPE__WARM ? home_choose(c, op->session) : NULL;
+    for (n = c->nodes; n && (all || l.n > 0); n = n->hh.next)
+        if (n->peer && (!warm || n == warm))
+            move_at(op, n, type, &l, all);
+    free(l.ino);
+    op_wait(op, move_finish);
+}
+
+/* --- drain, release, forget --- */
+
+static void on_drained(struct op *op)
+{
+    struct centre *c = op->c;
+    struct moved *sum = op->data;
+    struct node *n = node_find(c, op->node);
+
+    if (n && op->status >= 0 && !sum->failed) {
+        node_set_state(c, n, "drained");
+        events_add(&c->events, "node-drained", "%s: %" PRIu64 " files, %" PRIu64 " bytes flushed", n->name,
+                   sum->files, sum->bytes);
+    } else if (n) {
+        node_set_state(c, n, "ready");
+    }
+    move_finish(op);
+}
+
+static void node_drain(struct op *op, struct node *n)
+{
+    Star__Empty body = STAR__EMPTY__INIT;
+
+    if (!n->peer) {
+        op_error(op, -EAGAIN, "node %s is away; start it, or forget it and lose what only it has", n->name);
+        return;
+    }
+    free(op->data);
+    op->data = calloc(1, sizeof(struct moved));
+    if (!op->data) {
+        op_reply(op, -ENOMEM, NULL);
+        return;
+    }
+    node_set_state(op->c, n, "draining");
+    op->node = n->id;
+    op->pending++;
+    if (peer_request(n->peer, STAR__MSG_TYPE__DRAIN, &body.base, NODE_COMMAND_DEADLINE_MS, on_moved, op) < 0) {
+        op->pending--;
+        op->status = -ENOTCONN;
+    }
+    op_wait(op, on_drained);
+}
+
+struct loss {
+    struct centre *c;
+    uint32_t node;
+};
+
+static bool report_loss(void *arg, const struct state_copy_line *line)
+{
+    struct loss *l = arg;
+    char path[512];
+
+    if (line->node != l->node || line->staged == 0)
+        return true;
+    state_path(l->c->state, line->ino, path, sizeof(path));
+    events_add(&l->c->events, "lost", "%s: %" PRIu64 " bytes were staged only at the forgotten node", path,
+               line->staged);
+    return true;
+}
+
+static void ignore_result(void *arg, int status, const struct state_result *r)
+{
+    (void)arg, (void)status, (void)r;
+}
+
+static void node_forget(struct op *op, struct node *n)
+{
+    struct centre *c = op->c;
+    struct loss l = {.c = c, .node = n->id};
+    Star__LogHome body = STAR__LOG_HOME__INIT;
+
+    if (n->peer) {
+        op_error(op, -EBUSY, "node %s is here: drain it, or stop it first", n->name);
+        return;
+    }
+    state_copies(c->state, 0, 0, 0, report_loss, &l);
+    body.node = n->id;
+    centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL);
+    node_set_state(c, n, "gone");
+    events_add(&c->events, "node-forgotten", "%s", n->name);
+    op_reply(op, 0, NULL);
+}
+
+/* --- parsing --- */
+
+static char *next_word(char **text)
+{
+    char *word = *text + strspn(*text, " \t\n");
+    char *end = word + strcspn(word, " \t\n");
+
+    *text = *end ? end + 1 : end;
+    *end = '\0';
+    return word;
+}
+
+/* The rest of the line is the path: names may hold spaces. */
+static char *rest_of_line(char *text)
+{
+    text += strspn(text, " \t");
+    size_t len = strlen(text);
+    while (len > 0 && text[len - 1] == '\n')
+        text[--len] = '\0';
+    return text;
+}
+
+void admin_command(struct op *op, char *command)
+{
+    char *rest = command;
+    char *word = next_word(&rest);
+    char path[4096];
+
+    if (strlen(rest) >= sizeof(path)) {
+        op_error(op, -ENAMETOOLONG, "%s: the path is too long", word);
+        return;
+    }
+    snprintf(path, sizeof(path), "%s", rest_of_line(rest));
+    if (strcmp(word, "flush") == 0)
+        move_data(op, STAR__MSG_TYPE__FLUSH, path);
+    else if (strcmp(word, "evict") == 0 && *path)
+        move_data(op, STAR__MSG_TYPE__EVICT, path);
+    else if (strcmp(word, "warm") == 0 && *path)
+        move_data(op, STAR__MSG_TYPE__WARM, path);
+    else if (strcmp(word, "gc") == 0 && !*path)
+        gc_start(op);
+    else if (strcmp(word, "evict") == 0 || strcmp(word, "warm") == 0)
+        op_error(op, -EINVAL, "%s needs a path (/ for all)", word);
+    else
+        op_error(op, -EINVAL, "'%.64s' is no command: flush [PATH], evict PATH, warm PATH or gc", word);
+}
+
+void admin_node_command(struct op *op, struct node *n, char *command)
+{
+    char *rest = command;
+    char *word = next_word(&rest);
+    struct inos none = {0};
+
+    if (*rest_of_line(rest)) {
+        op_error(op, -EINVAL, "%.64s takes nothing after it", word);
+    } else if (strcmp(word, "flush") == 0) {
+        free(op->data);
+        op->data = calloc(1, sizeof(struct moved));
+        if (!op->data || !n->peer) {
+            op_error(op, op->data ? -EAGAIN : -ENOMEM, "node %s is away", n->name);
+            return;
+        }
+        move_at(op, n, STAR__MSG_TYPE__FLUSH, &none, true);
+        op_wait(op, move_finish);
+    } else if (strcmp(word, "drain") == 0 || strcmp(word, "release") == 0) {
+        node_drain(op, n);
+    } else if (strcmp(word, "forget") == 0) {
+        node_forget(op, n);
+    } else {
+        op_error(op, -EINVAL, "'%.64s' is no command for a node: flush, drain, release or forget", word);
+    }
+}

@@ -1,0 +1,350 @@
+/*
+ * Private to control/: the leader's memory, and how its files call each other.
+ *
+ * Everything runs on the loop's thread; nothing blocks. Work that must wait (a recall, a home's answer, the log)
+ * is an op: a request with a place to go on from. Reading order: centre.h, session.c, live.c, op.c, then
+ * the serve_*.c files, homes.c, nodes.c, packs.c, admin.c, ctl_tree.c.
+ *
+ * What is replicated lies in the state (state.h) and is changed only through consensus_submit. What is here (leases,
+ * opens, locks, connections) dies with the leader and is reclaimed by its holders in the grace period.
+ *
+ * Order of a mutation (op.c): names and inodes are marked busy -> other sessions' leases are recalled -> the home is asked
+ * if it owns what changes -> the log -> applied -> busy marks go -> reply. While something is busy no lease on it is granted,
+ * so nobody can cache what is about to change.
+ */
+#ifndef UMBEL_CONTROL_CENTRE_H
+#define UMBEL_CONTROL_CENTRE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uthash.h>
+#include <utlist.h>
+#include <uv.h>
+
+#include "control/consensus.h"
+#include "control/control.h"
+#include "control/events.h"
+#include "control/locks.h"
+#include "control/state.h"
+#include "control/wire/hub.h"
+
+/* Section 6 of the design. */
+#define LEASE_MS 10000
+#define RENEW_MS 3000
+#define FENCE_MS 8000
+/* A mount that is connected and renews, but does not answer a recall for so long, is expired. */
+#define RECALL_DEADLINE_MS LEASE_MS
+/* A home that does not answer within this is treated as away for this request. */
+#define HOME_DEADLINE_MS 10000
+/* Commands to nodes that move data (flush, evict, warm, drain). */
+#define NODE_COMMAND_DEADLINE_MS 600000
+/* Requests kept waiting while the grace period lasts. */
+#define GRACE_QUEUE_MAX 65536
+/* Pushed to one node in one message. */
+#define NODE_BATCH_MAX 4096
+/* Live inodes kept without any holder: none. Sessions: bounded by HUB_CONNECTIONS_MAX. */
+
+struct centre;
+struct live;
+struct op;
+
+/* One session's hold on one inode. */
+struct holder {
+    struct session *session;
+    struct live *live;
+    Star__Lease lease;
+    uint32_t readers, writers; /* open handles */
+    bool stale;                /* not reclaimed yet */
+    struct holder *prev, *next;     /* of the inode */
+    struct holder *s_prev, *s_next; /* of the session */
+};
+
+struct busy_name {
+    struct busy_name *next;
+    struct op *op;
+    size_t len;
+    char name[];
+};
+
+/* What the leader knows of an inode beyond the state; exists while anything below is in use. */
+struct live {
+    uint64_t ino;
+    struct holder *holders;
+    unsigned busy;           /* mutations in flight on the inode */
+    struct session *busy_session; /* the only session they belong to, NULL: several */
+    struct busy_name *names; /* entries of this directory that are being changed */
+    struct op *waiting;      /* ops that wait for a busy name here (list by wait_next) */
+    struct lock_table *locks;
+    bool have_home;          /* home below is newer than the log may be */
+    Star__HomeAttrs home;    /* newest attributes heard from the home; times point into home_times */
+    Star__Time home_times[2];
+    bool home_unknown;       /* a writer vanished: ask the home before answering */
+    unsigned refs;           /* ops that hold it */
+    UT_hash_handle hh;
+};
+
+/* A recall that a session has not answered yet. */
+struct recall {
+    struct recall *prev, *next; /* of the session */
+    struct session *session;
+    struct op *op; /* NULL when the op has gone */
+    uint64_t ino;
+    int64_t since_ms;
+};
+
+struct session {
+    uint64_t id;
+    char name[64];
+    struct peer *peer;   /* NULL: not connected */
+    int64_t renewed_ms;
+    bool reclaiming;     /* in the middle of RECLAIM */
+    bool reclaimed;      /* said RECLAIM done since this centre started (or is new) */
+    bool doomed;         /* renewals are refused; expires when its lease has passed */
+    bool gone;           /* ended; freed when the last op lets go */
+    unsigned refs;       /* ops that name it */
+    uint64_t seq_floor;
+    struct holder *holders;
+    unsigned holder_count;
+    struct recall *recalls;
+    struct op *ops;      /* mutations in flight, by seq (list by s_next) */
+    UT_hash_handle hh;
+};
+
+/* What a connection is: peer_data. */
+struct link {
+    Star__Role role;
+    struct session *session;
+    struct node *node;
+    bool hello_pending;
+};
+
+struct node {
+    uint32_t id;
+    char name[64], address[256], machine[40], store[40];
+    char state[16];      /* ready, draining, drained, gone */
+    struct peer *peer;   /* NULL: away */
+    uint64_t instance;
+    bool reported;       /* NODE_ATTRS done since it connected */
+    int64_t seen_ms;
+    bool lost;           /* away longer than a lease: its cached lines are gone */
+    uint64_t capacity, used, staged, cached, files, pool_total, pool_free;
+    uint64_t read_bytes, write_bytes, fetched_bytes, flushed_bytes;
+    double load;
+    char pool_error[128], store_error[128];
+    UT_hash_handle hh;
+};
+
+typedef void (*op_fn)(struct op *op);
+typedef void (*op_done_fn)(struct op *op, const struct state_result *r);
+
+#define OP_LIVE_MAX 4
+
+/* A request on its way. */
+struct op {
+    struct centre *c;
+    struct session *session; /* NULL: a node's, the centre's own, or the session is gone */
+    struct peer *peer;       /* to answer; referenced; NULL: nobody waits */
+    struct message request;  /* header only */
+    ProtobufCMessage *body;  /* unpacked request, owned */
+    uint64_t seq, acked;
+    unsigned pending;        /* answers awaited; next runs when it reaches 0 */
+    int status;              /* first error among them */
+    op_fn next;
+    op_fn start;             /* to begin again after waiting for a busy name or the grace period */
+    op_done_fn done;
+    bool listed;             /* in session->ops */
+    struct live *live[OP_LIVE_MAX]; /* marked busy, referenced */
+    unsigned live_n;
+    bool replayed;
+    bool note_errors;        /* a refusal is also a line in .umbel/errors */
+    bool counted;            /* OPEN: the open is counted */
+    uint32_t node;           /* home to stamp */
+    op_fn home_next;         /* after home_take of home_ino */
+    uint64_t home_ino;
+    Star__HomeAttrs home;    /* answer of a home */
+    Star__Time home_times[2];
+    void *data;              /* of the serve file; freed with free() */
+    struct op *s_next;       /* of the session */
+    struct op *wait_next;    /* of live->waiting or centre->grace_queue */
+    char detail[256];
+};
+
+struct centre {
+    uv_loop_t loop;
+    const struct control_options *options;
+    struct consensus *log;
+    struct state *state;
+    struct hub *hub;
+    uint64_t instance;
+    int64_t started_ms;
+    bool serving;        /* leads, and the grace period is over */
+    bool leading;
+    bool stopping;
+    struct session *sessions;
+    struct live *lives;
+    struct node *nodes;
+    struct op *grace_head, *grace_tail;
+    unsigned grace_n;
+    unsigned ops;        /* in flight */
+    uint64_t *reap;      /* orphans to be reaped at the end of the turn */
+    size_t reap_n, reap_size;
+    bool swept;          /* orphans of before the start are being reaped */
+    bool gc_running;
+    int64_t gc_ms;
+    struct events events, errors;
+    uint64_t requests, mutations, recalls_sent, refused;
+    uv_timer_t tick;
+    uv_prepare_t prepare;
+    uv_signal_t sigterm, sigint;
+    int result;
+};
+
+/* --- session.c --- */
+void session_hello(struct centre *c, struct peer *p, const struct message *m, Star__Hello *hello);
+void session_renew(struct centre *c, struct session *s, struct peer *p, const struct message *m, Star__Renew *renew);
+void session_reclaim(struct centre *c, struct session *s, struct peer *p, const struct message *m, Star__Reclaim *r);
+void session_bye(struct centre *c, struct session *s, struct peer *p, const struct message *m);
+void session_disconnected(struct centre *c, struct session *s);
+void sessions_load(struct centre *c); /* on becoming leader: all sessions of the state, not reclaimed yet */
+void sessions_tick(struct centre *c, int64_t now);
+void grace_check(struct centre *c, int64_t now);
+void session_free_all(struct centre *c);
+
+/* --- live.c: live inodes, leases, recall --- */
+struct live *live_find(struct centre *c, uint64_t ino);
+struct live *live_get(struct centre *c, uint64_t ino); /* made if needed; NULL: no memory */
+void live_drop_if_idle(struct centre *c, struct live *l);
+struct holder *holder_find(const struct live *l, const struct session *s);
+struct holder *holder_get(struct centre *c, struct live *l, struct session *s);
+void holder_drop_if_idle(struct centre *c, struct holder *h);
+void holder_free(struct centre *c, struct holder *h);
+bool live_open_anywhere(const struct live *l);
+bool live_written_by_other(const struct live *l, const struct session *s);
+bool live_written(const struct live *l);
+/* What s may be granted on ino now, and the grant. want_write: s has it open for writing. NONE while busy. */
+Star__Lease lease_grant(struct centre *c, struct session *s, uint64_t ino);
+bool entry_lease_grant(struct centre *c, struct session *s, uint64_t dir, const void *name, size_t len);
+/* Recalls of op's other sessions; each adds one to op->pending until answered. */
+void recall_attr(struct op *op, uint64_t ino);               /* attributes; they keep their lease otherwise */
+void recall_all(struct op *op, uint64_t ino);                /* attributes and pages; nothing is kept */
+void recall_pages(struct op *op, uint64_t ino, uint64_t offset, uint64_t length);
+void recall_name(struct op *op, uint64_t dir, const void *name, size_t len);
+void recalls_settle(struct centre *c, struct session *s);    /* the session has dropped everything: all are answered */
+void recalls_tick(struct centre *c, struct session *s, int64_t now);
+
+/* --- op.c --- */
+struct op *op_new(struct centre *c, struct session *s, struct peer *p, const struct message *m, ProtobufCMessage *body);
+void op_wait(struct op *op, op_fn next);  /* next runs now if nothing is pending, else when the last answer came */
+void op_answered(struct op *op, int status); /* one pending answer came */
+void op_error(struct op *op, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void op_reply(struct op *op, int status, const ProtobufCMessage *body);
+void op_end(struct op *op);               /* frees; unmarks */
+/* Takes all marks back (op_end does so too): before leases are granted in the answer. */
+void op_unmark(struct op *op);
+bool op_busy_inode(struct op *op, uint64_t ino);
+/* Marks the name; false: somebody else changes it, the op will be started again when that has ended. */
+bool op_busy_name(struct op *op, uint64_t dir, const void *name, size_t len);
+/* Submits the op's body (or another one) as a log entry; done gets the result. Errors end the op. */
+void op_submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino, op_done_fn done);
+/* The same for an entry that is only a step towards it: not keyed by the op's seq. */
+void op_submit_own(struct op *op, uint32_t type, const ProtobufCMessage *body, op_done_fn done);
+void op_park(struct op *op); /* until the grace period is over */
+void ops_unpark(struct centre *c);
+/* A mutation whose head has seq: answers from the dedupe window or joins the one in flight. true: taken care of. */
+bool op_deduped(struct op *op, Star__Head *head, op_done_fn done);
+/* Entry without an op: the centre's own housekeeping. */
+int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body, consensus_fn fn, void *arg);
+
+/* --- serve.c --- */
+void centre_request(void *ctx, struct peer *p, const struct message *m);
+
+/* --- serve_names.c, serve_inode.c, serve_open.c, serve_lock.c --- */
+void serve_lookup(struct op *op);
+void serve_make(struct op *op);
+void serve_link(struct op *op);
+void serve_remove(struct op *op);
+void serve_rename(struct op *op);
+void serve_readdir(struct op *op);
+void serve_getattr(struct op *op);
+void serve_setattr(struct op *op);
+void serve_readlink(struct op *op);
+void serve_xattr_get(struct op *op);
+void serve_xattr_list(struct op *op);
+void serve_xattr_change(struct op *op);
+void serve_statfs(struct op *op);
+void serve_open(struct op *op);
+void serve_release(struct op *op);
+void serve_locate(struct op *op);
+void serve_sync_attrs(struct op *op);
+void serve_invalidate(struct op *op);
+void serve_setlk(struct op *op);
+void serve_getlk(struct op *op);
+void serve_cancel_lock(struct op *op);
+void locks_session_gone(struct centre *c, struct session *s);
+void lock_release_owner(struct centre *c, struct session *s, uint64_t ino, uint64_t owner);
+void locks_ino_idle(struct centre *c, struct live *l);
+/* After an inode lost a link or a handle: if it is an orphan that nobody has open, it is reaped this turn. */
+void reap_if_unused(struct centre *c, uint64_t ino);
+void reap_submit(struct centre *c);
+
+/* Attributes and lease for an answer; attr and times must live as long as the message. */
+void answer_attr(struct op *op, const struct inode *i, Star__Attr *attr, Star__Time times[3], Star__Lease *lease);
+/* Fills an OpenReply's ticket and address. */
+struct open_answer {
+    Star__OpenReply reply;
+    Star__Ticket ticket;
+    Star__Time mtime;
+};
+void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct open_answer *a);
+int open_count(struct op *op, uint64_t ino, uint32_t flags);
+bool flags_write(uint32_t flags);
+
+/* --- homes.c: homes and the attributes that they own --- */
+/* The attributes of an inode as of now for this session, and its lease: asks the home if need be, then calls next with
+ * op->home merged (attr_now fills the message). */
+void home_ask(struct op *op, uint64_t ino, op_fn next);
+bool home_must_be_asked(struct centre *c, const struct session *s, const struct inode *i);
+void home_heard(struct centre *c, const Star__HomeAttrs *a);
+void attr_now(struct centre *c, const struct inode *i, Star__Attr *attr, Star__Time times[3]);
+struct node *home_choose(struct centre *c, const struct session *s);
+void home_setattr(struct op *op, const struct inode *i, bool set_size, uint64_t size, const Star__Time *mtime, op_fn next);
+void home_take(struct op *op, uint64_t ino, op_fn next); /* makes sure that ino has a live home */
+void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star__Ticket *t, Star__Time *mtime);
+void home_attrs_copy(Star__HomeAttrs *to, Star__Time times[2], const Star__HomeAttrs *from);
+void serve_node_attrs(struct op *op);
+void home_log_attrs(struct centre *c, const Star__HomeAttrs *a); /* into the log, nobody waits */
+
+/* --- nodes.c --- */
+struct node *node_find(struct centre *c, uint32_t id);
+struct node *node_of_peer(struct centre *c, struct peer *p);
+bool node_usable(const struct node *n);
+/* Not drained, released or forgotten: what it is home of stays there, also while it is away. */
+bool node_keeps_homes(const struct node *n);
+void node_set_state(struct centre *c, struct node *n, const char *state);
+void nodes_load(struct centre *c);
+void node_hello(struct centre *c, struct peer *p, const struct message *m, Star__Hello *hello);
+void node_disconnected(struct centre *c, struct node *n);
+void nodes_tick(struct centre *c, int64_t now);
+void serve_node_report(struct op *op);
+void serve_map(struct op *op);
+void serve_node_log(struct op *op); /* ALLOC_PACKS, CONFIRM, DISCARD_PACK, COPIES, DELETED_PACKS */
+void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted);
+void node_free_all(struct centre *c);
+void hello_settings(struct centre *c, Star__HelloReply *r);
+uint64_t setting_u64(struct centre *c, const char *name);
+void gc_tick(struct centre *c, int64_t now);
+void gc_start(struct op *op); /* answered when all condemned packs are deleted */
+
+/* --- admin.c, ctl_tree.c --- */
+/* command is NUL-terminated; answers the op. */
+void admin_command(struct op *op, char *command);
+void admin_node_command(struct op *op, struct node *n, char *command);
+void serve_ctl_lookup(struct op *op);
+void serve_ctl_readdir(struct op *op);
+void serve_ctl_read(struct op *op);
+void serve_ctl_write(struct op *op);
+bool ctl_is_ino(uint64_t ino);
+int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[3]);
+
+#endif

@@ -1,0 +1,204 @@
+/* The centre's process: loop, timers, start and stop. */
+#include "control/control.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/centre.h"
+#include "control/wire/clock.h"
+#include "control/wire/daemon.h"
+#include "control/wire/log.h"
+
+#define TICK_MS 100
+
+static void on_peer_close(void *ctx, struct peer *p)
+{
+    struct centre *c = ctx;
+    struct link *link = peer_data(p);
+
+    if (!link)
+        return;
+    if (link->session && link->session->peer == p)
+        session_disconnected(c, link->session);
+    if (link->node && link->node->peer == p)
+        node_disconnected(c, link->node);
+    peer_set_data(p, NULL);
+    free(link);
+}
+
+static bool reap_found(void *arg, uint64_t ino)
+{
+    reap_if_unused(arg, ino);
+    return true;
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct centre *c = timer->data;
+    int64_t now = clock_boot_ms();
+    bool was_serving = c->serving;
+
+    if (!c->leading)
+        return;
+    grace_check(c, now);
+    sessions_tick(c, now);
+    nodes_tick(c, now);
+    gc_tick(c, now);
+    if (c->serving && (!was_serving || !c->swept)) {
+        c->swept = true;
+        state_orphans(c->state, 0, reap_found, c);
+    }
+}
+
+static void on_prepare(uv_prepare_t *handle)
+{
+    reap_submit(handle->data);
+}
+
+/* --- leadership --- */
+
+static void listen_failed(struct centre *c, int rc)
+{
+    log_error("%s: %s", c->options->listen, strerror(-rc));
+    c->result = rc;
+    daemon_ready(c->options->ready_fd, strerror(-rc));
+    uv_stop(&c->loop);
+}
+
+static void on_leader(void *ctx)
+{
+    struct centre *c = ctx;
+    static const struct hub_ops ops = {.on_request = centre_request, .on_close = on_peer_close};
+
+    c->started_ms = clock_boot_ms();
+    c->leading = true;
+    sessions_load(c);
+    nodes_load(c);
+    if (!c->hub) {
+        int rc = hub_start(&c->loop, c->options->listen, &ops, c, &c->hub);
+        if (rc < 0) {
+            listen_failed(c, rc);
+            return;
+        }
+    }
+    grace_check(c, c->started_ms);
+    if (c->options->pid_file)
+        daemon_pid_write(c->options->pid_file);
+    daemon_ready(c->options->ready_fd, NULL);
+}
+
+static void on_follower(void *ctx)
+{
+    struct centre *c = ctx;
+
+    /* One voter cannot lose its leadership but by its own log; there is nobody to hand over to. */
+    log_error("leadership is lost");
+    c->leading = c->serving = false;
+}
+
+/* --- stop --- */
+
+static void on_consensus_stopped(void *arg)
+{
+    struct centre *c = arg;
+
+    c->log = NULL;
+    uv_close((uv_handle_t *)&c->tick, NULL);
+    uv_close((uv_handle_t *)&c->prepare, NULL);
+    uv_close((uv_handle_t *)&c->sigterm, NULL);
+    uv_close((uv_handle_t *)&c->sigint, NULL);
+}
+
+static void on_hub_closed(void *arg)
+{
+    struct centre *c = arg;
+
+    c->hub = NULL;
+    consensus_stop(c->log, on_consensus_stopped, c);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct centre *c = handle->data;
+
+    if (c->stopping)
+        return;
+    log_info("signal %d: stopping", number);
+    c->stopping = true;
+    c->serving = c->leading = false;
+    uv_timer_stop(&c->tick);
+    if (c->hub)
+        hub_close(c->hub, on_hub_closed, c);
+    else
+        consensus_stop(c->log, on_consensus_stopped, c);
+}
+
+/* --- run --- */
+
+static void start_handles(struct centre *c)
+{
+    uv_timer_init(&c->loop, &c->tick);
+    c->tick.data = c;
+    uv_timer_start(&c->tick, on_tick, TICK_MS, TICK_MS);
+    uv_prepare_init(&c->loop, &c->prepare);
+    c->prepare.data = c;
+    uv_prepare_start(&c->prepare, on_prepare);
+    uv_signal_init(&c->loop, &c->sigterm);
+    c->sigterm.data = c;
+    uv_signal_start(&c->sigterm, on_signal, SIGTERM);
+    uv_signal_init(&c->loop, &c->sigint);
+    c->sigint.data = c;
+    uv_signal_start(&c->sigint, on_signal, SIGINT);
+}
+
+static void centre_free(struct centre *c)
+{
+    struct op *op;
+
+    while ((op = c->grace_head)) {
+        c->grace_head = op->wait_next;
+        op_end(op);
+    }
+    session_free_all(c);
+    node_free_all(c);
+    events_free(&c->events);
+    events_free(&c->errors);
+    free(c->reap);
+    free(c);
+}
+
+int control_run(const struct control_options *options)
+{
+    struct consensus_ops ops = {.on_leader = on_leader, .on_follower = on_follower};
+    char detail[256] = "";
+    struct centre *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return -ENOMEM;
+    c->options = options;
+    c->instance = random_id();
+    c->started_ms = clock_boot_ms();
+    uv_loop_init(&c->loop);
+    int rc = consensus_start(&c->loop, options->dir, options->reserve, &ops, c, &c->log, detail);
+    if (rc < 0) {
+        log_error("%s", detail[0] ? detail : strerror(-rc));
+        daemon_ready(options->ready_fd, detail[0] ? detail : strerror(-rc));
+        free(c);
+        return rc;
+    }
+    c->state = consensus_state(c->log);
+    start_handles(c);
+    uv_run(&c->loop, UV_RUN_DEFAULT);
+    rc = c->result;
+    if (options->pid_file)
+        unlink(options->pid_file);
+    log_info("stopped");
+    if (rc == 0)
+        uv_loop_close(&c->loop);
+    centre_free(c);
+    return rc;
+}

@@ -1,0 +1,392 @@
+/* Nodes: hello, reports, what they ask of the state, what they are told to forget. */
+#include "control/centre.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/log.h"
+
+/* Extents in one answer to MAP; the node asks on from where it ends. */
+#define MAP_EXTENTS_MAX 16384
+
+struct node *node_find(struct centre *c, uint32_t id)
+{
+    struct node *n;
+
+    HASH_FIND(hh, c->nodes, &id, sizeof(id), n);
+    return n;
+}
+
+struct node *node_of_peer(struct centre *c, struct peer *p)
+{
+    struct link *link = peer_data(p);
+
+    (void)c;
+    return link ? link->node : NULL;
+}
+
+bool node_usable(const struct node *n)
+{
+    return n->peer && strcmp(n->state, "ready") == 0 && n->store_error[0] == '\0';
+}
+
+bool node_keeps_homes(const struct node *n)
+{
+    return strcmp(n->state, "ready") == 0 || strcmp(n->state, "draining") == 0;
+}
+
+static void copy_text(char *to, size_t size, const char *from)
+{
+    snprintf(to, size, "%s", from ? from : "");
+}
+
+static bool load_node(void *arg, const struct state_node *sn)
+{
+    struct centre *c = arg;
+    struct node *n = node_find(c, sn->id);
+
+    if (!n) {
+        n = calloc(1, sizeof(*n));
+        if (!n)
+            return false;
+        n->id = sn->id;
+        n->seen_ms = clock_boot_ms();
+        HASH_ADD(hh, c->nodes, id, sizeof(n->id), n);
+    }
+    copy_text(n->name, sizeof(n->name), sn->name);
+    copy_text(n->address, sizeof(n->address), sn->address);
+    copy_text(n->machine, sizeof(n->machine), sn->machine);
+    copy_text(n->store, sizeof(n->store), sn->store);
+    copy_text(n->state, sizeof(n->state), sn->state);
+    n->capacity = sn->capacity;
+    return true;
+}
+
+void nodes_load(struct centre *c)
+{
+    state_nodes(c->state, load_node, c);
+}
+
+/* --- hello --- */
+
+static struct node *node_named(struct centre *c, const char *name)
+{
+    struct node *n;
+
+    for (n = c->nodes; n; n = n->hh.next)
+        if (strcmp(n->name, name) == 0)
+            return n;
+    return NULL;
+}
+
+static void on_node_logged(struct op *op, const struct state_result *r)
+{
+    struct centre *c = op->c;
+    Star__Hello *hello = (Star__Hello *)op->body;
+    Star__HelloReply answer = STAR__HELLO_REPLY__INIT;
+
+    if (r->status < 0 || !peer_is_open(op->peer)) {
+        op_reply(op, r->status < 0 ? r->status : -EIO, NULL);
+        return;
+    }
+    nodes_load(c);
+    struct node *n = node_named(c, hello->name);
+    if (!n) {
+        op_reply(op, -EIO, NULL);
+        return;
+    }
+    if (n->peer && n->peer != op->peer) {
+        struct link *old = peer_data(n->peer);
+        old->node = NULL;
+        peer_close(n->peer);
+    }
+    struct link *link = peer_data(op->peer);
+    link->role = STAR__ROLE__NODE;
+    link->node = n;
+    n->peer = op->peer;
+    n->instance = hello->instance;
+    n->reported = n->lost = false;
+    n->store_error[0] = n->pool_error[0] = '\0';
+    n->seen_ms = clock_boot_ms();
+    events_add(&c->events, "node", "%s is here", n->name);
+    answer.node = n->id;
+    hello_settings(c, &answer);
+    op_reply(op, 0, &answer.base);
+}
+
+void node_hello(struct centre *c, struct peer *p, const struct message *m, Star__Hello *hello)
+{
+    struct node *n = node_named(c, hello->name);
+    Star__LogNode body = STAR__LOG_NODE__INIT;
+
+    if (n && strcmp(n->store, hello->store) != 0) {
+        peer_error(p, m, -EEXIST, "there is a node %s with another store; give this one another name", hello->name);
+    } else if (n && strcmp(n->state, "gone") == 0) {
+        peer_error(p, m, -EPERM, "node %s was forgotten; give it a new name and an empty store", hello->name);
+    } else {
+        struct op *op = op_new(c, NULL, p, m, &hello->base);
+        if (!op) {
+            peer_error(p, m, -ENOMEM, "no memory");
+            goto out;
+        }
+        body.node = n ? n->id : 0;
+        body.name = hello->name;
+        body.address = hello->address;
+        body.machine = hello->machine;
+        body.capacity = hello->capacity;
+        body.store = hello->store;
+        body.state = (char *)"ready";
+        op_submit(op, STAR__LOG_TYPE__LOG_NODE, &body.base, false, on_node_logged);
+        return;
+    }
+out:
+    star__hello__free_unpacked(hello, NULL);
+}
+
+static void on_state_logged(void *arg, int status, const struct state_result *r)
+{
+    struct centre *c = arg;
+
+    (void)r;
+    if (status == 0)
+        nodes_load(c);
+}
+
+void node_set_state(struct centre *c, struct node *n, const char *state)
+{
+    Star__LogNode body = STAR__LOG_NODE__INIT;
+
+    copy_text(n->state, sizeof(n->state), state);
+    body.node = n->id;
+    body.name = n->name;
+    body.address = n->address;
+    body.machine = n->machine;
+    body.capacity = n->capacity;
+    body.store = n->store;
+    body.state = n->state;
+    centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, on_state_logged, c);
+}
+
+void node_disconnected(struct centre *c, struct node *n)
+{
+    n->peer = NULL;
+    n->seen_ms = clock_boot_ms();
+    if (!c->stopping)
+        events_add(&c->events, "node-away", "%s went away", n->name);
+}
+
+static void ignore_result(void *arg, int status, const struct state_result *r)
+{
+    (void)arg, (void)status, (void)r;
+}
+
+void nodes_tick(struct centre *c, int64_t now)
+{
+    struct node *n;
+
+    for (n = c->nodes; n; n = n->hh.next) {
+        if (n->peer || n->lost || now - n->seen_ms < LEASE_MS || strcmp(n->state, "gone") == 0)
+            continue;
+        Star__LogHome body = STAR__LOG_HOME__INIT;
+        n->lost = true;
+        events_add(&c->events, "node-lost", "%s was not heard for %d s; its staged files wait for it", n->name,
+                   LEASE_MS / 1000);
+        body.node = n->id;
+        centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL);
+    }
+}
+
+void node_free_all(struct centre *c)
+{
+    struct node *n, *tmp;
+
+    HASH_ITER(hh, c->nodes, n, tmp) {
+        HASH_DEL(c->nodes, n);
+        free(n);
+    }
+}
+
+/* --- settings --- */
+
+uint64_t setting_u64(struct centre *c, const char *name)
+{
+    char value[64];
+
+    return state_setting(c->state, name, value, sizeof(value)) < 0 ? 0 : strtoull(value, NULL, 10);
+}
+
+void hello_settings(struct centre *c, Star__HelloReply *r)
+{
+    r->lease_ms = LEASE_MS;
+    r->renew_ms = RENEW_MS;
+    r->fence_ms = FENCE_MS;
+    r->centre_instance = c->instance;
+    r->cloud = (char *)c->options->cloud;
+    r->pool = (char *)c->options->pool;
+    r->high_water = setting_u64(c, "high_water");
+    r->low_water = setting_u64(c, "low_water");
+    r->flush_age = setting_u64(c, "flush_age");
+    r->root = STATE_ROOT_INO;
+}
+
+/* --- reports --- */
+
+static void note_error(struct centre *c, struct node *n, const char *what, char *kept, size_t size, const char *now)
+{
+    if (strcmp(kept, now) == 0)
+        return;
+    if (*now)
+        events_add(&c->events, what, "%s: %s", n->name, now);
+    else
+        events_add(&c->events, what, "%s: works again", n->name);
+    copy_text(kept, size, now);
+}
+
+void serve_node_report(struct op *op)
+{
+    struct centre *c = op->c;
+    struct node *n = node_of_peer(c, op->peer);
+    Star__NodeReport *q = (Star__NodeReport *)op->body;
+    Star__NodeReportReply r = STAR__NODE_REPORT_REPLY__INIT;
+
+    if (!n) {
+        op_reply(op, -EINVAL, NULL);
+        return;
+    }
+    n->seen_ms = clock_boot_ms();
+    n->capacity = q->capacity;
+    n->used = q->used;
+    n->staged = q->staged;
+    n->cached = q->cached;
+    n->files = q->files;
+    n->load = q->load;
+    n->pool_total = q->pool_total;
+    n->pool_free = q->pool_free;
+    n->read_bytes = q->read_bytes;
+    n->write_bytes = q->write_bytes;
+    n->fetched_bytes = q->fetched_bytes;
+    n->flushed_bytes = q->flushed_bytes;
+    note_error(c, n, "pool", n->pool_error, sizeof(n->pool_error), q->pool_error);
+    note_error(c, n, "store", n->store_error, sizeof(n->store_error), q->store_error);
+    r.high_water = setting_u64(c, "high_water");
+    r.low_water = setting_u64(c, "low_water");
+    r.flush_age = setting_u64(c, "flush_age");
+    r.draining = strcmp(n->state, "ready") != 0;
+    op_reply(op, 0, &r.base);
+}
+
+/* --- map --- */
+
+struct map_answer {
+    Star__MapReply reply;
+    Star__Extent *extents;
+    Star__Extent **pointers;
+    size_t n, size;
+    int rc;
+};
+
+static bool map_one(void *arg, const Star__Extent *e)
+{
+    struct map_answer *m = arg;
+
+    if (m->n == MAP_EXTENTS_MAX)
+        return false;
+    if (m->n == m->size) {
+        size_t size = m->size ? m->size * 2 : 32;
+        Star__Extent *grown = realloc(m->extents, size * sizeof(*grown));
+        if (!grown) {
+            m->rc = -ENOMEM;
+            return false;
+        }
+        m->extents = grown;
+        m->size = size;
+    }
+    m->extents[m->n++] = *e;
+    return true;
+}
+
+void serve_map(struct op *op)
+{
+    Star__MapRequest *q = (Star__MapRequest *)op->body;
+    struct map_answer m = {0};
+    Star__Time mtime = STAR__TIME__INIT;
+    struct inode i;
+
+    star__map_reply__init(&m.reply);
+    int rc = state_inode(op->c->state, q->ino, &i);
+    if (rc == -ESTALE) {
+        m.reply.gone = true;
+        rc = 0;
+    } else if (rc == 0) {
+        rc = state_map(op->c->state, q->ino, q->offset, q->length, map_one, &m);
+        if (rc == 0)
+            rc = m.rc;
+        m.reply.size = i.size;
+        m.reply.version = i.version;
+        m.reply.home_epoch = i.home_epoch;
+        m.reply.map_version = i.map_version;
+        mtime.sec = i.mtime.sec;
+        mtime.nsec = i.mtime.nsec;
+        m.reply.mtime = &mtime;
+    }
+    if (rc == 0 && m.n > 0) {
+        m.pointers = malloc(m.n * sizeof(*m.pointers));
+        if (!m.pointers)
+            rc = -ENOMEM;
+        for (size_t k = 0; rc == 0 && k < m.n; k++)
+            m.pointers[k] = &m.extents[k];
+        m.reply.extents = m.pointers;
+        m.reply.n_extents = rc == 0 ? m.n : 0;
+    }
+    op_reply(op, rc, &m.reply.base);
+    free(m.pointers);
+    free(m.extents);
+}
+
+/* --- what goes into the log as the node says it --- */
+
+static void node_logged(struct op *op, const struct state_result *r)
+{
+    if (op->peer)
+        peer_reply_packed(op->peer, &op->request, r->status, r->body, r->status < 0 ? 0 : r->body_len);
+    op_end(op);
+}
+
+void serve_node_log(struct op *op)
+{
+    struct node *n = node_of_peer(op->c, op->peer);
+
+    if (!n) {
+        op_error(op, -EPERM, "only nodes may say this");
+        return;
+    }
+    if (op->request.type == STAR__MSG_TYPE__CONFIRM)
+        ((Star__Confirm *)op->body)->node = n->id;
+    else if (op->request.type == STAR__MSG_TYPE__COPIES)
+        ((Star__Copies *)op->body)->node = n->id;
+    op->node = n->id; /* ALLOC_PACKS: the writer */
+    op_submit(op, op->request.type, op->body, false, node_logged);
+}
+
+/* --- drop --- */
+
+static void ignore_reply(void *arg, const struct message *reply)
+{
+    (void)arg, (void)reply;
+}
+
+void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted)
+{
+    (void)c;
+    for (size_t at = 0; n->peer && at < count; at += NODE_BATCH_MAX) {
+        Star__Drop body = STAR__DROP__INIT;
+        body.n_ino = count - at < NODE_BATCH_MAX ? count - at : NODE_BATCH_MAX;
+        body.ino = (uint64_t *)inos + at;
+        body.deleted = deleted;
+        peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, ignore_reply, NULL);
+    }
+}

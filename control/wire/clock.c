@@ -1,0 +1,53 @@
+#include "control/wire/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+int64_t clock_boot_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t); /* cannot fail with a valid clock and pointer */
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t clock_boot_ms(void)
+{
+    return clock_boot_ns() / 1000000;
+}
+
+struct timespec clock_real(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return t;
+}
+
+int clock_boot_id(char out[37])
+{
+    out[0] = '\0';
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = read(fd, out, 36);
+    int err = n < 0 ? -errno : n == 36 ? 0 : -EIO;
+    close(fd);
+    out[err ? 0 : 36] = '\0';
+    return err;
+}
+
+uint64_t random_id(void)
+{
+    uint64_t id = 0;
+    while (id == 0) {
+        ssize_t n = getrandom(&id, sizeof(id), 0);
+        if (n < 0 && errno == EINTR)
+            id = 0;
+        else if (n != (ssize_t)sizeof(id))
+            abort(); /* no kernel that we run on refuses this; ids that are not random corrupt */
+    }
+    return id;
+}

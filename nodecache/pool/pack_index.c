@@ -1,0 +1,127 @@
+/* The footer of a pack. Whoever gets an entry may rely on all of them. */
+#include "nodecache/pool/pack_format.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* More than any writer makes. */
+#define PACK_SIZE_MAX                                                                              \
+    (POOL_PACK_TARGET + run_sealed(POOL_RECORD_MAX) + run_sealed(PACK_FOOTER_MAX) + PACK_END)
+
+static int load_header(struct pool *p, uint64_t pack, char *detail)
+{
+    const struct run run = {.pack = pack, .kind = RUN_HEADER, .length = PACK_END_CONTENT};
+    uint8_t content[PACK_END_CONTENT];
+    int rc = run_read(p, &run, 0, content, sizeof content, detail);
+
+    return rc != 0 ? rc : header_get(content, pack, detail);
+}
+
+static int load_trailer(struct pool *p, uint64_t pack, uint64_t size, struct pack_shape *shape,
+                        char *detail)
+{
+    const struct run run = {
+        .pack = pack, .kind = RUN_TRAILER, .length = PACK_END_CONTENT, .at = size - PACK_END};
+    uint8_t content[PACK_END_CONTENT];
+    int rc = run_read(p, &run, 0, content, sizeof content, detail);
+
+    if (rc == -EBADMSG)
+        return run_fail(&run, detail, "damaged, or the pack was cut off or never finished");
+    return rc != 0 ? rc : trailer_get(content, pack, size, shape, detail);
+}
+
+/* Records tile the pack: so none overlap, and none lie outside. */
+static int check_footer(const struct run *run, const struct pack_shape *shape,
+                        const uint8_t *footer, char *detail)
+{
+    uint64_t at = PACK_END;
+    struct pack_record record;
+    struct pack_file file;
+
+    for (uint32_t i = 0; i < shape->records; i++, footer += PACK_RECORD_ENTRY) {
+        record_get(footer, &record);
+        if (record.number != i || record.pack_offset != at || !record_sane(&record))
+            return run_fail(run, detail, "records overlap, leave a gap or lie outside");
+        at += run_sealed(record.length);
+        if (at > shape->footer_at)
+            return run_fail(run, detail, "records lie outside of the pack");
+    }
+    if (at != shape->footer_at)
+        return run_fail(run, detail, "there are bytes that belong to no record");
+    for (uint32_t i = 0; i < shape->files; i++, footer += PACK_FILE_ENTRY) {
+        if (!file_get(footer, &file))
+            return run_fail(run, detail, "absurd attributes of a file");
+    }
+    return 0;
+}
+
+static int load_footer(struct pool *p, uint64_t pack, const struct pack_shape *shape, uint8_t **out,
+                       char *detail)
+{
+    const struct run run = {
+        .pack = pack, .kind = RUN_FOOTER, .length = shape->footer_length, .at = shape->footer_at};
+    uint8_t *footer = malloc(run.length > 0 ? run.length : 1);
+    int rc;
+
+    if (footer == NULL)
+        return pool_fail(detail, -ENOMEM, "no memory for the footer of a pack");
+    rc = run_read(p, &run, 0, footer, run.length, detail);
+    if (rc == 0)
+        rc = check_footer(&run, shape, footer, detail);
+    if (rc == 0)
+        *out = footer;
+    else
+        free(footer);
+    return rc;
+}
+
+int pack_load(struct pool *p, uint64_t pack, struct pack_shape *shape, uint8_t **footer,
+              char *detail)
+{
+    char name[PACK_NAME];
+    uint64_t size = 0;
+    int rc;
+
+    pack_name(pack, name);
+    rc = p->driver->size(p->ctx, name, &size, detail);
+    if (rc != 0)
+        return rc;
+    if (size < 2 * PACK_END || size > PACK_SIZE_MAX)
+        return pool_fail(detail, -EBADMSG,
+                         "pack %016" PRIx64 ": no pack has %" PRIu64
+                         " bytes (was it cut off, or never finished?)",
+                         pack, size);
+    rc = load_header(p, pack, detail); /* first: it tells the format of the rest */
+    if (rc == 0)
+        rc = load_trailer(p, pack, size, shape, detail);
+    if (rc == 0)
+        rc = load_footer(p, pack, shape, footer, detail);
+    return rc;
+}
+
+int pack_index(struct pool *p, uint64_t pack, void (*record)(void *arg, const struct pack_record *),
+               void (*file)(void *arg, const struct pack_file *), void *arg, char *detail)
+{
+    struct pack_shape shape = {.size = 0};
+    struct pack_record one_record;
+    struct pack_file one_file;
+    uint8_t *footer;
+    int rc = pack_load(p, pack, &shape, &footer, detail);
+
+    if (rc != 0)
+        return rc;
+    const uint8_t *entry = footer;
+    for (uint32_t i = 0; i < shape.records; i++, entry += PACK_RECORD_ENTRY) {
+        record_get(entry, &one_record);
+        if (record != NULL)
+            record(arg, &one_record);
+    }
+    for (uint32_t i = 0; i < shape.files; i++, entry += PACK_FILE_ENTRY) {
+        file_get(entry, &one_file); /* was checked */
+        if (file != NULL)
+            file(arg, &one_file);
+    }
+    free(footer);
+    return 0;
+}

@@ -1,0 +1,114 @@
+/* Advisory locks: ranges of one owner against a map of bytes, conflicts, waiters, circles. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/locks.h"
+
+static struct lock_spec spec(uint64_t owner, enum lock_type type, uint64_t start, uint64_t end)
+{
+    return (struct lock_spec){.session = 1, .owner = owner, .type = type, .start = start, .end = end};
+}
+
+static int set(struct lock_table *t, uint64_t owner, enum lock_type type, uint64_t start, uint64_t end)
+{
+    struct lock_spec s = spec(owner, type, start, end);
+
+    return lock_set(t, &s);
+}
+
+Test(locks, readers_share_writers_do_not)
+{
+    struct lock_table *t = lock_table_new();
+
+    cr_assert_eq(set(t, 1, RANGE_READ, 0, 9), 0);
+    cr_assert_eq(set(t, 2, RANGE_READ, 5, 14), 0);
+    cr_assert_eq(set(t, 3, RANGE_WRITE, 9, 9), -EAGAIN);
+    cr_assert_eq(set(t, 3, RANGE_WRITE, 15, LOCK_END_MAX), 0);
+    cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 4), 0, "own read lock becomes a write lock");
+    cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 5), -EAGAIN, "the other reader stands in the way");
+    lock_table_free(t);
+}
+
+Test(locks, flock_and_posix_do_not_meet)
+{
+    struct lock_table *t = lock_table_new();
+    struct lock_spec f = spec(7, RANGE_WRITE, 0, LOCK_END_MAX);
+
+    f.flock = true;
+    cr_assert_eq(lock_set(t, &f), 0);
+    cr_assert_eq(set(t, 8, RANGE_WRITE, 0, 1), 0);
+    f.owner = 9;
+    cr_assert_eq(lock_set(t, &f), -EAGAIN);
+    lock_table_free(t);
+}
+
+/* Three owners lock and unlock at random; a plain array per owner says what must be so. */
+Test(locks, random_ranges_equal_a_byte_map)
+{
+    enum { OWNERS = 3, BYTES = 64 };
+    unsigned char map[OWNERS][BYTES] = {{0}}; /* 0 none, 1 read, 2 write */
+    struct lock_table *t = lock_table_new();
+
+    srand(4711);
+    for (int step = 0; step < 50000; step++) {
+        unsigned o = (unsigned)rand() % OWNERS;
+        unsigned a = (unsigned)rand() % BYTES, b = a + (unsigned)rand() % (BYTES - a);
+        enum lock_type type = (enum lock_type)(rand() % 3);
+        bool conflict = false;
+        for (unsigned k = 0; k < OWNERS && type != RANGE_UNLOCK; k++)
+            for (unsigned i = a; i <= b && k != o; i++)
+                conflict |= map[k][i] && (type == RANGE_WRITE || map[k][i] == 2);
+        cr_assert_eq(set(t, o + 1, type, a, b), conflict ? -EAGAIN : 0, "step %d", step);
+        if (!conflict)
+            memset(&map[o][a], type == RANGE_UNLOCK ? 0 : type == RANGE_READ ? 1 : 2, b - a + 1);
+        unsigned at = (unsigned)rand() % BYTES;
+        for (unsigned k = 0; k < OWNERS; k++) {
+            struct lock_spec probe = spec(99, RANGE_WRITE, at, at), found;
+            bool any = map[0][at] || map[1][at] || map[2][at];
+            cr_assert_eq(lock_conflict(t, &probe, &found), any, "step %d byte %u", step, at);
+            if (any)
+                cr_assert(map[found.owner - 1][at], "the lock found is really there");
+        }
+    }
+    lock_drop_session(t, 1);
+    cr_assert(lock_table_empty(t));
+    lock_table_free(t);
+}
+
+Test(locks, waiters_are_granted_in_order)
+{
+    struct lock_table *t = lock_table_new();
+    int a, b, c;
+    struct lock_spec w1 = spec(2, RANGE_WRITE, 0, 9), w2 = spec(3, RANGE_READ, 0, 9), w3 = spec(4, RANGE_READ, 0, 9);
+
+    cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 9), 0);
+    cr_assert_eq(lock_wait(t, &w1, &a), 0);
+    cr_assert_eq(lock_wait(t, &w2, &b), 0);
+    cr_assert_eq(lock_wait(t, &w3, &c), 0);
+    cr_assert_null(lock_grant_next(t));
+    cr_assert(lock_cancel(t, &c));
+    cr_assert_not(lock_cancel(t, &c));
+    cr_assert_eq(set(t, 1, RANGE_UNLOCK, 0, 9), 0);
+    cr_assert_eq(lock_grant_next(t), &a);
+    cr_assert_null(lock_grant_next(t), "the writer has it now");
+    lock_drop_owner(t, 1, 2, false);
+    cr_assert_eq(lock_grant_next(t), &b);
+    lock_table_free(t);
+}
+
+Test(locks, circle_is_seen)
+{
+    struct lock_table *t = lock_table_new();
+    int cookie;
+    struct lock_spec w = spec(1, RANGE_WRITE, 10, 10), back = spec(2, RANGE_WRITE, 0, 0);
+
+    cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 0), 0);
+    cr_assert_eq(set(t, 2, RANGE_WRITE, 10, 10), 0);
+    cr_assert_not(lock_deadlocks(t, &w));
+    cr_assert_eq(lock_wait(t, &w, &cookie), 0);
+    cr_assert(lock_deadlocks(t, &back));
+    lock_cancel(t, &cookie);
+    lock_table_free(t);
+}

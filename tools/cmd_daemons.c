@@ -1,0 +1,201 @@
+/* umbel control, umbel node: the daemons in the foreground. */
+#include <err.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "control/control.h"
+#include "control/wire/log.h"
+#include "nodecache/node.h"
+#include "tools/commands.h"
+#include "tools/daemon_main.h"
+#include "tools/options.h"
+#include "tools/text.h"
+
+static error_t parse_daemon(int key, char *arg, struct argp_state *state)
+{
+    struct daemon_options *o = state->input;
+    uint64_t n;
+
+    switch (key) {
+    case 'r':
+        o->root = arg;
+        return 0;
+    case 'n':
+        o->name = arg;
+        return 0;
+    case 'F':
+        if (text_parse_number(arg, 3, 1u << 20, &n) != 0)
+            argp_error(state, "--ready-fd: '%s' is not a descriptor's number", arg);
+        o->ready_fd = (int)n;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option daemon_options[] = {
+    {"root", 'r', "DIR", 0, "the cloud's folder", 0},
+    {"name", 'n', "NAME", 0, "name of the process", 0},
+    {"ready-fd", 'F', "N", 0, "where to write \"ready\" or \"error: TEXT\"", 0},
+    {0},
+};
+const struct argp daemon_argp = {daemon_options, parse_daemon, NULL, NULL, NULL, NULL, NULL};
+
+void daemon_fail(const struct daemon_options *o, const char *format, ...)
+{
+    char text[DAEMON_DETAIL];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    warnx("%s", text);
+    if (o->ready_fd >= 0) {
+        dprintf(o->ready_fd, "error: %s\n", text);
+        close(o->ready_fd);
+    }
+}
+
+void daemon_run_path(const struct root *r, const char *name, const char *suffix, char *out)
+{
+    if (snprintf(out, PATH_MAX, "%s/run/%s%s", r->path, name, suffix) >= PATH_MAX)
+        errx(EXIT_FAILED, "%s: the path is too long", r->path);
+}
+
+int daemon_begin(const struct daemon_options *o, const char *lock, const char *note, struct root *r)
+{
+    pid_t holder = 0;
+
+    umask(077);
+    if (root_open(r, o->root, false) != 0) {
+        daemon_fail(o, "%s", r->detail);
+        return EXIT_FAILED;
+    }
+    int rc = daemon_hold(r, lock, note, &holder);
+    if (rc == -EBUSY)
+        daemon_fail(o, "%s runs already (pid %d)", lock, (int)holder);
+    else if (rc != 0)
+        daemon_fail(o, "cannot lock %s/run/%s.lock: %s", r->path, lock, strerror(-rc));
+    if (rc != 0)
+        return EXIT_FAILED;
+    log_start(lock, LOG_LEVEL_INFO);
+    return 0;
+}
+
+/* NAME is PREFIX and a number that the cloud has. */
+static int check_name(const struct daemon_options *o, const char *prefix, uint64_t most)
+{
+    size_t n = strlen(prefix);
+    uint64_t number;
+
+    if (strncmp(o->name, prefix, n) == 0 && text_parse_number(o->name + n, 1, most, &number) == 0)
+        return 0;
+    daemon_fail(o, "this cloud has no '%s' (%s1 to %s%ju)", o->name, prefix, prefix,
+                (uintmax_t)most);
+    return EXIT_USAGE;
+}
+
+static error_t parse_end(int key, char *arg, struct argp_state *state)
+{
+    struct daemon_options *o = state->input;
+
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = o;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "'%s' belongs to no option", arg);
+        return 0;
+    case ARGP_KEY_END:
+        if (o->root == NULL || o->name == NULL)
+            argp_error(state, "say --root DIR and --name NAME");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {{&daemon_argp, 0, NULL, 0}, {0}};
+static const struct argp control_argp = {
+    NULL,
+    parse_end,
+    NULL,
+    "Runs a control process of the cloud in the foreground, until SIGTERM; logs to standard error.",
+    children,
+    NULL,
+    NULL};
+static const struct argp node_argp = {
+    NULL,     parse_end,
+    NULL,     "Runs a node of the cloud in the foreground, until SIGTERM; logs to standard error.",
+    children, NULL,
+    NULL};
+
+int cmd_control(int argc, char **argv)
+{
+    struct daemon_options o = {.ready_fd = -1};
+    char dir[PATH_MAX], address[PATH_MAX], pid_file[PATH_MAX];
+    struct root r;
+
+    if (options_parse(&control_argp, argc, argv, &o) != 0)
+        return EXIT_USAGE;
+    if (check_name(&o, "control-", 1) != 0)
+        return EXIT_USAGE;
+    int rc = daemon_begin(&o, o.name, NULL, &r);
+    if (rc != 0)
+        return rc;
+    if (root_path(&r, o.name, dir) != 0 || root_socket(&r, o.name, address) != 0) {
+        daemon_fail(&o, "%s: the path is too long", r.path);
+        return EXIT_FAILED;
+    }
+    daemon_run_path(&r, o.name, ".pid", pid_file);
+    const struct control_options options = {
+        .name = o.name,
+        .dir = dir,
+        .listen = address,
+        .cloud = r.conf.cloud,
+        .pool = r.conf.pool,
+        .ready_fd = o.ready_fd,
+        .pid_file = pid_file,
+    };
+    return control_run(&options) == 0 ? EXIT_DONE : EXIT_FAILED;
+}
+
+int cmd_node(int argc, char **argv)
+{
+    struct daemon_options o = {.ready_fd = -1};
+    char store[PATH_MAX], address[PATH_MAX], centre[PATH_MAX], pid_file[PATH_MAX];
+    struct root r;
+
+    if (options_parse(&node_argp, argc, argv, &o) != 0)
+        return EXIT_USAGE;
+    if (check_name(&o, "node-", CONF_NODES_MAX) != 0)
+        return EXIT_USAGE;
+    int rc = daemon_begin(&o, o.name, NULL, &r);
+    if (rc == 0)
+        rc = check_name(&o, "node-", r.conf.nodes);
+    if (rc != 0)
+        return rc;
+    if (root_path(&r, o.name, store) != 0 || root_socket(&r, o.name, address) != 0 ||
+        root_socket(&r, "control-1", centre) != 0) {
+        daemon_fail(&o, "%s: the path is too long", r.path);
+        return EXIT_FAILED;
+    }
+    daemon_run_path(&r, o.name, ".pid", pid_file);
+    const struct node_options options = {
+        .name = o.name,
+        .store = store,
+        .listen = address,
+        .centre = centre,
+        .pool = r.conf.pool,
+        .cloud = r.conf.cloud,
+        .capacity = r.conf.capacity,
+        .ready_fd = o.ready_fd,
+        .pid_file = pid_file,
+    };
+    return node_run(&options) == 0 ? EXIT_DONE : EXIT_FAILED;
+}

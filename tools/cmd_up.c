@@ -1,0 +1,163 @@
+/* umbel up: a whole cloud on this machine. */
+#include <err.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/commands.h"
+#include "tools/mounting.h"
+#include "tools/options.h"
+#include "tools/text.h"
+
+struct up {
+    const char *root, *mount;
+    struct root_wish wish;
+};
+
+static void parse_controls(struct argp_state *state, const char *arg, struct up *up)
+{
+    if (text_parse_number(arg, 1, 99, &up->wish.controls) != 0)
+        argp_error(state, "--controls: '%s' is not a number of control processes", arg);
+    if (up->wish.controls == 2)
+        argp_error(
+            state,
+            "--controls 2 is refused: two voters cannot fail over (each needs the other for a "
+            "majority)");
+    if (up->wish.controls != 1)
+        argp_error(state, "--controls %s is refused: this version runs one control process", arg);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct up *up = state->input;
+
+    switch (key) {
+    case 'r':
+        up->root = arg;
+        return 0;
+    case 'm':
+        up->mount = arg;
+        return 0;
+    case 'p':
+        up->wish.pool = arg;
+        return 0;
+    case 'n':
+        if (text_parse_number(arg, 1, CONF_NODES_MAX, &up->wish.nodes) != 0)
+            argp_error(state, "--nodes: '%s' is not a number from 1 to %d", arg, CONF_NODES_MAX);
+        return 0;
+    case 'c':
+        parse_controls(state, arg, up);
+        return 0;
+    case 's':
+        if (text_parse_size(arg, &up->wish.capacity) != 0)
+            argp_error(state, "--capacity: '%s' is not a size such as 512M or 10G", arg);
+        if (up->wish.capacity < CONF_CAPACITY_MIN)
+            argp_error(state, "--capacity: a node needs at least %lluM", CONF_CAPACITY_MIN >> 20);
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "'%s' belongs to no option", arg);
+        return 0;
+    case ARGP_KEY_END:
+        if (up->root == NULL)
+            argp_error(state, "say where the cloud lives: --root DIR");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option options[] = {
+    {"root", 'r', "DIR", 0, "where the cloud lives; made at first use", 0},
+    {"mount", 'm', "MNT", 0, "mount it there", 0},
+    {"nodes", 'n', "N", 0, "number of nodes (1); may grow later", 0},
+    {"controls", 'c', "N", 0, "number of control processes (1)", 0},
+    {"pool", 'p', "URL", 0, "where data lives for good (dir:DIR/pool)", 0},
+    {"capacity", 's', "SIZE", 0,
+     "what each node may take on its disk, such as 512M or 10G (half of what is free, at most 64G)",
+     0},
+    {0},
+};
+static const struct argp argp = {options,
+                                 parse,
+                                 NULL,
+                                 "Starts a cloud on this machine and returns when it can be used."
+                                 "\vParts that run already are left running, so it may be called "
+                                 "at any time: after a crash it starts "
+                                 "what is missing. The cloud's folder belongs to root alone.",
+                                 NULL,
+                                 NULL,
+                                 NULL};
+
+static void told(const char *name, const struct root *r, const char *lock, bool was_running)
+{
+    printf("%-10s %s (pid %d)\n", name, was_running ? "was running" : "started",
+           (int)daemon_pid(r, lock));
+    fflush(stdout);
+}
+
+static int start(const struct root *r, const char *kind, const char *name, char *detail)
+{
+    const char *args[] = {kind, "--root", r->path, "--name", name, NULL};
+    bool was_running = false;
+    int rc = daemon_start(r, name, args, &was_running, detail);
+
+    if (rc == 0)
+        told(name, r, name, was_running);
+    return rc;
+}
+
+static int start_all(const struct root *r, struct mounting *m, char *detail)
+{
+    int rc = start(r, "control", "control-1", detail);
+
+    for (uint64_t i = 1; rc == 0 && i <= r->conf.nodes; i++) {
+        char name[ROOT_NAME_MAX];
+        snprintf(name, sizeof(name), "node-%ju", (uintmax_t)i);
+        rc = start(r, "node", name, detail);
+    }
+    if (rc != 0 || m == NULL)
+        return rc;
+    rc = mounting_start(r, m, detail);
+    if (rc == 0)
+        printf("%-10s %s at %s\n", "mount", m->was_running ? "was running" : "started", m->point);
+    return rc;
+}
+
+/* In the order in which they can be told before anything is changed. */
+static int up_locked(struct root *r, const struct up *up, char *detail)
+{
+    struct mounting m;
+
+    if (up->mount != NULL) {
+        int rc = mounting_check(r, up->mount, &m, detail);
+        if (rc != 0)
+            return rc;
+    }
+    if (r->created)
+        printf("new cloud %s in %s\n", r->conf.cloud, r->path);
+    return start_all(r, up->mount != NULL ? &m : NULL, detail);
+}
+
+int cmd_up(int argc, char **argv)
+{
+    char detail[DAEMON_DETAIL] = "";
+    struct up up = {0};
+    struct root r;
+
+    if (options_parse(&argp, argc, argv, &up) != 0)
+        return EXIT_USAGE;
+    if (geteuid() != 0) {
+        warnx("this needs root: it mounts, and the cloud's folder is for root alone");
+        return EXIT_FAILED;
+    }
+    if (root_create(&r, up.root, &up.wish) != 0) {
+        warnx("%s", r.detail);
+        return EXIT_FAILED;
+    }
+    int rc = up_locked(&r, &up, detail);
+    if (rc != 0)
+        warnx("%s", detail);
+    root_close(&r);
+    return rc == 0 ? EXIT_DONE : EXIT_FAILED;
+}

@@ -1,0 +1,273 @@
+#include "tools/mounting.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tools/text.h"
+
+#define KEEPER     "keeper-"
+#define NAME_TRIES 100 /* mounts of one cloud whose folders have the same name */
+
+bool mounting_is_mounted(const char *point, char *type, char *source)
+{
+    char line[PATH_MAX * 2];
+    struct mntent entry;
+    bool found = false;
+    FILE *f = setmntent("/proc/self/mounts", "re");
+
+    if (f == NULL)
+        return false;
+    while (getmntent_r(f, &entry, line, sizeof(line)) != NULL) {
+        if (strcmp(entry.mnt_dir, point) != 0)
+            continue;
+        found = true; /* the last one lies on top */
+        if (type != NULL)
+            snprintf(type, 64, "%s", entry.mnt_type);
+        if (source != NULL)
+            snprintf(source, 64, "%s", entry.mnt_fsname);
+    }
+    endmntent(f);
+    return found;
+}
+
+/* realpath(3), but the last part may be a mountpoint that answers no more. */
+static int canonical(const char *given, char *out)
+{
+    char folder[PATH_MAX], whole[PATH_MAX];
+
+    if (realpath(given, out) != NULL)
+        return 0;
+    if (errno != ENOTCONN && errno != EIO && errno != ETIMEDOUT)
+        return -errno;
+    if (snprintf(folder, sizeof(folder), "%s", given) >= (int)sizeof(folder))
+        return -ENAMETOOLONG;
+    for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/'; n--)
+        folder[n - 1] = '\0';
+    char *slash = strrchr(folder, '/');
+    const char *last = slash != NULL ? slash + 1 : folder;
+    char name[NAME_MAX + 1];
+    snprintf(name, sizeof(name), "%s", last);
+    if (slash != NULL)
+        slash[slash == folder] = '\0';
+    if (realpath(slash != NULL ? folder : ".", whole) == NULL)
+        return -errno;
+    bool top = strcmp(whole, "/") == 0;
+    if (snprintf(out, PATH_MAX, "%s/%s", top ? "" : whole, name) >= PATH_MAX)
+        return -ENAMETOOLONG;
+    return 0;
+}
+
+static bool is_inside(const char *path, const char *folder)
+{
+    size_t n = strlen(folder);
+
+    return strncmp(path, folder, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
+}
+
+struct search {
+    const struct root *root;
+    const char *point; /* NULL: any */
+    bool running_only;
+    char name[ROOT_NAME_MAX]; /* found: keeper-NAME */
+    char found[PATH_MAX];     /* its mountpoint */
+};
+
+static bool search_one(void *arg, const char *name)
+{
+    struct search *s = arg;
+    char note[PATH_MAX];
+
+    if (daemon_note(s->root, name, note, sizeof(note)) != 0 ||
+        (s->point != NULL && strcmp(note, s->point) != 0) ||
+        (s->running_only && daemon_pid(s->root, name) <= 0))
+        return true;
+    snprintf(s->name, sizeof(s->name), "%s", name);
+    snprintf(s->found, sizeof(s->found), "%s", note);
+    return false;
+}
+
+int mounting_any(const struct root *r, char *out)
+{
+    struct search s = {.root = r, .running_only = true};
+    int rc = daemon_each(r, KEEPER, search_one, &s);
+
+    if (rc != 0)
+        return rc;
+    if (s.name[0] == '\0')
+        return -ENOENT;
+    memcpy(out, s.found, sizeof(s.found));
+    return 0;
+}
+
+static bool is_dead(const char *point)
+{
+    struct stat st;
+
+    return stat(point, &st) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
+int mounting_clear_dead(const struct root *r, const char *keeper)
+{
+    char point[PATH_MAX], type[64];
+
+    if (daemon_pid(r, keeper) != 0 || daemon_note(r, keeper, point, sizeof(point)) != 0 ||
+        !mounting_is_mounted(point, type, NULL) || strncmp(type, "fuse", 4) != 0 || !is_dead(point))
+        return 0;
+    return umount2(point, MNT_DETACH) != 0 ? -errno : 0;
+}
+
+/* A name made of the folder's: it stands in names of files and logs. */
+static void name_of(const char *point, unsigned attempt, char out[ROOT_NAME_MAX])
+{
+    const char *from = strrchr(point, '/');
+    size_t n = 0;
+
+    for (from = from != NULL ? from + 1 : point; *from != '\0' && n < 24; from++)
+        out[n++] = isalnum((unsigned char)*from) || strchr("._-", *from) ? *from : '_';
+    if (n == 0)
+        out[n++] = 'm';
+    out[n] = '\0';
+    if (attempt > 1)
+        snprintf(out + n, ROOT_NAME_MAX - n, "-%u", attempt);
+}
+
+static int choose_name(const struct root *r, struct mounting *m)
+{
+    for (unsigned i = 1; i <= NAME_TRIES; i++) {
+        char keeper[ROOT_NAME_MAX + 8];
+
+        name_of(m->point, i, m->name);
+        snprintf(keeper, sizeof(keeper), KEEPER "%s", m->name);
+        if (daemon_pid(r, keeper) == 0)
+            return 0;
+    }
+    return -EMFILE;
+}
+
+/* In use by something else than a keeper of this cloud? What a killed one left is taken away. */
+static int check_free(const struct root *r, const struct mounting *m, char *detail)
+{
+    struct search s = {.root = r, .point = m->point};
+    char type[64] = "", source[64] = "";
+    int rc;
+
+    daemon_each(r, KEEPER, search_one, &s);
+    if (s.name[0] != '\0' && (rc = mounting_clear_dead(r, s.name)) != 0) {
+        snprintf(detail, DAEMON_DETAIL, "cannot unmount what a killed mount left at %.300s: %s",
+                 m->point, strerror(-rc));
+        return rc;
+    }
+    if (mounting_is_mounted(m->point, type, source)) {
+        snprintf(detail, DAEMON_DETAIL, "%.300s is in use: %s (%s) is mounted there", m->point,
+                 source, type);
+        return -EBUSY;
+    }
+    return 0;
+}
+
+int mounting_check(const struct root *r, const char *given, struct mounting *m,
+                   char detail[DAEMON_DETAIL])
+{
+    struct stat st;
+
+    memset(m, 0, sizeof(*m));
+    int rc = canonical(given, m->point);
+    if (rc != 0) {
+        snprintf(detail, DAEMON_DETAIL, "mountpoint %.300s: %s", given, strerror(-rc));
+        return rc;
+    }
+    if (is_inside(m->point, r->path) || is_inside(r->path, m->point)) {
+        snprintf(detail, DAEMON_DETAIL,
+                 "mountpoint %.200s and root %.200s must not lie in one another", m->point,
+                 r->path);
+        return -EINVAL;
+    }
+    struct search s = {.root = r, .point = m->point, .running_only = true};
+    daemon_each(r, KEEPER, search_one, &s);
+    if (s.name[0] != '\0') {
+        memcpy(m->name, s.name + strlen(KEEPER), strlen(s.name + strlen(KEEPER)) + 1);
+        m->was_running = true;
+        return 0;
+    }
+    rc = check_free(r, m, detail);
+    if (rc == 0 && (stat(m->point, &st) != 0 || !S_ISDIR(st.st_mode))) {
+        snprintf(detail, DAEMON_DETAIL, "mountpoint %.300s is not a folder", m->point);
+        rc = -ENOTDIR;
+    }
+    if (rc == 0 && (rc = choose_name(r, m)) != 0)
+        snprintf(detail, DAEMON_DETAIL, "too many mounts in folders of that name");
+    return rc;
+}
+
+int mounting_start(const struct root *r, struct mounting *m, char detail[DAEMON_DETAIL])
+{
+    char keeper[ROOT_NAME_MAX + 8];
+    const char *args[] = {"mount",  "--foreground", "--root", r->path,
+                          "--name", m->name,        m->point, NULL};
+
+    snprintf(keeper, sizeof(keeper), KEEPER "%s", m->name);
+    return daemon_start(r, keeper, args, &m->was_running, detail);
+}
+
+/* ---- who uses a mount */
+
+static bool link_leads_into(const char *link, const char *point)
+{
+    char target[PATH_MAX];
+    ssize_t n = readlink(link, target, sizeof(target) - 1);
+
+    if (n < 0)
+        return false;
+    target[n] = '\0';
+    return is_inside(target, point);
+}
+
+static bool uses(const char *pid, const char *point)
+{
+    char path[PATH_MAX];
+    struct dirent *e;
+    bool found;
+
+    snprintf(path, sizeof(path), "/proc/%s/cwd", pid);
+    found = link_leads_into(path, point);
+    snprintf(path, sizeof(path), "/proc/%s/root", pid);
+    found = found || (link_leads_into(path, point) && strcmp(point, "/") != 0);
+    snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+    DIR *d = opendir(path);
+    while (d != NULL && !found && (e = readdir(d)) != NULL) {
+        snprintf(path, sizeof(path), "/proc/%s/fd/%s", pid, e->d_name);
+        found = link_leads_into(path, point);
+    }
+    if (d != NULL)
+        closedir(d);
+    return found;
+}
+
+void mounting_tell_users(const char *point, unsigned most)
+{
+    struct dirent *e;
+    DIR *d = opendir("/proc");
+
+    while (d != NULL && most > 0 && (e = readdir(d)) != NULL) {
+        char path[PATH_MAX], *comm = NULL;
+
+        if (!isdigit((unsigned char)e->d_name[0]) || !uses(e->d_name, point))
+            continue;
+        snprintf(path, sizeof(path), "/proc/%s/comm", e->d_name);
+        if (text_read_file(path, &comm, NULL) == 0)
+            comm[strcspn(comm, "\n")] = '\0';
+        fprintf(stderr, "  in use by process %s (%s)\n", e->d_name, comm != NULL ? comm : "?");
+        free(comm);
+        most--;
+    }
+    if (d != NULL)
+        closedir(d);
+}

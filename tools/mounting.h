@@ -1,0 +1,36 @@
+/*
+ * Mounts of a cloud on this machine. Each is a daemon keeper-NAME whose lock file's note is its
+ * mountpoint.
+ */
+#ifndef UMBEL_TOOLS_MOUNTING_H
+#define UMBEL_TOOLS_MOUNTING_H
+
+#include "tools/daemon.h"
+
+struct mounting {
+    char point[PATH_MAX];     /* canonical */
+    char name[ROOT_NAME_MAX]; /* without "keeper-" */
+    bool was_running;
+};
+
+/* Whether something is mounted exactly there; type and source (64 bytes each, may be NULL) say
+ * what. */
+bool mounting_is_mounted(const char *point, char *type, char *source);
+
+/* What can be told before anything is started. */
+int mounting_check(const struct root *r, const char *given, struct mounting *m,
+                   char detail[DAEMON_DETAIL]);
+
+/* Starts it, or finds it running. Needs the root's lock. */
+int mounting_start(const struct root *r, struct mounting *m, char detail[DAEMON_DETAIL]);
+
+/* The mountpoint of any mount of this cloud that runs, in out[PATH_MAX]. -ENOENT. */
+int mounting_any(const struct root *r, char *out);
+
+/* Unmounts what a killed keeper left behind at the mountpoint in its note. 0: nothing is left. */
+int mounting_clear_dead(const struct root *r, const char *keeper);
+
+/* A line per process that uses the mount at point (at most `most`), to standard error. */
+void mounting_tell_users(const char *point, unsigned most);
+
+#endif

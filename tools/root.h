@@ -1,0 +1,49 @@
+/*
+ * The folder of a cloud: ROOT/{umbel.conf, identity, control-1, node-N, pool, log, run}.
+ *
+ * `up`, `down` and `mount` change what runs there under an flock of the folder itself, so that only
+ * one of them does so at a time; daemons do not hold it.
+ */
+#ifndef UMBEL_TOOLS_ROOT_H
+#define UMBEL_TOOLS_ROOT_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tools/conf.h"
+
+#define ROOT_NAME_MAX 40
+
+struct root {
+    char path[PATH_MAX];
+    int lock; /* -1: not held */
+    struct conf conf;
+    bool created; /* by this root_create */
+    char detail[CONF_DETAIL];
+};
+
+/* What `umbel up` was given; 0 or NULL: not said. */
+struct root_wish {
+    const char *pool;
+    uint64_t nodes, controls, capacity;
+};
+
+/* All of these: 0 or -errno, and then a line for people in r->detail. */
+
+/* The cloud in dir, which must exist. lock: as above (-EBUSY: another command holds it). */
+int root_open(struct root *r, const char *dir, bool lock);
+
+/* The same, but makes the cloud if dir is not there or empty, and brings umbel.conf to what is
+ * wished. */
+int root_create(struct root *r, const char *dir, const struct root_wish *wish);
+
+void root_close(struct root *r);
+
+/* ROOT/RELATIVE in out[PATH_MAX]; -ENAMETOOLONG. */
+int root_path(const struct root *r, const char *relative, char *out);
+
+/* "unix:ROOT/run/NAME.sock". */
+int root_socket(const struct root *r, const char *name, char *out);
+
+#endif
