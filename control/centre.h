@@ -132,6 +132,8 @@ struct node {
     uint64_t read_bytes, write_bytes, fetched_bytes, flushed_bytes;
     double load;
     char pool_error[128], store_error[128];
+    Star__HomeAttrs *logged; /* to be told: these versions are in the log */
+    size_t logged_n;
     UT_hash_handle hh;
 };
 
@@ -330,6 +332,8 @@ void serve_node_report(struct op *op);
 void serve_map(struct op *op);
 void serve_node_log(struct op *op); /* ALLOC_PACKS, CONFIRM, DISCARD_PACK, COPIES, DELETED_PACKS */
 void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted);
+/* The log knows the attributes of ino's home: it is told so at the next tick. */
+void node_note_logged(struct centre *c, uint64_t ino);
 void node_free_all(struct centre *c);
 void hello_settings(struct centre *c, Star__HelloReply *r);
 uint64_t setting_u64(struct centre *c, const char *name);

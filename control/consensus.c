@@ -96,27 +96,45 @@ static struct pending *pending_pop(struct consensus *c, uint64_t instance, uint6
     return p;
 }
 
-static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
+static void apply_one(struct consensus *c, const struct batch_prefix *prefix, uint64_t k, const uint8_t *entry, size_t len)
 {
-    struct consensus *c = fsm->data;
-    struct entry_prefix prefix;
     struct state_result r = {0};
 
-    *result = NULL;
-    if (buf->len < sizeof(prefix))
-        die("log: short entry", -EPROTO);
-    memcpy(&prefix, buf->base, sizeof(prefix));
     turn_open(c);
-    int rc = state_apply(c->state, ++c->count, (uint8_t *)buf->base + sizeof(prefix), buf->len - sizeof(prefix), &r);
+    int rc = state_apply(c->state, ++c->count, entry, len, &r);
     if (rc < 0)
         die("state: apply", rc);
-    struct pending *p = pending_pop(c, prefix.instance, prefix.serial);
+    struct pending *p = pending_pop(c, prefix->instance, prefix->serial + k);
     if (p) {
         p->fn(p->arg, 0, &r);
         free(p);
     }
     if (++c->turn_entries >= CONSENSUS_TURN_ENTRIES)
         turn_commit(c);
+}
+
+static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
+{
+    struct consensus *c = fsm->data;
+    const uint8_t *at = buf->base, *end = at + buf->len;
+    struct batch_prefix prefix;
+
+    *result = NULL;
+    if (buf->len < sizeof(prefix))
+        die("log: short entry", -EPROTO);
+    memcpy(&prefix, at, sizeof(prefix));
+    at += sizeof(prefix);
+    for (uint64_t k = 0; k < prefix.n; k++) {
+        uint64_t len;
+        if ((size_t)(end - at) < sizeof(len))
+            die("log: short entry", -EPROTO);
+        memcpy(&len, at, sizeof(len));
+        at += sizeof(len);
+        if (len > (size_t)(end - at))
+            die("log: short entry", -EPROTO);
+        apply_one(c, &prefix, k, at, len);
+        at += (len + 7) & ~7ull;
+    }
     return 0;
 }
 
@@ -152,23 +170,54 @@ static void on_batch_applied(struct raft_apply *req, int status, void *result)
 
 static void batch_send(struct consensus *c)
 {
+    struct raft_buffer buf = {.len = c->batch_len, .base = NULL};
+
     if (c->batch_n == 0)
         return;
     struct batch *b = calloc(1, sizeof(*b));
-    if (!b)
+    buf.base = raft_malloc(c->batch_len);
+    if (!b || !buf.base)
         die("log: submit", -ENOMEM);
+    struct batch_prefix prefix = {
+        .instance = c->instance, .serial = c->serial - c->batch_n + 1, .n = c->batch_n};
+    memcpy(c->batch, &prefix, sizeof(prefix));
+    memcpy(buf.base, c->batch, c->batch_len);
     b->c = c;
     b->req.data = b;
-    unsigned n = c->batch_n;
     c->batch_n = 0;
-    int rv = raft_apply(&c->raft, &b->req, c->batch, n, on_batch_applied);
+    c->batch_len = 0;
+    int rv = raft_apply(&c->raft, &b->req, &buf, 1, on_batch_applied);
     if (rv != 0) {
-        log_error("log: submit: %s", raft_errmsg(&c->raft));
-        for (unsigned i = 0; i < n; i++)
-            raft_free(c->batch[i].base);
-        free(b);
+        free(b); /* the buffer is libraft's in any case */
+        if (rv != RAFT_NOTLEADER && rv != RAFT_SHUTDOWN) {
+            log_error("log: submit: %s", raft_errmsg(&c->raft));
+            die("log: submit", -EIO);
+        }
         pending_fail(c, -ENOTCONN);
     }
+}
+
+/* Room for one more entry of len bytes in this turn's batch. */
+static uint8_t *batch_room(struct consensus *c, size_t len)
+{
+    size_t padded = sizeof(uint64_t) + ((len + 7) & ~(size_t)7);
+
+    if (c->batch_len == 0)
+        c->batch_len = sizeof(struct batch_prefix);
+    if (c->batch_len + padded > c->batch_size) {
+        size_t size = (c->batch_len + padded) * 2;
+        uint8_t *grown = realloc(c->batch, size);
+        if (!grown)
+            return NULL;
+        c->batch = grown;
+        c->batch_size = size;
+    }
+    uint8_t *at = c->batch + c->batch_len;
+    uint64_t n = len;
+    memset(at + padded - 8, 0, 8);
+    memcpy(at, &n, sizeof(n));
+    c->batch_len += padded;
+    return at + sizeof(n);
 }
 
 static void on_prepare(uv_prepare_t *handle)
@@ -195,7 +244,6 @@ static void stamp(struct consensus *c, Star__LogEntry *entry, Star__Time *now, b
 int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, consensus_fn fn, void *arg)
 {
     Star__Time now;
-    struct raft_buffer buf;
 
     if (!c->leading || c->stopping)
         return -ENOTCONN;
@@ -203,27 +251,22 @@ int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, c
         return -EBUSY;
     stamp(c, entry, &now, new_ino);
     size_t len = star__log_entry__get_packed_size(entry);
-    struct entry_prefix prefix = {.instance = c->instance, .serial = ++c->serial};
     struct pending *p = malloc(sizeof(*p));
-    buf.len = sizeof(prefix) + len;
-    buf.base = raft_malloc(buf.len);
-    if (!p || !buf.base) {
+    uint8_t *at = p ? batch_room(c, len) : NULL;
+    if (!at) {
         free(p);
-        raft_free(buf.base);
         return -ENOMEM;
     }
-    memcpy(buf.base, &prefix, sizeof(prefix));
-    star__log_entry__pack(entry, (uint8_t *)buf.base + sizeof(prefix));
+    star__log_entry__pack(entry, at);
     entry->now = NULL;
-    *p = (struct pending){.fn = fn, .arg = arg, .serial = prefix.serial, .since_ms = clock_boot_ms()};
+    *p = (struct pending){.fn = fn, .arg = arg, .serial = ++c->serial, .since_ms = clock_boot_ms()};
     if (c->pending_tail)
         c->pending_tail->next = p;
     else
         c->pending_head = p;
     c->pending_tail = p;
     c->pending_count++;
-    c->batch[c->batch_n++] = buf;
-    if (c->batch_n == CONSENSUS_BATCH_MAX)
+    if (++c->batch_n == CONSENSUS_BATCH_MAX || c->batch_len > CONSENSUS_BATCH_BYTES)
         batch_send(c);
     return 0;
 }
@@ -438,6 +481,7 @@ out:
     if (c) {
         if (c->state)
             state_close(c->state, false);
+        free(c->batch);
         free(c->dir);
         free(c);
     }
@@ -453,6 +497,7 @@ static void on_handle_closed(uv_handle_t *handle)
     raft_uv_close(&c->io);
     void (*done)(void *) = c->done;
     void *arg = c->done_arg;
+    free(c->batch);
     free(c->dir);
     free(c);
     if (done)

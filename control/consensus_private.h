@@ -8,14 +8,17 @@
 #include "control/consensus.h"
 
 #define CONSENSUS_PATH_MAX 4096
-/* One append to the log. */
-#define CONSENSUS_BATCH_MAX 256
+/* One append to the log: at most so many entries and about so many bytes (a segment of libraft has 8 MiB). */
+#define CONSENSUS_BATCH_MAX 1024
+#define CONSENSUS_BATCH_BYTES (4u << 20)
 
-/* Before each packed LogEntry in the log: which start of which process submitted it, so that an applied entry finds
- * its waiter and a replayed one finds none. */
-struct entry_prefix {
+/* One raft entry holds what was submitted in one turn of the loop: this prefix, then n times an 8-byte length and a packed
+ * LogEntry padded to whole multiples of 8 (libraft wants them). instance and serial say which start of which process
+ * submitted it, so that an applied entry finds its waiter and a replayed one finds none. */
+struct batch_prefix {
     uint64_t instance;
-    uint64_t serial;
+    uint64_t serial; /* of the first */
+    uint64_t n;
 };
 
 struct pending {
@@ -65,7 +68,8 @@ struct consensus {
 
     struct pending *pending_head, *pending_tail;
     unsigned pending_count;
-    struct raft_buffer batch[CONSENSUS_BATCH_MAX];
+    uint8_t *batch; /* prefix and entries of this turn */
+    size_t batch_len, batch_size;
     unsigned batch_n;
 
     struct raft raft;

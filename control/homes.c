@@ -67,6 +67,7 @@ static void attrs_logged(void *arg, int status, const struct state_result *r)
     free(done);
     if (status < 0)
         return;
+    node_note_logged(c, ino);
     struct live *l = live_find(c, ino);
     if (l && l->have_home && (state_inode(c->state, ino, &i) < 0 || i.version >= l->home.version ||
                               i.home_epoch != l->home.home_epoch)) {
@@ -335,6 +336,7 @@ static void node_attrs_logged(struct op *op, const struct state_result *r)
             l->home_unknown = false;
             live_drop_if_idle(c, l);
         }
+        node_note_logged(c, body->attrs[k]->ino);
     }
     if (n && body->done)
         n->reported = true;

@@ -184,11 +184,57 @@ static void ignore_result(void *arg, int status, const struct state_result *r)
     (void)arg, (void)status, (void)r;
 }
 
+void node_free_all(struct centre *c)
+{
+    struct node *n, *tmp;
+
+    HASH_ITER(hh, c->nodes, n, tmp) {
+        HASH_DEL(c->nodes, n);
+        free(n->logged);
+        free(n);
+    }
+}
+
+/* --- what the log knows --- */
+
+void node_note_logged(struct centre *c, uint64_t ino)
+{
+    struct inode i;
+    struct node *n;
+
+    if (state_inode(c->state, ino, &i) < 0 || !i.home || !(n = node_find(c, i.home)) || !n->peer)
+        return;
+    if (!n->logged && !(n->logged = calloc(NODE_BATCH_MAX, sizeof(*n->logged))))
+        return; /* only a help: what is not told is sent again after a reconnect */
+    if (n->logged_n == NODE_BATCH_MAX)
+        return;
+    Star__HomeAttrs *a = &n->logged[n->logged_n++];
+    star__home_attrs__init(a);
+    a->ino = ino;
+    a->version = i.version;
+    a->home_epoch = i.home_epoch;
+}
+
+static void tell_logged(struct node *n)
+{
+    Star__NodeAttrs body = STAR__NODE_ATTRS__INIT;
+    Star__HomeAttrs *list[NODE_BATCH_MAX];
+
+    for (size_t k = 0; k < n->logged_n; k++)
+        list[k] = &n->logged[k];
+    body.n_attrs = n->logged_n;
+    body.attrs = list;
+    if (n->peer && n->logged_n)
+        peer_notify(n->peer, STAR__MSG_TYPE__ATTRS_LOGGED, &body.base);
+    n->logged_n = 0;
+}
+
 void nodes_tick(struct centre *c, int64_t now)
 {
     struct node *n;
 
     for (n = c->nodes; n; n = n->hh.next) {
+        tell_logged(n);
         if (n->peer || n->lost || now - n->seen_ms < LEASE_MS || strcmp(n->state, "gone") == 0)
             continue;
         Star__LogHome body = STAR__LOG_HOME__INIT;
@@ -197,16 +243,6 @@ void nodes_tick(struct centre *c, int64_t now)
                    LEASE_MS / 1000);
         body.node = n->id;
         centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL);
-    }
-}
-
-void node_free_all(struct centre *c)
-{
-    struct node *n, *tmp;
-
-    HASH_ITER(hh, c->nodes, n, tmp) {
-        HASH_DEL(c->nodes, n);
-        free(n);
     }
 }
 

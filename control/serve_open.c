@@ -301,6 +301,7 @@ static void sync_done(struct op *op, const struct state_result *res)
         l->have_home = false;
     if (l)
         live_drop_if_idle(c, l);
+    node_note_logged(c, a->ino);
     op_reply(op, res->status, NULL);
 }
 

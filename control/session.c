@@ -237,6 +237,7 @@ static void session_end(struct centre *c, struct session *s)
     Star__LogSession body = STAR__LOG_SESSION__INIT;
 
     HASH_DEL(c->sessions, s);
+    s->refs++; /* ops that end below let go of it */
     s->gone = s->doomed = true;
     if (s->peer) {
         struct link *link = peer_data(s->peer);
@@ -254,7 +255,6 @@ static void session_end(struct centre *c, struct session *s)
         if (open)
             reap_if_unused(c, ino);
     }
-    s->refs++;
     recalls_settle(c, s);
     body.session = s->id;
     centre_submit(c, STAR__LOG_TYPE__LOG_SESSION_END, &body.base, ignore_result, NULL);

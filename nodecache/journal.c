@@ -85,7 +85,7 @@ int journal_remove(int dir, uint64_t segment)
     char name[40];
 
     segment_name(name, segment);
-    return unlinkat(dir, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+    return unlinkat(dir, name, 0) < 0 ? -errno : 0;
 }
 
 size_t record_size(size_t body_length)
@@ -288,7 +288,7 @@ int journal_sync(struct journal *j)
     return rc;
 }
 
-int journal_rotate(struct journal *j, uint64_t *segment)
+int journal_rotate(struct journal *j, uint64_t *segment, uint64_t *seq)
 {
     /* Most of it outside the lock, so that appends wait for a short sync only. */
     int rc = journal_sync(j);
@@ -314,6 +314,7 @@ int journal_rotate(struct journal *j, uint64_t *segment)
     j->segment++;
     j->size = 0;
     *segment = j->segment;
+    *seq = j->seq;
 out:
     pthread_mutex_unlock(&j->lock);
     return rc;

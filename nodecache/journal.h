@@ -61,13 +61,14 @@ void journal_stop(struct journal *j);
 int journal_append(struct journal *j, const struct record *records, unsigned n, uint64_t *seq);
 /* Everything appended so far is on stable storage when this returns 0. */
 int journal_sync(struct journal *j);
-/* Syncs the segment and goes on in a fresh one, whose number is returned in *segment. */
-int journal_rotate(struct journal *j, uint64_t *segment);
+/* Syncs the segment and goes on in a fresh one, *segment; *seq: of the last record before it. */
+int journal_rotate(struct journal *j, uint64_t *segment, uint64_t *seq);
 void journal_set_bound(struct journal *j, uint64_t bound);
 uint64_t journal_size(struct journal *j); /* of the current segment */
 uint64_t journal_seq(struct journal *j);  /* of the last record */
 struct journal_mark journal_end(struct journal *j);
 
+/* -ENOENT: it is not there. */
 int journal_remove(int dir, uint64_t segment);
 
 struct journal_replay {

@@ -191,19 +191,23 @@ static struct place cut_out(struct ranges *r, struct place p)
     return p;
 }
 
-int ranges_prepare(struct ranges *r, uint64_t start, uint64_t end)
+int ranges_prepare_insert(struct ranges *r, uint64_t start, uint64_t end)
+{
+    struct place p = find(r, start);
+
+    if (start >= end || (valid(r, p) && item(r, p)->start <= end))
+        return 0; /* nothing, or an old one grows */
+    return make_room(r, p);
+}
+
+int ranges_prepare_remove(struct ranges *r, uint64_t start, uint64_t end)
 {
     if (start >= end)
         return 0;
-    struct place p = find(r, start);
-    if (!valid(r, p))
-        return make_room(r, p);
-    const struct range *i = item(r, p);
-    if (i->start > end)
-        return make_room(r, p); /* an insert adds one */
-    if (i->start < start && i->end > end)
-        return make_room(r, p); /* a remove splits one */
-    return 0;
+    struct place p = find(r, start + 1);
+    if (!valid(r, p) || item(r, p)->start >= start || item(r, p)->end <= end)
+        return 0; /* none is split */
+    return make_room(r, p);
 }
 
 int ranges_insert(struct ranges *r, uint64_t start, uint64_t end)

@@ -4,8 +4,8 @@
  * Search is O(log n). Changes move at most one chunk of RANGES_CHUNK entries and the table of chunks, so that a file
  * written at a million random places stays cheap. A set of one range (the usual file) lies inside the struct.
  *
- * Memory: insert and remove may have to allocate. ranges_prepare() makes the next insert or remove of exactly that
- * range sure to succeed; whoever must not fail halfway (a change that is already journaled) calls it first.
+ * Memory: insert and remove may have to allocate. ranges_prepare_...() makes the next insert or remove of exactly
+ * that range sure to succeed; whoever must not fail halfway (a change that is already journaled) calls it first.
  * Not thread-safe: the owner's lock protects it.
  */
 #ifndef UMBEL_NODE_RANGES_H
@@ -40,7 +40,8 @@ void ranges_init(struct ranges *r);
 void ranges_clear(struct ranges *r);
 
 /* -ENOMEM; -E2BIG: more than RANGES_MAX. An empty range (start >= end) changes nothing. */
-int ranges_prepare(struct ranges *r, uint64_t start, uint64_t end);
+int ranges_prepare_insert(struct ranges *r, uint64_t start, uint64_t end);
+int ranges_prepare_remove(struct ranges *r, uint64_t start, uint64_t end);
 int ranges_insert(struct ranges *r, uint64_t start, uint64_t end);
 int ranges_remove(struct ranges *r, uint64_t start, uint64_t end);
 /* Removes everything at and beyond limit. Never fails. */

@@ -12,13 +12,13 @@
 #include "control/wire/log.h"
 #include "nodecache/node.h"
 #include "tools/commands.h"
-#include "tools/daemon_main.h"
+#include "tools/foreground.h"
 #include "tools/options.h"
 #include "tools/text.h"
 
 static error_t parse_daemon(int key, char *arg, struct argp_state *state)
 {
-    struct daemon_options *o = state->input;
+    struct foreground_options *o = state->input;
     uint64_t n;
 
     switch (key) {
@@ -38,17 +38,18 @@ static error_t parse_daemon(int key, char *arg, struct argp_state *state)
     }
 }
 
-static const struct argp_option daemon_options[] = {
+static const struct argp_option foreground_options[] = {
     {"root", 'r', "DIR", 0, "the cloud's folder", 0},
     {"name", 'n', "NAME", 0, "name of the process", 0},
     {"ready-fd", 'F', "N", 0, "where to write \"ready\" or \"error: TEXT\"", 0},
     {0},
 };
-const struct argp daemon_argp = {daemon_options, parse_daemon, NULL, NULL, NULL, NULL, NULL};
+const struct argp foreground_argp = {
+    foreground_options, parse_daemon, NULL, NULL, NULL, NULL, NULL};
 
-void daemon_fail(const struct daemon_options *o, const char *format, ...)
+void foreground_fail(const struct foreground_options *o, const char *format, ...)
 {
-    char text[DAEMON_DETAIL];
+    char text[PROCESS_DETAIL];
     va_list args;
 
     va_start(args, format);
@@ -61,26 +62,27 @@ void daemon_fail(const struct daemon_options *o, const char *format, ...)
     }
 }
 
-void daemon_run_path(const struct root *r, const char *name, const char *suffix, char *out)
+void foreground_run_path(const struct root *r, const char *name, const char *suffix, char *out)
 {
     if (snprintf(out, PATH_MAX, "%s/run/%s%s", r->path, name, suffix) >= PATH_MAX)
         errx(EXIT_FAILED, "%s: the path is too long", r->path);
 }
 
-int daemon_begin(const struct daemon_options *o, const char *lock, const char *note, struct root *r)
+int foreground_begin(const struct foreground_options *o, const char *lock, const char *note,
+                     struct root *r)
 {
     pid_t holder = 0;
 
     umask(077);
     if (root_open(r, o->root, false) != 0) {
-        daemon_fail(o, "%s", r->detail);
+        foreground_fail(o, "%s", r->detail);
         return EXIT_FAILED;
     }
-    int rc = daemon_hold(r, lock, note, &holder);
+    int rc = process_hold(r, lock, note, &holder);
     if (rc == -EBUSY)
-        daemon_fail(o, "%s runs already (pid %d)", lock, (int)holder);
+        foreground_fail(o, "%s runs already (pid %d)", lock, (int)holder);
     else if (rc != 0)
-        daemon_fail(o, "cannot lock %s/run/%s.lock: %s", r->path, lock, strerror(-rc));
+        foreground_fail(o, "cannot lock %s/run/%s.lock: %s", r->path, lock, strerror(-rc));
     if (rc != 0)
         return EXIT_FAILED;
     log_start(lock, LOG_LEVEL_INFO);
@@ -88,21 +90,21 @@ int daemon_begin(const struct daemon_options *o, const char *lock, const char *n
 }
 
 /* NAME is PREFIX and a number that the cloud has. */
-static int check_name(const struct daemon_options *o, const char *prefix, uint64_t most)
+static int check_name(const struct foreground_options *o, const char *prefix, uint64_t most)
 {
     size_t n = strlen(prefix);
     uint64_t number;
 
     if (strncmp(o->name, prefix, n) == 0 && text_parse_number(o->name + n, 1, most, &number) == 0)
         return 0;
-    daemon_fail(o, "this cloud has no '%s' (%s1 to %s%ju)", o->name, prefix, prefix,
-                (uintmax_t)most);
+    foreground_fail(o, "this cloud has no '%s' (%s1 to %s%ju)", o->name, prefix, prefix,
+                    (uintmax_t)most);
     return EXIT_USAGE;
 }
 
 static error_t parse_end(int key, char *arg, struct argp_state *state)
 {
-    struct daemon_options *o = state->input;
+    struct foreground_options *o = state->input;
 
     switch (key) {
     case ARGP_KEY_INIT:
@@ -120,7 +122,7 @@ static error_t parse_end(int key, char *arg, struct argp_state *state)
     }
 }
 
-static const struct argp_child children[] = {{&daemon_argp, 0, NULL, 0}, {0}};
+static const struct argp_child children[] = {{&foreground_argp, 0, NULL, 0}, {0}};
 static const struct argp control_argp = {
     NULL,
     parse_end,
@@ -137,7 +139,7 @@ static const struct argp node_argp = {
 
 int cmd_control(int argc, char **argv)
 {
-    struct daemon_options o = {.ready_fd = -1};
+    struct foreground_options o = {.ready_fd = -1};
     char dir[PATH_MAX], address[PATH_MAX], pid_file[PATH_MAX];
     struct root r;
 
@@ -145,14 +147,14 @@ int cmd_control(int argc, char **argv)
         return EXIT_USAGE;
     if (check_name(&o, "control-", 1) != 0)
         return EXIT_USAGE;
-    int rc = daemon_begin(&o, o.name, NULL, &r);
+    int rc = foreground_begin(&o, o.name, NULL, &r);
     if (rc != 0)
         return rc;
     if (root_path(&r, o.name, dir) != 0 || root_socket(&r, o.name, address) != 0) {
-        daemon_fail(&o, "%s: the path is too long", r.path);
+        foreground_fail(&o, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
-    daemon_run_path(&r, o.name, ".pid", pid_file);
+    foreground_run_path(&r, o.name, ".pid", pid_file);
     const struct control_options options = {
         .name = o.name,
         .dir = dir,
@@ -167,7 +169,7 @@ int cmd_control(int argc, char **argv)
 
 int cmd_node(int argc, char **argv)
 {
-    struct daemon_options o = {.ready_fd = -1};
+    struct foreground_options o = {.ready_fd = -1};
     char store[PATH_MAX], address[PATH_MAX], centre[PATH_MAX], pid_file[PATH_MAX];
     struct root r;
 
@@ -175,17 +177,17 @@ int cmd_node(int argc, char **argv)
         return EXIT_USAGE;
     if (check_name(&o, "node-", CONF_NODES_MAX) != 0)
         return EXIT_USAGE;
-    int rc = daemon_begin(&o, o.name, NULL, &r);
+    int rc = foreground_begin(&o, o.name, NULL, &r);
     if (rc == 0)
         rc = check_name(&o, "node-", r.conf.nodes);
     if (rc != 0)
         return rc;
     if (root_path(&r, o.name, store) != 0 || root_socket(&r, o.name, address) != 0 ||
         root_socket(&r, "control-1", centre) != 0) {
-        daemon_fail(&o, "%s: the path is too long", r.path);
+        foreground_fail(&o, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
-    daemon_run_path(&r, o.name, ".pid", pid_file);
+    foreground_run_path(&r, o.name, ".pid", pid_file);
     const struct node_options options = {
         .name = o.name,
         .store = store,

@@ -65,13 +65,13 @@ static const struct argp argp = {
 
 static int timeout_of(const char *name)
 {
-    return strncmp(name, "keeper-", 7) == 0 ? UNMOUNT_MS : DAEMON_STOP_MS;
+    return strncmp(name, "keeper-", 7) == 0 ? UNMOUNT_MS : PROCESS_STOP_MS;
 }
 
 static bool ask_to_stop(void *arg, const char *name)
 {
     struct down *down = arg;
-    int rc = daemon_signal(&down->cloud, name, SIGTERM);
+    int rc = process_signal(&down->cloud, name, SIGTERM);
 
     if (rc != 0)
         warnx("cannot signal %s: %s", name, strerror(-rc));
@@ -84,13 +84,13 @@ static void tell_stuck(struct down *down, const char *name)
     char point[PATH_MAX];
 
     if (strncmp(name, "keeper-", 7) == 0 &&
-        daemon_note(&down->cloud, name, point, sizeof(point)) == 0) {
+        process_note(&down->cloud, name, point, sizeof(point)) == 0) {
         warnx("%s is still mounted after %d s%s", point, UNMOUNT_MS / 1000,
               down->force ? "; unmounting it by force" : "");
         mounting_tell_users(point, USERS_MAX);
         return;
     }
-    warnx("%s (pid %d) has not stopped after %d s%s", name, (int)daemon_pid(&down->cloud, name),
+    warnx("%s (pid %d) has not stopped after %d s%s", name, (int)process_pid(&down->cloud, name),
           timeout_of(name) / 1000, down->force ? "; killing it" : "");
 }
 
@@ -119,27 +119,27 @@ static void kill_one(struct down *down, const char *name)
 {
     char point[PATH_MAX];
 
-    daemon_signal(&down->cloud, name, SIGKILL);
+    process_signal(&down->cloud, name, SIGKILL);
     if (strncmp(name, "keeper-", 7) == 0) {
         kill_worker(&down->cloud, name);
-        if (daemon_note(&down->cloud, name, point, sizeof(point)) == 0 &&
+        if (process_note(&down->cloud, name, point, sizeof(point)) == 0 &&
             mounting_is_mounted(point, NULL, NULL))
             umount2(point, MNT_DETACH | MNT_FORCE); /* whether it worked is seen below */
     }
-    daemon_wait_end(&down->cloud, name, KILL_END_MS);
+    process_wait_end(&down->cloud, name, KILL_END_MS);
 }
 
 static bool wait_one(void *arg, const char *name)
 {
     struct down *down = arg;
-    pid_t pid = daemon_pid(&down->cloud, name);
+    pid_t pid = process_pid(&down->cloud, name);
 
-    if (pid > 0 && daemon_wait_end(&down->cloud, name, timeout_of(name)) != 0) {
+    if (pid > 0 && process_wait_end(&down->cloud, name, timeout_of(name)) != 0) {
         tell_stuck(down, name);
         if (down->force)
             kill_one(down, name);
     }
-    if (daemon_pid(&down->cloud, name) > 0)
+    if (process_pid(&down->cloud, name) > 0)
         down->left++;
     else if (pid > 0)
         down->stopped++;
@@ -151,10 +151,10 @@ static bool clear_dead(void *arg, const char *name)
     struct down *down = arg;
     char point[PATH_MAX];
 
-    if (daemon_pid(&down->cloud, name) == 0 && down->force)
+    if (process_pid(&down->cloud, name) == 0 && down->force)
         kill_worker(&down->cloud, name);
     int rc = mounting_clear_dead(&down->cloud, name);
-    if (rc != 0 && daemon_note(&down->cloud, name, point, sizeof(point)) == 0) {
+    if (rc != 0 && process_note(&down->cloud, name, point, sizeof(point)) == 0) {
         warnx("cannot unmount what a killed mount left at %s: %s", point, strerror(-rc));
         down->left++;
     }
@@ -163,12 +163,12 @@ static bool clear_dead(void *arg, const char *name)
 
 static int stop_kind(struct down *down, const char *prefix)
 {
-    int rc = daemon_each(&down->cloud, prefix, ask_to_stop, down);
+    int rc = process_each(&down->cloud, prefix, ask_to_stop, down);
 
     if (rc == 0)
-        rc = daemon_each(&down->cloud, prefix, wait_one, down);
+        rc = process_each(&down->cloud, prefix, wait_one, down);
     if (rc == 0 && strcmp(prefix, "keeper-") == 0)
-        rc = daemon_each(&down->cloud, prefix, clear_dead, down);
+        rc = process_each(&down->cloud, prefix, clear_dead, down);
     if (rc != 0)
         warnx("cannot read %s/run: %s", down->cloud.path, strerror(-rc));
     else if (down->left > 0)

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "tools/commands.h"
-#include "tools/daemon_main.h"
+#include "tools/foreground.h"
 #include "tools/mounting.h"
 #include "tools/options.h"
 
@@ -16,7 +16,7 @@
 #define NAME_LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 struct options {
-    struct daemon_options daemon;
+    struct foreground_options daemon;
     const char *point;
     bool foreground;
 };
@@ -54,7 +54,7 @@ static const struct argp_option options[] = {
     {"foreground", 'g', NULL, 0, "do not go into the background", 0},
     {0},
 };
-static const struct argp_child children[] = {{&daemon_argp, 0, NULL, 0}, {0}};
+static const struct argp_child children[] = {{&foreground_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
     options,  parse, "MNT", "Mounts a cloud that runs on this machine. `umount MNT` ends it.",
     children, NULL,  NULL};
@@ -63,31 +63,31 @@ static const struct argp argp = {
 static int foreground(const struct options *o)
 {
     char keeper[ROOT_NAME_MAX + 8], centre[PATH_MAX], keeper_pid[PATH_MAX], worker_pid[PATH_MAX];
-    char worker[ROOT_NAME_MAX + 8], detail[DAEMON_DETAIL];
+    char worker[ROOT_NAME_MAX + 8], detail[PROCESS_DETAIL];
     struct mounting m;
     struct root r;
 
     if (root_open(&r, o->daemon.root, false) != 0) {
-        daemon_fail(&o->daemon, "%s", r.detail);
+        foreground_fail(&o->daemon, "%s", r.detail);
         return EXIT_FAILED;
     }
     if (mounting_check(&r, o->point, &m, detail) != 0) {
-        daemon_fail(&o->daemon, "%s", detail);
+        foreground_fail(&o->daemon, "%s", detail);
         return EXIT_FAILED;
     }
     if (o->daemon.name != NULL)
         snprintf(m.name, sizeof(m.name), "%s", o->daemon.name);
     snprintf(keeper, sizeof(keeper), "keeper-%s", m.name);
     snprintf(worker, sizeof(worker), "mount-%s", m.name);
-    int rc = daemon_begin(&o->daemon, keeper, m.point, &r);
+    int rc = foreground_begin(&o->daemon, keeper, m.point, &r);
     if (rc != 0)
         return rc;
     if (root_socket(&r, "control-1", centre) != 0) {
-        daemon_fail(&o->daemon, "%s: the path is too long", r.path);
+        foreground_fail(&o->daemon, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
-    daemon_run_path(&r, keeper, ".pid", keeper_pid);
-    daemon_run_path(&r, worker, ".pid", worker_pid);
+    foreground_run_path(&r, keeper, ".pid", keeper_pid);
+    foreground_run_path(&r, worker, ".pid", worker_pid);
     const struct mount_options mount = {
         .name = m.name,
         .mountpoint = m.point,
@@ -102,7 +102,7 @@ static int foreground(const struct options *o)
 
 static int background(const struct options *o)
 {
-    char detail[DAEMON_DETAIL] = "";
+    char detail[PROCESS_DETAIL] = "";
     struct mounting m;
     struct root r;
     int rc = root_open(&r, o->daemon.root, true);
@@ -111,7 +111,7 @@ static int background(const struct options *o)
         warnx("%s", r.detail);
         return EXIT_FAILED;
     }
-    if (daemon_pid(&r, "control-1") <= 0) {
+    if (process_pid(&r, "control-1") <= 0) {
         snprintf(detail, sizeof(detail), "this cloud is not running: umbel up --root %.300s",
                  r.path);
         rc = -ENOTCONN;
@@ -135,7 +135,7 @@ int cmd_mount(int argc, char **argv)
     if (options_parse(&argp, argc, argv, &o) != 0)
         return EXIT_USAGE;
     if (geteuid() != 0) {
-        daemon_fail(&o.daemon, "this needs root: mounting is root's");
+        foreground_fail(&o.daemon, "this needs root: mounting is root's");
         return EXIT_FAILED;
     }
     return o.foreground ? foreground(&o) : background(&o);

@@ -92,7 +92,7 @@ static const struct argp argp = {options,
 static void told(const char *name, const struct root *r, const char *lock, bool was_running)
 {
     printf("%-10s %s (pid %d)\n", name, was_running ? "was running" : "started",
-           (int)daemon_pid(r, lock));
+           (int)process_pid(r, lock));
     fflush(stdout);
 }
 
@@ -100,7 +100,7 @@ static int start(const struct root *r, const char *kind, const char *name, char 
 {
     const char *args[] = {kind, "--root", r->path, "--name", name, NULL};
     bool was_running = false;
-    int rc = daemon_start(r, name, args, &was_running, detail);
+    int rc = process_start(r, name, args, &was_running, detail);
 
     if (rc == 0)
         told(name, r, name, was_running);
@@ -141,7 +141,7 @@ static int up_locked(struct root *r, const struct up *up, char *detail)
 
 int cmd_up(int argc, char **argv)
 {
-    char detail[DAEMON_DETAIL] = "";
+    char detail[PROCESS_DETAIL] = "";
     struct up up = {0};
     struct root r;
 

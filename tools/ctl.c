@@ -78,7 +78,7 @@ static int use_root(struct ctl *c, const char *dir)
         return -EINVAL;
     }
     if (mounting_any(&r, mount) != 0) {
-        if (daemon_pid(&r, "control-1") > 0)
+        if (process_pid(&r, "control-1") > 0)
             warnx("the cloud in %s is not mounted; mount it: umbel mount --root %s MNT", r.path,
                   r.path);
         else

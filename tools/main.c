@@ -81,18 +81,12 @@ static int unknown(const char *name)
 /* "umbel up" is what the command's messages begin with. */
 static int run(const struct command *c, int argc, char **argv)
 {
-    char title[32];
+    static char title[32]; /* libc keeps pointers to it until the end */
 
     snprintf(title, sizeof(title), "umbel %s", c->name);
     argv[0] = title;
     program_invocation_name = program_invocation_short_name = title;
-    int status = c->run(argc, argv);
-    /* What did not reach its reader was not done. */
-    if ((fflush(stdout) != 0 || ferror(stdout)) && status == EXIT_DONE) {
-        warn("cannot write the output");
-        status = EXIT_FAILED;
-    }
-    return status;
+    return c->run(argc, argv);
 }
 
 static int help(int argc, char **argv)
@@ -108,11 +102,8 @@ static int help(int argc, char **argv)
     return c != NULL ? run(c, 2, args) : unknown(argv[2]);
 }
 
-int main(int argc, char **argv)
+static int dispatch(int argc, char **argv)
 {
-    char title[] = "umbel";
-
-    program_invocation_name = program_invocation_short_name = title;
     if (argc < 2) {
         usage(stderr);
         return EXIT_USAGE;
@@ -126,4 +117,18 @@ int main(int argc, char **argv)
     }
     const struct command *c = find(argv[1]);
     return c != NULL ? run(c, argc - 1, argv + 1) : unknown(argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    static char title[] = "umbel";
+
+    program_invocation_name = program_invocation_short_name = title;
+    int status = dispatch(argc, argv);
+    /* What did not reach its reader was not done. */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == EXIT_DONE) {
+        warn("cannot write the output");
+        status = EXIT_FAILED;
+    }
+    return status;
 }

@@ -85,9 +85,9 @@ static bool search_one(void *arg, const char *name)
     struct search *s = arg;
     char note[PATH_MAX];
 
-    if (daemon_note(s->root, name, note, sizeof(note)) != 0 ||
+    if (process_note(s->root, name, note, sizeof(note)) != 0 ||
         (s->point != NULL && strcmp(note, s->point) != 0) ||
-        (s->running_only && daemon_pid(s->root, name) <= 0))
+        (s->running_only && process_pid(s->root, name) <= 0))
         return true;
     snprintf(s->name, sizeof(s->name), "%s", name);
     snprintf(s->found, sizeof(s->found), "%s", note);
@@ -97,7 +97,7 @@ static bool search_one(void *arg, const char *name)
 int mounting_any(const struct root *r, char *out)
 {
     struct search s = {.root = r, .running_only = true};
-    int rc = daemon_each(r, KEEPER, search_one, &s);
+    int rc = process_each(r, KEEPER, search_one, &s);
 
     if (rc != 0)
         return rc;
@@ -118,7 +118,7 @@ int mounting_clear_dead(const struct root *r, const char *keeper)
 {
     char point[PATH_MAX], type[64];
 
-    if (daemon_pid(r, keeper) != 0 || daemon_note(r, keeper, point, sizeof(point)) != 0 ||
+    if (process_pid(r, keeper) != 0 || process_note(r, keeper, point, sizeof(point)) != 0 ||
         !mounting_is_mounted(point, type, NULL) || strncmp(type, "fuse", 4) != 0 || !is_dead(point))
         return 0;
     return umount2(point, MNT_DETACH) != 0 ? -errno : 0;
@@ -146,7 +146,7 @@ static int choose_name(const struct root *r, struct mounting *m)
 
         name_of(m->point, i, m->name);
         snprintf(keeper, sizeof(keeper), KEEPER "%s", m->name);
-        if (daemon_pid(r, keeper) == 0)
+        if (process_pid(r, keeper) == 0)
             return 0;
     }
     return -EMFILE;
@@ -159,14 +159,14 @@ static int check_free(const struct root *r, const struct mounting *m, char *deta
     char type[64] = "", source[64] = "";
     int rc;
 
-    daemon_each(r, KEEPER, search_one, &s);
+    process_each(r, KEEPER, search_one, &s);
     if (s.name[0] != '\0' && (rc = mounting_clear_dead(r, s.name)) != 0) {
-        snprintf(detail, DAEMON_DETAIL, "cannot unmount what a killed mount left at %.300s: %s",
+        snprintf(detail, PROCESS_DETAIL, "cannot unmount what a killed mount left at %.300s: %s",
                  m->point, strerror(-rc));
         return rc;
     }
     if (mounting_is_mounted(m->point, type, source)) {
-        snprintf(detail, DAEMON_DETAIL, "%.300s is in use: %s (%s) is mounted there", m->point,
+        snprintf(detail, PROCESS_DETAIL, "%.300s is in use: %s (%s) is mounted there", m->point,
                  source, type);
         return -EBUSY;
     }
@@ -174,24 +174,24 @@ static int check_free(const struct root *r, const struct mounting *m, char *deta
 }
 
 int mounting_check(const struct root *r, const char *given, struct mounting *m,
-                   char detail[DAEMON_DETAIL])
+                   char detail[PROCESS_DETAIL])
 {
     struct stat st;
 
     memset(m, 0, sizeof(*m));
     int rc = canonical(given, m->point);
     if (rc != 0) {
-        snprintf(detail, DAEMON_DETAIL, "mountpoint %.300s: %s", given, strerror(-rc));
+        snprintf(detail, PROCESS_DETAIL, "mountpoint %.300s: %s", given, strerror(-rc));
         return rc;
     }
     if (is_inside(m->point, r->path) || is_inside(r->path, m->point)) {
-        snprintf(detail, DAEMON_DETAIL,
+        snprintf(detail, PROCESS_DETAIL,
                  "mountpoint %.200s and root %.200s must not lie in one another", m->point,
                  r->path);
         return -EINVAL;
     }
     struct search s = {.root = r, .point = m->point, .running_only = true};
-    daemon_each(r, KEEPER, search_one, &s);
+    process_each(r, KEEPER, search_one, &s);
     if (s.name[0] != '\0') {
         memcpy(m->name, s.name + strlen(KEEPER), strlen(s.name + strlen(KEEPER)) + 1);
         m->was_running = true;
@@ -199,22 +199,22 @@ int mounting_check(const struct root *r, const char *given, struct mounting *m,
     }
     rc = check_free(r, m, detail);
     if (rc == 0 && (stat(m->point, &st) != 0 || !S_ISDIR(st.st_mode))) {
-        snprintf(detail, DAEMON_DETAIL, "mountpoint %.300s is not a folder", m->point);
+        snprintf(detail, PROCESS_DETAIL, "mountpoint %.300s is not a folder", m->point);
         rc = -ENOTDIR;
     }
     if (rc == 0 && (rc = choose_name(r, m)) != 0)
-        snprintf(detail, DAEMON_DETAIL, "too many mounts in folders of that name");
+        snprintf(detail, PROCESS_DETAIL, "too many mounts in folders of that name");
     return rc;
 }
 
-int mounting_start(const struct root *r, struct mounting *m, char detail[DAEMON_DETAIL])
+int mounting_start(const struct root *r, struct mounting *m, char detail[PROCESS_DETAIL])
 {
     char keeper[ROOT_NAME_MAX + 8];
     const char *args[] = {"mount",  "--foreground", "--root", r->path,
                           "--name", m->name,        m->point, NULL};
 
     snprintf(keeper, sizeof(keeper), KEEPER "%s", m->name);
-    return daemon_start(r, keeper, args, &m->was_running, detail);
+    return process_start(r, keeper, args, &m->was_running, detail);
 }
 
 /* ---- who uses a mount */

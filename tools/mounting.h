@@ -5,7 +5,7 @@
 #ifndef UMBEL_TOOLS_MOUNTING_H
 #define UMBEL_TOOLS_MOUNTING_H
 
-#include "tools/daemon.h"
+#include "tools/process.h"
 
 struct mounting {
     char point[PATH_MAX];     /* canonical */
@@ -19,10 +19,10 @@ bool mounting_is_mounted(const char *point, char *type, char *source);
 
 /* What can be told before anything is started. */
 int mounting_check(const struct root *r, const char *given, struct mounting *m,
-                   char detail[DAEMON_DETAIL]);
+                   char detail[PROCESS_DETAIL]);
 
 /* Starts it, or finds it running. Needs the root's lock. */
-int mounting_start(const struct root *r, struct mounting *m, char detail[DAEMON_DETAIL]);
+int mounting_start(const struct root *r, struct mounting *m, char detail[PROCESS_DETAIL]);
 
 /* The mountpoint of any mount of this cloud that runs, in out[PATH_MAX]. -ENOENT. */
 int mounting_any(const struct root *r, char *out);

@@ -218,7 +218,7 @@ static int first_conf(struct root *r, const struct root_wish *wish)
         if (r->conf.capacity < CONF_CAPACITY_MIN)
             r->conf.capacity = CONF_CAPACITY_MIN;
     }
-    char pool[PATH_MAX + 8];
+    char pool[PATH_MAX + 16];
     snprintf(pool, sizeof(pool), "dir:%s/pool", r->path);
     return set_pool(r, wish->pool != NULL ? wish->pool : pool);
 }
@@ -247,7 +247,8 @@ static int make_cloud(struct root *r, const struct root_wish *wish)
     if (root_path(r, CONF_NAME, path) != 0 || root_path(r, CONF_NEW_NAME, fresh) != 0)
         return fail(r, -ENAMETOOLONG, "the path of the root is too long");
     rc = conf_read(fresh, &begun, r->detail);
-    if (rc == 0)
+    bool resumed = rc == 0;
+    if (resumed)
         memcpy(r->conf.cloud, begun.cloud, sizeof(begun.cloud));
     else if (rc == -ENOENT)
         rc = check_empty(r);
@@ -259,10 +260,13 @@ static int make_cloud(struct root *r, const struct root_wish *wish)
         rc = fail(r, -errno, "cannot protect %.300s: %s", r->path, strerror(errno));
     if (rc == 0)
         rc = conf_write(fresh, &r->conf, r->detail);
+    if (rc == 0) {
+        rc = make_pool(r);
+        if (rc != 0 && !resumed)
+            unlink(fresh); /* nothing else is there yet: another URL may do */
+    }
     if (rc == 0)
         rc = make_folders(r);
-    if (rc == 0)
-        rc = make_pool(r);
     if (rc == 0)
         rc = conf_write(path, &r->conf, r->detail);
     if (rc == 0 && unlink(fresh) != 0)

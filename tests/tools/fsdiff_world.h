@@ -1,6 +1,7 @@
 /*
- * What fsdiff works on: the reference and the mounts, open handles, the log of operations, and the comparing. Nothing here
- * returns from a difference: it prints what it knows and ends the program with status 1.
+ * What fsdiff works on: the reference and the mounts, open handles, the log of operations, and the
+ * comparing. Nothing here returns from a difference: it prints what it knows and ends the program
+ * with status 1.
  */
 #ifndef FSDIFF_WORLD_H
 #define FSDIFF_WORLD_H
@@ -24,12 +25,13 @@
 #define LOG_LINE  400
 #define REL_MAX   1200
 #define FULL_MAX  (REL_MAX + 1024)
-#define FILE_MAX  (3u << 20)  /* no operation reaches beyond */
-#define DATA_MAX  (5u << 20)  /* appends do, a little */
-#define TREE_MAX  4096        /* files in the tree */
-#define NAMES_MAX 256         /* in a folder */
+#define FILE_MAX  (3u << 20) /* no operation reaches beyond */
+#define DATA_MAX  (5u << 20) /* appends do, a little */
+#define TREE_MAX  4096       /* files in the tree */
+#define NAMES_MAX 256        /* in a folder */
 #define XATTR_MAX 8192
-/* Times that operations set lie before it, those that the clock sets after it. So a time before it is compared. */
+/* Times that operations set lie before it, those that the clock sets after it. So a time before it
+ * is compared. */
 #define EXPLICIT_BEFORE 1000000000
 
 enum { REFERENCE = 0, MOUNT_A = 1, MOUNT_B = 2 };
@@ -46,6 +48,7 @@ struct world {
     const char *root[3];
     int mounts;
     uint64_t random, seed, op, ops;
+    uint64_t skip; /* operations that are left out */
     bool verbose;
     struct handle handles[HANDLES];
     char log[LOG_LINES][LOG_LINE];
@@ -198,12 +201,13 @@ static inline void attribute(struct world *w, const char *rel, int mount, const 
                              uint64_t reference, uint64_t got)
 {
     if (reference != got)
-        differ(w, "%s of \"%s\": reference 0%" PRIo64 " (%" PRIu64 "), %s 0%" PRIo64 " (%" PRIu64 ")",
+        differ(w,
+               "%s of \"%s\": reference 0%" PRIo64 " (%" PRIu64 "), %s 0%" PRIo64 " (%" PRIu64 ")",
                what, rel, reference, reference, side_name(mount), got, got);
 }
 
-/* Not compared, as local filesystems differ in them: sizes and link counts of folders, blocks, and times that
- * were not set by anybody. */
+/* Not compared, as local filesystems differ in them: sizes and link counts of folders, blocks, and
+ * times that were not set by anybody. */
 static inline void same_stat(struct world *w, const char *rel, int mount, const struct stat *a,
                              const struct stat *b)
 {
@@ -337,15 +341,18 @@ static inline void same_names(struct world *w, const char *rel, int mount, struc
     for (int i = 0; i < 2; i++)
         rc[i] = list_names(full(w, i == 0 ? 0 : mount, rel, path), &two[i]);
     if (rc[0] != rc[1])
-        differ(w, "listing \"%s\": reference %s, %s %s", rel, rc[0] ? strerrorname_np(-rc[0]) : "fine",
-               side_name(mount), rc[1] ? strerrorname_np(-rc[1]) : "fine");
+        differ(w, "listing \"%s\": reference %s, %s %s", rel,
+               rc[0] ? strerrorname_np(-rc[0]) : "fine", side_name(mount),
+               rc[1] ? strerrorname_np(-rc[1]) : "fine");
     for (int i = 0; i < two[0].count || i < two[1].count; i++) {
         const char *a = i < two[0].count ? two[0].name[i] : NULL;
         const char *b = i < two[1].count ? two[1].name[i] : NULL;
         if (a == NULL || (b != NULL && strcmp(b, a) < 0))
-            differ(w, "listing \"%s\": %s has \"%s\", the reference does not", rel, side_name(mount), b);
+            differ(w, "listing \"%s\": %s has \"%s\", the reference does not", rel,
+                   side_name(mount), b);
         if (b == NULL || strcmp(a, b) != 0)
-            differ(w, "listing \"%s\": the reference has \"%s\", %s does not", rel, a, side_name(mount));
+            differ(w, "listing \"%s\": the reference has \"%s\", %s does not", rel, a,
+                   side_name(mount));
     }
     if (out != NULL)
         *out = two[0];

@@ -6,8 +6,8 @@
  * program has since been given, deceives nobody. The pid file ROOT/run/NAME.pid says that the
  * holder is ready.
  */
-#ifndef UMBEL_TOOLS_DAEMON_H
-#define UMBEL_TOOLS_DAEMON_H
+#ifndef UMBEL_TOOLS_PROCESS_H
+#define UMBEL_TOOLS_PROCESS_H
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -15,35 +15,35 @@
 #include "tools/root.h"
 
 /* Recovery of a large state and of a full node's index is part of a start. */
-#define DAEMON_START_MS 60000
+#define PROCESS_START_MS 60000
 /* A node stops when its calls have ended; 60 s is the longest deadline of one. */
-#define DAEMON_STOP_MS 70000
-#define DAEMON_DETAIL  768
+#define PROCESS_STOP_MS 70000
+#define PROCESS_DETAIL  768
 
 /* In a daemon: takes the lock for the rest of its life. note (may be NULL) is kept in the file: a
  * keeper's mountpoint. -EBUSY: *holder has it. */
-int daemon_hold(const struct root *r, const char *name, const char *note, pid_t *holder);
+int process_hold(const struct root *r, const char *name, const char *note, pid_t *holder);
 
 /* Who runs under that name; 0: nobody. -errno. */
-pid_t daemon_pid(const struct root *r, const char *name);
+pid_t process_pid(const struct root *r, const char *name);
 
 /* The note of the last one that ran under that name. -ENOENT; -ENAMETOOLONG. */
-int daemon_note(const struct root *r, const char *name, char *out, size_t size);
+int process_note(const struct root *r, const char *name, char *out, size_t size);
 
 /* Starts `umbel ARG...` in the background unless NAME runs already, and waits until it is ready.
  * args ends with NULL and does not hold --ready-fd. *was_running may be NULL. */
-int daemon_start(const struct root *r, const char *name, const char *const *args, bool *was_running,
-                 char detail[DAEMON_DETAIL]);
+int process_start(const struct root *r, const char *name, const char *const *args,
+                  bool *was_running, char detail[PROCESS_DETAIL]);
 
 /* Sends a signal to the process that holds the lock. 0: sent, or nobody is there. */
-int daemon_signal(const struct root *r, const char *name, int signal);
+int process_signal(const struct root *r, const char *name, int signal);
 
 /* Waits until nobody runs under that name. -ETIMEDOUT. */
-int daemon_wait_end(const struct root *r, const char *name, int timeout_ms);
+int process_wait_end(const struct root *r, const char *name, int timeout_ms);
 
 /* The names with a lock file that begin with prefix ("node-", "keeper-"), until fn returns false.
  */
-int daemon_each(const struct root *r, const char *prefix, bool (*fn)(void *arg, const char *name),
-                void *arg);
+int process_each(const struct root *r, const char *prefix, bool (*fn)(void *arg, const char *name),
+                 void *arg);
 
 #endif

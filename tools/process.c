@@ -1,4 +1,4 @@
-#include "tools/daemon.h"
+#include "tools/process.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -31,7 +31,7 @@ static int run_path(const struct root *r, const char *name, const char *suffix, 
     return 0;
 }
 
-int daemon_hold(const struct root *r, const char *name, const char *note, pid_t *holder)
+int process_hold(const struct root *r, const char *name, const char *note, pid_t *holder)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char path[PATH_MAX];
@@ -47,7 +47,7 @@ int daemon_hold(const struct root *r, const char *name, const char *note, pid_t 
         close(fd);
         if (error != EAGAIN && error != EACCES)
             return -error;
-        pid_t pid = daemon_pid(r, name);
+        pid_t pid = process_pid(r, name);
         *holder = pid > 0 ? pid : 0;
         return -EBUSY;
     }
@@ -61,7 +61,7 @@ int daemon_hold(const struct root *r, const char *name, const char *note, pid_t 
     return 0; /* fd stays open: closing it would give the lock up */
 }
 
-pid_t daemon_pid(const struct root *r, const char *name)
+pid_t process_pid(const struct root *r, const char *name)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char path[PATH_MAX];
@@ -80,7 +80,7 @@ pid_t daemon_pid(const struct root *r, const char *name)
     return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
 }
 
-int daemon_note(const struct root *r, const char *name, char *out, size_t size)
+int process_note(const struct root *r, const char *name, char *out, size_t size)
 {
     char path[PATH_MAX], *text = NULL;
 
@@ -175,7 +175,7 @@ static int spawn(int log, int ready, char **argv)
 /* The line that the daemon says of itself. -ETIMEDOUT; -EPIPE: it ended without a word. */
 static int read_ready(int fd, const char *name, char *line, size_t size)
 {
-    int64_t end = clock_boot_ms() + DAEMON_START_MS;
+    int64_t end = clock_boot_ms() + PROCESS_START_MS;
     struct progress progress;
     size_t have = 0;
     int rc = -ETIMEDOUT;
@@ -205,8 +205,8 @@ static int read_ready(int fd, const char *name, char *line, size_t size)
 
 static void stop_late_starter(const struct root *r, const char *name)
 {
-    daemon_signal(r, name, SIGKILL);
-    daemon_wait_end(r, name, KILL_END_MS);
+    process_signal(r, name, SIGKILL);
+    process_wait_end(r, name, KILL_END_MS);
 }
 
 static int judge(const struct root *r, const char *name, int rc, const char *line, char *detail)
@@ -214,13 +214,13 @@ static int judge(const struct root *r, const char *name, int rc, const char *lin
     if (rc == 0 && strcmp(line, "ready") == 0)
         return 0;
     if (rc == 0 && strncmp(line, "error: ", 7) == 0)
-        snprintf(detail, DAEMON_DETAIL, "%s: %s", name, line + 7);
+        snprintf(detail, PROCESS_DETAIL, "%s: %s", name, line + 7);
     else if (rc == -ETIMEDOUT)
-        snprintf(detail, DAEMON_DETAIL,
+        snprintf(detail, PROCESS_DETAIL,
                  "%s was not ready after %d s and was ended; see %.300s/log/%s.log", name,
-                 DAEMON_START_MS / 1000, r->path, name);
+                 PROCESS_START_MS / 1000, r->path, name);
     else
-        snprintf(detail, DAEMON_DETAIL, "%s ended while it started; see %.300s/log/%s.log", name,
+        snprintf(detail, PROCESS_DETAIL, "%s ended while it started; see %.300s/log/%s.log", name,
                  r->path, name);
     if (rc == -ETIMEDOUT)
         stop_late_starter(r, name);
@@ -244,7 +244,7 @@ static int launch(const struct root *r, const char *name, const char *const *arg
 
     int log = open_log(r, name);
     if (log < 0) {
-        snprintf(detail, DAEMON_DETAIL, "cannot write %.300s/log/%s.log: %s", r->path, name,
+        snprintf(detail, PROCESS_DETAIL, "cannot write %.300s/log/%s.log: %s", r->path, name,
                  strerror(-log));
         return log;
     }
@@ -253,7 +253,7 @@ static int launch(const struct root *r, const char *name, const char *const *arg
     if (ready[1] >= 0)
         close(ready[1]);
     if (rc != 0) {
-        snprintf(detail, DAEMON_DETAIL, "cannot start %s: %s", name, strerror(-rc));
+        snprintf(detail, PROCESS_DETAIL, "cannot start %s: %s", name, strerror(-rc));
     } else {
         rc = read_ready(ready[0], name, line, sizeof(line));
         rc = judge(r, name, rc, line, detail);
@@ -266,14 +266,14 @@ static int launch(const struct root *r, const char *name, const char *const *arg
 /* One that runs may still be on its way up or down. 0: ready; -ENOENT: gone. */
 static int wait_running(const struct root *r, const char *name, char *detail)
 {
-    int64_t end = clock_boot_ms() + DAEMON_START_MS;
+    int64_t end = clock_boot_ms() + PROCESS_START_MS;
     struct progress progress;
     int rc = -ETIMEDOUT;
     pid_t pid;
 
     progress_begin(&progress, "%s: waiting for it to be ready", name);
     do {
-        pid = daemon_pid(r, name);
+        pid = process_pid(r, name);
         if (pid <= 0) {
             rc = pid == 0 ? -ENOENT : pid;
             break;
@@ -287,16 +287,16 @@ static int wait_running(const struct root *r, const char *name, char *detail)
     } while (clock_boot_ms() < end);
     progress_end(&progress);
     if (rc == -ETIMEDOUT)
-        snprintf(detail, DAEMON_DETAIL,
+        snprintf(detail, PROCESS_DETAIL,
                  "%s runs (pid %d) but is not ready after %d s; see %.300s/log/%s.log", name, pid,
-                 DAEMON_START_MS / 1000, r->path, name);
+                 PROCESS_START_MS / 1000, r->path, name);
     else if (rc != 0 && rc != -ENOENT)
-        snprintf(detail, DAEMON_DETAIL, "cannot tell whether %s runs: %s", name, strerror(-rc));
+        snprintf(detail, PROCESS_DETAIL, "cannot tell whether %s runs: %s", name, strerror(-rc));
     return rc;
 }
 
-int daemon_start(const struct root *r, const char *name, const char *const *args, bool *was_running,
-                 char detail[DAEMON_DETAIL])
+int process_start(const struct root *r, const char *name, const char *const *args,
+                  bool *was_running, char detail[PROCESS_DETAIL])
 {
     int rc = wait_running(r, name, detail);
 
@@ -309,10 +309,10 @@ int daemon_start(const struct root *r, const char *name, const char *const *args
 
 /* ---- stopping */
 
-int daemon_signal(const struct root *r, const char *name, int signal)
+int process_signal(const struct root *r, const char *name, int signal)
 {
     int rc = 0;
-    pid_t pid = daemon_pid(r, name);
+    pid_t pid = process_pid(r, name);
 
     if (pid <= 0)
         return pid;
@@ -321,20 +321,21 @@ int daemon_signal(const struct root *r, const char *name, int signal)
         return errno == ESRCH ? 0 : -errno;
     /* If it still holds the lock now, the descriptor cannot be of another process with its number.
      */
-    if (daemon_pid(r, name) == pid && pidfd_send_signal(fd, signal, NULL, 0) != 0 && errno != ESRCH)
+    if (process_pid(r, name) == pid && pidfd_send_signal(fd, signal, NULL, 0) != 0 &&
+        errno != ESRCH)
         rc = -errno;
     close(fd);
     return rc;
 }
 
-int daemon_wait_end(const struct root *r, const char *name, int timeout_ms)
+int process_wait_end(const struct root *r, const char *name, int timeout_ms)
 {
     int64_t end = clock_boot_ms() + timeout_ms;
     struct progress progress;
     pid_t pid;
 
     progress_begin(&progress, "%s: stopping", name);
-    while ((pid = daemon_pid(r, name)) > 0 && clock_boot_ms() < end) {
+    while ((pid = process_pid(r, name)) > 0 && clock_boot_ms() < end) {
         int fd = pidfd_open(pid, 0);
 
         if (fd >= 0) {
@@ -348,8 +349,8 @@ int daemon_wait_end(const struct root *r, const char *name, int timeout_ms)
     return pid > 0 ? -ETIMEDOUT : pid;
 }
 
-int daemon_each(const struct root *r, const char *prefix, bool (*fn)(void *arg, const char *name),
-                void *arg)
+int process_each(const struct root *r, const char *prefix, bool (*fn)(void *arg, const char *name),
+                 void *arg)
 {
     char path[PATH_MAX], name[ROOT_NAME_MAX];
     struct dirent *e;

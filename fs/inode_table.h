@@ -1,0 +1,128 @@
+/*
+ * What the mount knows of inodes that its kernel knows, has open, or is being asked about.
+ *
+ * inode_lock() finds an inode and holds its shard; inode_unlock() lets go and frees it when nothing refers to it any
+ * more. Everything in struct inode belongs to that lock. One shard at a time; under it only leaf locks (the seq tracker's, the
+ * list of leases to be returned) and short system calls (a reply to the kernel) are taken.
+ */
+#ifndef UMBEL_FS_INODE_TABLE_H
+#define UMBEL_FS_INODE_TABLE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <uthash.h>
+
+#include "fs/lock_list.h"
+#include "star.pb-c.h"
+
+#define INODE_SHARDS 64
+
+#define CONTROL_INODE (1ull << 63)
+
+/* Attributes as the centre said them. */
+struct attr {
+    struct stat st;
+    uint64_t version, change;
+};
+
+/* What a home said about a file's data. */
+struct home_attrs {
+    uint64_t size, version, home_epoch, bytes;
+    struct timespec mtime, ctime;
+    uint32_t node;
+};
+
+struct ticket {
+    uint64_t home_epoch, size, version;
+    struct timespec mtime;
+    uint32_t rights;
+    bool mapped;
+};
+
+/* An open file. The descriptor that the kernel shows us (fh) says everything that a new worker would need. */
+struct handle {
+    struct handle *next;
+    uint64_t fh;
+    unsigned errors_seen; /* of inode.errors */
+};
+
+/* One who waits until no INVALIDATE of this inode is on its way. */
+struct inode_waiter {
+    struct inode_waiter *next;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+struct inode {
+    uint64_t ino;
+    UT_hash_handle hh;
+    uint64_t nlookup; /* references of the kernel */
+    unsigned pins;    /* work in flight that needs it to stay */
+
+    Star__Lease lease;
+    unsigned recalls;       /* recalls whose kernel notifies have not returned */
+    unsigned write_recalls; /* of those, the ones that took LEASE_WRITE: writes still count as leased */
+    int64_t granted_ms;     /* newest answer to the kernel that it may keep: attributes, entries, listing */
+    bool listing_stale;     /* directory: pages of the listing may be older than the lease */
+
+    bool attr_known; /* attr is as of now, but for what home says */
+    struct attr attr;
+    bool home_known;
+    struct home_attrs home;
+    uint64_t logged_version; /* newest data version that we know to be in the log */
+
+    bool located; /* ticket and address can be used */
+    struct ticket ticket;
+    char *address; /* NULL: nowhere */
+
+    uint32_t readers, writers, cached; /* open handles; cached: of those, with kernel caching */
+    struct handle *handles;
+    uint64_t unsynced;   /* instance of the node that has writes without fsync; 0: none */
+    uint64_t write_count;
+    unsigned errors;     /* grows when such writes may be lost */
+    unsigned invalidates; /* on their way without anybody in the kernel waiting */
+    struct inode_waiter *waiters;
+    bool no_privileges;  /* under a lease: no suid, sgid or capability to be killed by a write */
+    bool had_locks;      /* POSIX locks were taken: closing asks the centre */
+    struct held_lock *locks;
+};
+
+struct inode_shard {
+    pthread_mutex_t lock;
+    struct inode *inodes;
+};
+
+struct inode_table {
+    struct inode_shard shards[INODE_SHARDS];
+    /* An inode with a lease is forgotten. Called with its shard locked. */
+    void (*returned)(void *ctx, uint64_t ino);
+    void *ctx;
+};
+
+void inode_table_init(struct inode_table *t, void (*returned)(void *ctx, uint64_t ino), void *ctx);
+void inode_table_destroy(struct inode_table *t);
+
+struct inode *inode_lock(struct inode_table *t, uint64_t ino);      /* NULL: not known; nothing is locked */
+struct inode *inode_lock_make(struct inode_table *t, uint64_t ino); /* NULL: no memory */
+void inode_unlock(struct inode_table *t, struct inode *i);
+
+/* Calls fn for every inode, its shard locked. */
+void inode_table_each(struct inode_table *t, void (*fn)(void *arg, struct inode *i), void *arg);
+
+/* Takes over what the centre or the home says, if it is news. */
+void inode_note_attr(struct inode *i, const Star__Attr *a);
+void inode_note_home(struct inode *i, const Star__HomeAttrs *a);
+int inode_note_place(struct inode *i, const Star__OpenReply *r);
+
+/* a, with what we know from the home if that is newer. */
+void inode_merge(const struct inode *i, struct attr *a);
+void attr_from_star(struct attr *to, const Star__Attr *a);
+
+struct handle *inode_handle(struct inode *i, uint64_t fh); /* NULL: not known */
+int inode_handle_add(struct inode *i, uint64_t fh);
+void inode_handle_remove(struct inode *i, uint64_t fh);
+
+#endif

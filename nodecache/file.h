@@ -1,0 +1,147 @@
+/*
+ * What the node knows of one inode, and the table of all of them.
+ *
+ * Invariants, under file->lock: staged, synced and cut->... are subsets of present; present is a subset of [0, size).
+ * Bytes of the flat file outside `present` mean nothing. A byte that is not present lies in the pool if `mapped`
+ * and below base_limit, else it is zero.
+ *
+ * Locks, in this order: file->lock (one at a time) > shard lock, staged-list lock, changed-list lock, journal, space, map
+ * cache. A shard's lock is held for a look-up or a list move only. A file is freed when its last reference goes;
+ * the table holds one until the file is `gone`.
+ */
+#ifndef UMBEL_NODE_FILE_H
+#define UMBEL_NODE_FILE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <uthash.h>
+
+#include "nodecache/ranges.h"
+#include "nodecache/space.h"
+
+#define FILE_SHARDS 16u
+/* Rows of the index in memory; beyond, new inodes wait as for space. About 500 bytes each. */
+#define FILES_MAX (4u << 20)
+/* Charged against the capacity per inode and per range: two checkpoints, the journal between them, a folder entry. */
+#define FILE_CHARGE  1024u
+#define RANGE_CHARGE 64u
+#define LIMIT_NONE   UINT64_MAX
+
+struct cut;
+
+/* What the log may know of a file's data. */
+struct attrs {
+    uint64_t ino, size, version, home_epoch, bytes;
+    struct timespec mtime, ctime;
+};
+
+/* A fetch from the pool in flight; lives on its thread's stack or in the fetch queue. */
+struct fetching {
+    struct fetching *prev, *next;
+    uint64_t start, end;
+    struct ranges poison; /* changed meanwhile: must not be filled in */
+    bool poisoned_all;
+};
+
+struct file {
+    UT_hash_handle hh;
+    uint64_t ino;
+    _Atomic unsigned refs;
+    struct file *lru_prev, *lru_next; /* shard's, newest first */
+    struct file *fd_prev, *fd_next;   /* shard's list of files with an open descriptor */
+    _Atomic int64_t used_at;          /* clock_boot_ms of the last use */
+    _Atomic bool fd_hot;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a fetch ended, frozen bytes were read, the cut ended */
+    bool known;             /* base attributes were taken from a ticket or the centre */
+    bool gone;              /* no longer in the table: look it up again */
+    bool journaled;         /* the journal or checkpoint has a row for it */
+    bool is_home;
+    bool mapped;
+    bool doubt;             /* recovered after a crash of the machine, not yet compared with the centre */
+    bool has_file;          /* there is a flat file */
+    bool name_synced;       /* its folder entry is on stable storage */
+    bool waits_flush;       /* on the store's staged list */
+    uint64_t home_epoch, version, size;
+    struct timespec mtime, ctime;
+    uint64_t base_limit;    /* pool bytes at and beyond this are dead */
+    uint64_t cut_number;    /* last one used in home_epoch */
+    uint64_t cut_pack;      /* lowest pack of a cut that was sent and not yet answered; 0: none */
+    uint64_t synced_size, synced_version; /* what a crash of the machine leaves */
+    uint64_t logged_version;              /* what the centre's log has */
+    uint64_t seq;           /* journal sequence of the last change */
+    struct ranges present, staged, synced;
+    uint64_t charge;        /* bytes taken of the capacity */
+    struct cut *cut;        /* running, or NULL */
+    struct fetching *fetches;
+    uint64_t read_next;     /* where a sequential reader would go on */
+    unsigned sequential;    /* reads in a row that did */
+    int fd;
+    unsigned fd_users;      /* fd is in use outside the lock */
+
+    struct file *staged_prev, *staged_next; /* under the staged-list lock */
+    bool on_staged_list, flushing, flush_due;
+    int64_t staged_since;
+    _Atomic uint64_t staged_bytes; /* copies of the totals, readable without the lock */
+    _Atomic uint64_t present_bytes;
+    struct file *changed_next; /* under the changed-list lock */
+    bool on_changed_list;
+};
+
+struct shard {
+    pthread_mutex_t lock;
+    struct file *files;
+    struct file *lru;      /* head: newest; its prev: oldest */
+    struct file *fds;
+    unsigned open_fds;
+};
+
+struct table {
+    struct shard shards[FILE_SHARDS];
+    _Atomic uint64_t count;
+    _Atomic uint64_t max_ino; /* largest ever in the table */
+    unsigned fds_per_shard;
+    int files_dir;
+};
+
+int table_init(struct table *t, int files_dir, unsigned fds_max);
+/* Closes and frees everything; no references may be left. */
+void table_destroy(struct table *t);
+
+/* A reference; NULL: not in the table. */
+struct file *file_find(struct table *t, uint64_t ino);
+/* The same, without counting as a use. */
+struct file *file_peek(struct table *t, uint64_t ino);
+/* Finds or makes. NULL: no memory. -> check `known` under the lock. */
+struct file *file_get(struct table *t, uint64_t ino);
+struct file *file_ref(struct file *f);
+void file_unref(struct file *f);
+/* Takes it out of the table; f->lock is held, `gone` is set. */
+void file_forget(struct table *t, struct file *f);
+/* The least recently used file of the table, with a reference, among those not used since `before`; skip: how many
+ * candidates to pass over. NULL: none. */
+struct file *file_oldest(struct table *t, int64_t before, unsigned skip);
+/* All inode numbers of one shard, malloc'd. */
+int shard_inos(struct shard *s, uint64_t **inos, size_t *count);
+
+/* The flat file's descriptor, opened (and made, if create) when needed. f->lock is held. -ENOENT: there is none.
+ * It stays open while fd_users > 0; otherwise another thread may close it once the lock is dropped. */
+int file_fd(struct table *t, struct file *f, bool create);
+void file_close_fd(struct table *t, struct file *f);
+/* Removes the flat file. f->lock is held. */
+int file_unlink(struct table *t, struct file *f);
+void file_path(char out[32], uint64_t ino); /* "XX/INO" */
+
+/* The capacity that f takes as it is. */
+uint64_t file_charge(const struct file *f);
+/* After a change: keeps staged_bytes and present_bytes. */
+void file_totals(struct file *f);
+void file_attrs(const struct file *f, struct attrs *out);
+bool file_dirty(const struct file *f); /* has something for the pool */
+
+#endif
