@@ -9,6 +9,7 @@
 #define UMBEL_FS_INODE_TABLE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -60,6 +61,7 @@ struct inode {
     uint64_t ino;
     UT_hash_handle hh;
     uint64_t nlookup; /* references of the kernel */
+    unsigned born;    /* returns_sent when it was made */
     unsigned pins;    /* work in flight that needs it to stay */
 
     Star__Lease lease;
@@ -97,6 +99,7 @@ struct inode_shard {
 
 struct inode_table {
     struct inode_shard shards[INODE_SHARDS];
+    atomic_uint returns_sent; /* batches of RETURN_LEASES begun */
     /* An inode with a lease is forgotten. Called with its shard locked. */
     void (*returned)(void *ctx, uint64_t ino);
     void *ctx;

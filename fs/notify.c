@@ -26,7 +26,7 @@ struct notify_pool {
     pthread_cond_t ready_cond, ended;
     struct lane *lanes;
     struct lane *ready, **ready_last;
-    unsigned threads, idle;
+    unsigned ready_n, threads, idle;
     bool stopping;
 };
 
@@ -80,6 +80,7 @@ static void make_ready(struct notify_pool *p, struct lane *lane)
     lane->next = NULL;
     *p->ready_last = lane;
     p->ready_last = &lane->next;
+    p->ready_n++;
     pthread_cond_signal(&p->ready_cond);
 }
 
@@ -90,6 +91,7 @@ static void run_lane(struct notify_pool *p)
     struct notify_job *job = lane->first;
 
     p->ready = lane->next;
+    p->ready_n--;
     if (!p->ready)
         p->ready_last = &p->ready;
     lane->first = job->next;
@@ -211,7 +213,7 @@ bool notify_queue(struct notify_pool *p, struct notify_job *job)
         lane->last = &job->next;
         if (fresh)
             make_ready(p, lane);
-        if (fresh && p->idle == 0 && p->threads < NOTIFY_THREADS_MAX && add_thread(p) < 0)
+        if (p->ready_n > p->idle && p->threads < NOTIFY_THREADS_MAX && add_thread(p) < 0)
             log_warning("no thread for invalidations: %u serve all of them", p->threads);
     }
     pthread_mutex_unlock(&p->lock);

@@ -1,9 +1,7 @@
 #include "fs/seq.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define WORDS (SEQ_WINDOW / 64)
 
@@ -24,14 +22,6 @@ void seq_destroy(struct seq_tracker *t)
     pthread_mutex_destroy(&t->lock);
     free(t->done);
     t->done = NULL;
-}
-
-void seq_restart(struct seq_tracker *t)
-{
-    pthread_mutex_lock(&t->lock);
-    memset(t->done, 0, WORDS * sizeof(t->done[0]));
-    t->next = t->lowest = 1;
-    pthread_mutex_unlock(&t->lock);
 }
 
 static uint64_t *word(struct seq_tracker *t, uint64_t seq)

@@ -20,8 +20,6 @@ struct seq_tracker {
 
 int seq_init(struct seq_tracker *t);
 void seq_destroy(struct seq_tracker *t);
-/* From 1 again: a new session. */
-void seq_restart(struct seq_tracker *t);
 
 /* The next number and, in *acked, the lowest unanswered one. 0: the window is full. */
 uint64_t seq_begin(struct seq_tracker *t, uint64_t *acked);

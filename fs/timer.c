@@ -61,7 +61,7 @@ static void *timer_main(void *arg)
     return NULL;
 }
 
-int timer_start(struct timer_queue **out)
+int timer_queue_start(struct timer_queue **out)
 {
     struct timer_queue *t = calloc(1, sizeof(*t));
     pthread_condattr_t attr;
@@ -84,7 +84,7 @@ int timer_start(struct timer_queue **out)
     return 0;
 }
 
-void timer_stop(struct timer_queue *t)
+void timer_queue_stop(struct timer_queue *t)
 {
     if (!t)
         return;
@@ -98,7 +98,7 @@ void timer_stop(struct timer_queue *t)
     free(t);
 }
 
-int timer_after(struct timer_queue *t, int64_t ms, void (*fn)(void *arg), void *arg)
+int timer_queue_after(struct timer_queue *t, int64_t ms, void (*fn)(void *arg), void *arg)
 {
     struct due *d = malloc(sizeof(*d));
 

@@ -6,10 +6,10 @@
 
 struct timer_queue;
 
-int timer_start(struct timer_queue **out);
+int timer_queue_start(struct timer_queue **out);
 /* Joins the thread. What is still due is run now, so that nobody waits for ever. */
-void timer_stop(struct timer_queue *t);
+void timer_queue_stop(struct timer_queue *t);
 /* -ENOMEM. */
-int timer_after(struct timer_queue *t, int64_t ms, void (*fn)(void *arg), void *arg);
+int timer_queue_after(struct timer_queue *t, int64_t ms, void (*fn)(void *arg), void *arg);
 
 #endif

@@ -140,6 +140,7 @@ void file_forget(struct table *t, struct file *f)
     pthread_mutex_lock(&s->lock);
     HASH_DEL(s->files, f);
     DL_DELETE2(s->lru, f, lru_prev, lru_next);
+    atomic_store(&f->forgotten, true);
     pthread_mutex_unlock(&s->lock);
     f->gone = true;
     atomic_fetch_sub(&t->count, 1);
@@ -147,30 +148,40 @@ void file_forget(struct table *t, struct file *f)
     file_unref(f); /* the caller has one of its own */
 }
 
-struct file *file_oldest(struct table *t, int64_t before, unsigned skip)
+struct file *file_oldest(struct table *t, int64_t before)
 {
     struct file *best = NULL;
     int64_t best_at = before;
 
-    /* Every shard's list is in order of use, so its `skip`-th from the end is enough to look at. */
     for (unsigned i = 0; i < FILE_SHARDS; i++) {
         struct shard *s = &t->shards[i];
+        struct file *old = NULL;
         pthread_mutex_lock(&s->lock);
         struct file *f = s->lru ? s->lru->lru_prev : NULL;
-        for (unsigned n = skip; f && n > 0; n--)
-            f = f == s->lru ? NULL : f->lru_prev;
-        int64_t at = f ? atomic_load_explicit(&f->used_at, memory_order_relaxed) : 0;
-        if (f && at < best_at) {
-            struct file *other = best;
+        int64_t at = f ? atomic_load_explicit(&f->used_at, memory_order_relaxed) : INT64_MAX;
+        if (at < best_at) {
+            old = best;
             best = file_ref(f);
             best_at = at;
-            pthread_mutex_unlock(&s->lock);
-            file_unref(other);
-        } else {
-            pthread_mutex_unlock(&s->lock);
         }
+        pthread_mutex_unlock(&s->lock);
+        file_unref(old);
     }
     return best;
+}
+
+void file_touch(struct table *t, struct file *f, int64_t now)
+{
+    struct shard *s = shard_of(t, f->ino);
+
+    pthread_mutex_lock(&s->lock);
+    /* Unlinked meanwhile: then it is in no list. */
+    if (!atomic_load(&f->forgotten)) {
+        DL_DELETE2(s->lru, f, lru_prev, lru_next);
+        DL_PREPEND2(s->lru, f, lru_prev, lru_next);
+        atomic_store_explicit(&f->used_at, now, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 int shard_inos(struct shard *s, uint64_t **inos, size_t *count)
@@ -300,12 +311,6 @@ uint64_t file_charge(const struct file *f)
 
     return FILE_CHARGE + ranges * RANGE_CHARGE +
            ranges_blocks(&f->present, 0, ranges_end(&f->present), SPACE_BLOCK) * SPACE_BLOCK;
-}
-
-void file_totals(struct file *f)
-{
-    atomic_store_explicit(&f->staged_bytes, f->staged.total, memory_order_relaxed);
-    atomic_store_explicit(&f->present_bytes, f->present.total, memory_order_relaxed);
 }
 
 void file_attrs(const struct file *f, struct attrs *out)

@@ -55,6 +55,7 @@ struct file {
     struct file *fd_prev, *fd_next;   /* shard's list of files with an open descriptor */
     _Atomic int64_t used_at;          /* clock_boot_ms of the last use */
     _Atomic bool fd_hot;
+    _Atomic bool forgotten; /* = gone, for who holds the shard's lock only */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a fetch ended, frozen bytes were read, the cut ended */
@@ -66,7 +67,6 @@ struct file {
     bool doubt;             /* recovered after a crash of the machine, not yet compared with the centre */
     bool has_file;          /* there is a flat file */
     bool name_synced;       /* its folder entry is on stable storage */
-    bool waits_flush;       /* on the store's staged list */
     uint64_t home_epoch, version, size;
     struct timespec mtime, ctime;
     uint64_t base_limit;    /* pool bytes at and beyond this are dead */
@@ -81,16 +81,19 @@ struct file {
     struct fetching *fetches;
     uint64_t read_next;     /* where a sequential reader would go on */
     unsigned sequential;    /* reads in a row that did */
+    uint64_t ahead;         /* read-ahead was asked for up to here */
     int fd;
     unsigned fd_users;      /* fd is in use outside the lock */
 
     struct file *staged_prev, *staged_next; /* under the staged-list lock */
-    bool on_staged_list, flushing, flush_due;
-    int64_t staged_since;
+    bool flushing;          /* a flush has taken it */
+    bool flush_due;         /* someone waits for it */
+    int64_t staged_since;   /* clock_boot_ms of the oldest staged byte */
+    bool on_staged_list;    /* changed under both locks */
     _Atomic uint64_t staged_bytes; /* copies of the totals, readable without the lock */
     _Atomic uint64_t present_bytes;
     struct file *changed_next; /* under the changed-list lock */
-    bool on_changed_list;
+    _Atomic bool on_changed_list;
 };
 
 struct shard {
@@ -123,9 +126,10 @@ struct file *file_ref(struct file *f);
 void file_unref(struct file *f);
 /* Takes it out of the table; f->lock is held, `gone` is set. */
 void file_forget(struct table *t, struct file *f);
-/* The least recently used file of the table, with a reference, among those not used since `before`; skip: how many
- * candidates to pass over. NULL: none. */
-struct file *file_oldest(struct table *t, int64_t before, unsigned skip);
+/* The least recently used file of the table, with a reference, among those not used since `before`. NULL: none. */
+struct file *file_oldest(struct table *t, int64_t before);
+/* Counts as a use at `now`: the next file_oldest() finds another one. */
+void file_touch(struct table *t, struct file *f, int64_t now);
 /* All inode numbers of one shard, malloc'd. */
 int shard_inos(struct shard *s, uint64_t **inos, size_t *count);
 
@@ -139,8 +143,6 @@ void file_path(char out[32], uint64_t ino); /* "XX/INO" */
 
 /* The capacity that f takes as it is. */
 uint64_t file_charge(const struct file *f);
-/* After a change: keeps staged_bytes and present_bytes. */
-void file_totals(struct file *f);
 void file_attrs(const struct file *f, struct attrs *out);
 bool file_dirty(const struct file *f); /* has something for the pool */
 

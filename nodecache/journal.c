@@ -27,7 +27,7 @@ struct header {
     uint32_t segment; /* low bits */
     uint64_t seq;
     uint64_t synced;
-    uint64_t check; /* XXH3-64 of header (with check 0) and body */
+    uint64_t check; /* of the body, with the check of the header before this as seed: XXH3-64 */
 };
 _Static_assert(sizeof(struct header) == 40, "on-disk layout");
 
@@ -93,6 +93,12 @@ size_t record_size(size_t body_length)
     return sizeof(struct header) + ((body_length + 7) & ~(size_t)7);
 }
 
+static uint64_t record_check(const uint8_t *data, size_t size)
+{
+    return XXH3_64bits_withSeed(data + sizeof(struct header), size - sizeof(struct header),
+                                XXH3_64bits(data, offsetof(struct header, check)));
+}
+
 void record_put(uint8_t *out, uint64_t segment, uint64_t seq, uint64_t synced,
                 const struct record *r)
 {
@@ -108,14 +114,13 @@ void record_put(uint8_t *out, uint64_t segment, uint64_t seq, uint64_t synced,
     memcpy(out, &h, sizeof(h));
     if (r->length > 0)
         memcpy(out + sizeof(h), r->body, r->length);
-    h.check = XXH3_64bits(out, size);
+    h.check = record_check(out, size);
     memcpy(out + offsetof(struct header, check), &h.check, sizeof(h.check));
 }
 
 size_t record_get(const uint8_t *data, size_t size, uint64_t segment, struct record *r,
                   uint64_t *synced)
 {
-    static const uint64_t zero = 0;
     struct header h;
 
     if (size < sizeof(h))
@@ -125,12 +130,7 @@ size_t record_get(const uint8_t *data, size_t size, uint64_t segment, struct rec
         h.length > JOURNAL_BODY_MAX || record_size(h.length) > size)
         return 0;
     size_t whole = record_size(h.length);
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
-    XXH3_64bits_update(&state, data, offsetof(struct header, check));
-    XXH3_64bits_update(&state, &zero, sizeof(zero));
-    XXH3_64bits_update(&state, data + sizeof(h), whole - sizeof(h));
-    if (XXH3_64bits_digest(&state) != h.check)
+    if (record_check(data, whole) != h.check)
         return 0;
     *r = (struct record){
         .type = h.type, .body = data + sizeof(h), .length = h.length, .seq = h.seq};

@@ -182,7 +182,7 @@ int cmd_status(int argc, char **argv)
 int cmd_health(int argc, char **argv)
 {
     struct show s = {0};
-    char *text = NULL, first[16] = "";
+    char *text = NULL, health[16] = "";
     struct ctl c;
 
     if (parse_show(&s, NULL, NULL, "Shows what is wrong; exit status 0 only if nothing is.", argc,
@@ -191,9 +191,9 @@ int cmd_health(int argc, char **argv)
     if (ctl_find(&c, &s.ctl, NULL) != 0 || read_or_tell(&c, "health", &text) != 0)
         return EXIT_FAILED;
     fputs(text, stdout);
-    snprintf(first, sizeof(first), "%.*s", (int)strcspn(text, " \t\n"), text);
+    bool ok = text_value(text, "health", health, sizeof(health)) && strcmp(health, "ok") == 0;
     free(text);
-    return strcmp(first, "ok") == 0 ? EXIT_DONE : EXIT_FAILED;
+    return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
 /* ---- events */

@@ -1,0 +1,363 @@
+/* The state as files: open, turns, copy, close; and the numbers that stand beside the rows. */
+#include "control/state_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "control/wire/clock.h"
+
+#define DETAIL 256
+#define PATH   4096
+/* The reused reader and state_copy's. */
+#define READERS_MAX 8
+/* "open BOOT-ID" while a process has it or had it last; "clean" after a clean close. Written in place: it is smaller
+ * than any sector. */
+#define MARK_SIZE 64
+
+static const char *const db_names[DB_COUNT] = {
+    [DB_META] = "meta",         [DB_INODES] = "inodes",   [DB_ENTRIES] = "entries",   [DB_NAMES] = "names",
+    [DB_XATTRS] = "xattrs",     [DB_TARGETS] = "targets", [DB_EXTENTS] = "extents",   [DB_RECORDS] = "records",
+    [DB_PACKS] = "packs",       [DB_COPIES] = "copies",   [DB_HELD] = "held",         [DB_NODES] = "nodes",
+    [DB_SESSIONS] = "sessions", [DB_RESULTS] = "results", [DB_SETTINGS] = "settings", [DB_ORPHANS] = "orphans",
+};
+
+static void say(char *detail, const char *dir, const char *what, int rc)
+{
+    if (detail)
+        snprintf(detail, DETAIL, "state in %.160s: %s: %s", dir, what, strerror(-rc));
+}
+
+/* --- the mark --- */
+
+static int mark_write(int fd, const char *text)
+{
+    char block[MARK_SIZE] = {0};
+
+    snprintf(block, sizeof(block), "%s\n", text);
+    ssize_t n = pwrite(fd, block, sizeof(block), 0);
+    if (n != (ssize_t)sizeof(block))
+        return n < 0 ? -errno : -EIO;
+    return fsync(fd) != 0 ? -errno : 0;
+}
+
+/* Opens and locks the mark. *trusted: the files are as the last process or a clean close left them. */
+static int mark_open(struct state *s, const char *dir, bool have_data, bool *trusted, char *detail)
+{
+    char path[PATH], text[MARK_SIZE + 1] = {0}, open_mark[MARK_SIZE], boot[37];
+    int rc;
+
+    snprintf(path, sizeof(path), "%s/mark", dir);
+    s->mark = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->mark < 0) {
+        rc = -errno;
+        say(detail, dir, "mark", rc);
+        return rc;
+    }
+    if (flock(s->mark, LOCK_EX | LOCK_NB) != 0) {
+        rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
+        say(detail, dir, "another process has it", rc);
+        return rc;
+    }
+    rc = clock_boot_id(boot);
+    ssize_t n = rc < 0 ? rc : pread(s->mark, text, MARK_SIZE, 0);
+    if (rc == 0 && n < 0)
+        rc = -errno;
+    if (rc < 0) {
+        say(detail, dir, "mark", rc);
+        return rc;
+    }
+    snprintf(open_mark, sizeof(open_mark), "open %s", boot);
+    text[strcspn(text, "\n")] = '\0';
+    /* Without any text: a copy that was put here, or nothing at all. */
+    *trusted = !have_data || n == 0 || strcmp(text, "clean") == 0 || strcmp(text, open_mark) == 0;
+    if (!*trusted)
+        return 0;
+    rc = mark_write(s->mark, open_mark);
+    if (rc < 0)
+        say(detail, dir, "mark", rc);
+    return rc;
+}
+
+/* --- open --- */
+
+static int open_databases(struct state *s, bool create)
+{
+    unsigned flags = create ? MDB_CREATE : 0;
+    int rc = 0;
+
+    for (int db = 0; rc == 0 && db < DB_COUNT; db++)
+        rc = mdb_dbi_open(s->write, db_names[db], flags, &s->dbi[db]);
+    if (rc == MDB_NOTFOUND)
+        rc = MDB_CORRUPTED;
+    return st_fail(s, rc);
+}
+
+static int store_meta(struct state *s)
+{
+    struct key k = st_key1(0);
+
+    return st_put(s, DB_META, &k, &s->meta, sizeof(s->meta));
+}
+
+static int load_meta(struct state *s)
+{
+    struct key k = st_key1(0);
+    MDB_val val;
+    int rc = st_get(s, DB_META, &k, &val);
+
+    if (rc < 0)
+        return rc == -ENOENT ? -ENOTRECOVERABLE : rc;
+    if (val.mv_size < sizeof(s->meta.format))
+        return -ENOTRECOVERABLE;
+    memcpy(&s->meta.format, val.mv_data, sizeof(s->meta.format));
+    if (s->meta.format != STATE_FORMAT)
+        return s->meta.format > STATE_FORMAT ? -EPROTONOSUPPORT : -ENOTRECOVERABLE;
+    return st_row(s, &val, &s->meta, sizeof(s->meta));
+}
+
+/* A file cut short (a copy that was not finished) must not be read: LMDB does not look. */
+static int check_length(struct state *s, const char *data)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    struct stat st;
+
+    if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &stat) != MDB_SUCCESS || stat.ms_psize == 0)
+        return -EIO;
+    if (lstat(data, &st) != 0)
+        return -errno;
+    return (uint64_t)st.st_size / stat.ms_psize <= info.me_last_pgno ? -ENOTRECOVERABLE : 0;
+}
+
+static int open_env(struct state *s, const char *dir, const char *data, bool have_data)
+{
+    int rc = mdb_env_create(&s->env);
+
+    if (rc != MDB_SUCCESS) {
+        s->env = NULL;
+        return st_fail(s, rc);
+    }
+    mdb_env_set_mapsize(s->env, STATE_MAP_SIZE);
+    mdb_env_set_maxdbs(s->env, DB_COUNT);
+    mdb_env_set_maxreaders(s->env, READERS_MAX);
+    rc = mdb_env_open(s->env, dir, STATE_LMDB_FLAGS, 0600);
+    if (rc == MDB_INVALID || rc == MDB_CORRUPTED)
+        return -ENOTRECOVERABLE;
+    if (rc == MDB_VERSION_MISMATCH)
+        return -EPROTONOSUPPORT;
+    if (rc != MDB_SUCCESS)
+        return st_fail(s, rc);
+    return have_data ? check_length(s, data) : 0;
+}
+
+static int load_or_make(struct state *s, bool have_data)
+{
+    int rc = st_fail(s, mdb_txn_begin(s->env, NULL, 0, &s->write));
+
+    if (rc < 0)
+        return rc;
+    MDB_stat stat;
+    rc = st_fail(s, mdb_env_stat(s->env, &stat));
+    bool empty = rc == 0 && stat.ms_entries == 0; /* the process died before its first commit */
+    if (rc == 0)
+        rc = open_databases(s, empty);
+    if (rc == 0 && (empty || !have_data)) {
+        s->meta = (struct meta_row){.format = STATE_FORMAT, .last_ino = STATE_ROOT_INO};
+        rc = st_root_make(s);
+        if (rc == 0)
+            rc = store_meta(s);
+    } else if (rc == 0) {
+        rc = load_meta(s);
+    }
+    if (rc == 0) {
+        MDB_txn *txn = s->write;
+        s->write = NULL;
+        return st_fail(s, mdb_txn_commit(txn));
+    }
+    mdb_txn_abort(s->write);
+    s->write = NULL;
+    return rc == -EIO ? -ENOTRECOVERABLE : rc;
+}
+
+static void state_free(struct state *s)
+{
+    if (s->write)
+        mdb_txn_abort(s->write);
+    if (s->read)
+        mdb_txn_abort(s->read);
+    if (s->env)
+        mdb_env_close(s->env);
+    if (s->mark >= 0)
+        close(s->mark);
+    st_arena_free(s);
+    free(s->reply.data);
+    free(s->kept.data);
+    free(s);
+}
+
+int state_open(const char *dir, struct state **out, char *detail)
+{
+    char data[PATH];
+    struct stat st;
+    bool trusted = false;
+    int rc;
+    struct state *s = calloc(1, sizeof(*s));
+
+    *out = NULL;
+    if (!s)
+        return -ENOMEM;
+    s->mark = -1;
+    if (snprintf(data, sizeof(data), "%s/data.mdb", dir) >= (int)sizeof(data)) {
+        rc = -ENAMETOOLONG;
+        say(detail, dir, "path", rc);
+        goto out;
+    }
+    bool have_data = stat(data, &st) == 0 && st.st_size > 0;
+    rc = mark_open(s, dir, have_data, &trusted, detail);
+    if (rc < 0)
+        goto out;
+    if (!trusted) {
+        rc = -ENOTRECOVERABLE;
+        say(detail, dir, "the machine went down while it was open", rc);
+        goto out;
+    }
+    rc = open_env(s, dir, data, have_data);
+    if (rc == 0)
+        rc = load_or_make(s, have_data);
+    if (rc < 0)
+        say(detail, dir,
+            rc == -EPROTONOSUPPORT   ? "written by a newer version of Umbel"
+            : rc == -ENOTRECOVERABLE ? "data.mdb is not intact"
+                                     : "data.mdb",
+            rc);
+out:
+    if (rc < 0)
+        state_free(s);
+    else
+        *out = s;
+    return rc;
+}
+
+void state_close(struct state *s, bool clean)
+{
+    if (!s)
+        return;
+    if (clean && s->write)
+        state_commit(s);
+    if (clean && !s->broken && mdb_env_sync(s->env, 1) == MDB_SUCCESS)
+        mark_write(s->mark, "clean"); /* an error leaves "open": rebuilt after a reboot */
+    state_free(s);
+}
+
+/* --- turns --- */
+
+int state_begin(struct state *s)
+{
+    if (s->broken)
+        return s->broken;
+    if (s->write)
+        return -EBUSY;
+    if (s->reading) { /* lets LMDB reuse the pages that this reader saw */
+        mdb_txn_reset(s->read);
+        s->reading = false;
+    }
+    int rc = st_fail(s, mdb_txn_begin(s->env, NULL, 0, &s->write));
+    if (rc < 0)
+        s->write = NULL;
+    return rc;
+}
+
+int state_commit(struct state *s)
+{
+    if (!s->write)
+        return -EINVAL;
+    int rc = s->broken;
+    if (rc == 0)
+        rc = store_meta(s);
+    if (rc < 0)
+        return rc;
+    MDB_txn *txn = s->write;
+    s->write = NULL;
+    return st_fail(s, mdb_txn_commit(txn));
+}
+
+bool state_in_turn(const struct state *s)
+{
+    return s->write != NULL;
+}
+
+/* --- copy --- */
+
+static int sync_parent(const char *path)
+{
+    char dir[PATH];
+    int rc = 0;
+
+    snprintf(dir, sizeof(dir), "%s", path);
+    char *slash = strrchr(dir, '/');
+    if (!slash)
+        snprintf(dir, sizeof(dir), ".");
+    else
+        slash[slash == dir] = '\0';
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (fsync(fd) != 0)
+        rc = -errno;
+    close(fd);
+    return rc;
+}
+
+int state_copy(struct state *s, const char *path, char *detail)
+{
+    int rc, fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    if (fd < 0) {
+        rc = -errno;
+        goto out;
+    }
+    int mdb = mdb_env_copyfd2(s->env, fd, MDB_CP_COMPACT);
+    rc = mdb == MDB_SUCCESS ? 0 : mdb > 0 ? -mdb : -EIO;
+    if (rc == 0 && fsync(fd) != 0)
+        rc = -errno;
+    if (close(fd) != 0 && rc == 0)
+        rc = -errno;
+    if (rc == 0)
+        rc = sync_parent(path);
+    if (rc < 0)
+        unlink(path);
+out:
+    if (rc < 0 && detail)
+        snprintf(detail, DETAIL, "copy of the state to %.160s: %s", path, strerror(-rc));
+    return rc;
+}
+
+/* --- numbers --- */
+
+uint64_t state_applied(const struct state *s)
+{
+    return s->meta.applied;
+}
+
+uint64_t state_last_ino(struct state *s)
+{
+    return s->meta.last_ino;
+}
+
+uint64_t state_last_time_ns(struct state *s)
+{
+    if (s->meta.sec < 0)
+        return 0;
+    return (uint64_t)s->meta.sec * 1000000000u + s->meta.nsec;
+}
+
+int state_totals(struct state *s, struct state_totals *out)
+{
+    *out = s->meta.totals;
+    return 0;
+}

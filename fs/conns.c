@@ -1,0 +1,191 @@
+#include "fs/conns.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/log.h"
+
+/* Time for HELLO on a fresh connection. */
+#define HELLO_MS 5000
+
+struct node;
+
+struct connection {
+    struct node *node;
+    struct client *client;
+    atomic_bool up;
+};
+
+struct node {
+    struct conns *all;
+    char *address;
+    struct connection connections[NODE_CONNECTIONS_MAX];
+    unsigned count;
+    UT_hash_handle hh;
+};
+
+struct conns {
+    pthread_mutex_t lock;
+    struct node *nodes; /* never removed before the end */
+    char *name, *cloud;
+};
+
+static int on_connect(void *ctx, struct client *client)
+{
+    struct connection *c = ctx;
+    Star__Hello hello = STAR__HELLO__INIT;
+    char detail[256] = "";
+
+    hello.protocol = PROTOCOL_VERSION;
+    hello.role = STAR__ROLE__MOUNT;
+    hello.name = c->node->all->name;
+    hello.cloud = c->node->all->cloud;
+    int rc = client_handshake(client, STAR__MSG_TYPE__HELLO, &hello.base, HELLO_MS, NULL, NULL, detail);
+    if (rc < 0)
+        log_warning("node at %s refuses us: %s%s%s", c->node->address, strerror(-rc), detail[0] ? ": " : "",
+                    detail);
+    else
+        atomic_store(&c->up, true);
+    return rc;
+}
+
+static void on_disconnect(void *ctx, struct client *client)
+{
+    struct connection *c = ctx;
+
+    (void)client;
+    atomic_store(&c->up, false);
+}
+
+int conns_start(const char *name, const char *cloud, struct conns **out)
+{
+    struct conns *n = calloc(1, sizeof(*n));
+
+    if (!n)
+        return -ENOMEM;
+    n->name = strdup(name);
+    n->cloud = strdup(cloud);
+    if (!n->name || !n->cloud) {
+        free(n->name);
+        free(n->cloud);
+        free(n);
+        return -ENOMEM;
+    }
+    pthread_mutex_init(&n->lock, NULL);
+    *out = n;
+    return 0;
+}
+
+void conns_stop(struct conns *n)
+{
+    struct node *node, *tmp;
+
+    if (!n)
+        return;
+    HASH_ITER(hh, n->nodes, node, tmp) {
+        for (unsigned k = 0; k < node->count; k++)
+            client_stop(node->connections[k].client);
+        HASH_DEL(n->nodes, node);
+        free(node->address);
+        free(node);
+    }
+    pthread_mutex_destroy(&n->lock);
+    free(n->name);
+    free(n->cloud);
+    free(n);
+}
+
+static struct node *node_get(struct conns *n, const char *address, int *rc)
+{
+    struct node *node;
+
+    HASH_FIND_STR(n->nodes, address, node);
+    if (node)
+        return node;
+    if (HASH_COUNT(n->nodes) >= NODES_MAX) {
+        *rc = -EMFILE;
+        return NULL;
+    }
+    node = calloc(1, sizeof(*node));
+    if (node)
+        node->address = strdup(address);
+    if (!node || !node->address) {
+        free(node);
+        *rc = -ENOMEM;
+        return NULL;
+    }
+    node->all = n;
+    HASH_ADD_KEYPTR(hh, n->nodes, node->address, strlen(node->address), node);
+    return node;
+}
+
+static int add_connection(struct node *node, struct connection **out)
+{
+    static const struct client_ops ops = {.on_connect = on_connect, .on_disconnect = on_disconnect};
+    struct connection *c = &node->connections[node->count];
+    char name[32];
+
+    snprintf(name, sizeof(name), "node-data-%u", node->count + 1);
+    c->node = node;
+    int rc = client_start(node->address, name, &ops, c, &c->client);
+    if (rc < 0)
+        return rc;
+    node->count++;
+    *out = c;
+    return 0;
+}
+
+/* With the lock held. */
+static int choose(struct node *node, struct connection **out)
+{
+    unsigned fewest = UINT32_MAX;
+
+    *out = NULL;
+    for (unsigned k = 0; k < node->count && fewest > 0; k++) {
+        unsigned n = client_inflight(node->connections[k].client);
+        if (n < fewest) {
+            fewest = n;
+            *out = &node->connections[k];
+        }
+    }
+    if (*out && (fewest == 0 || node->count == NODE_CONNECTIONS_MAX))
+        return 0;
+    struct connection *fresh;
+    int rc = add_connection(node, &fresh);
+    if (rc < 0)
+        return *out ? 0 : rc;
+    *out = fresh;
+    return 0;
+}
+
+static bool any_up(const struct node *node)
+{
+    for (unsigned k = 0; k < node->count; k++)
+        if (atomic_load(&node->connections[k].up))
+            return true;
+    return false;
+}
+
+int conns_call(struct conns *n, const char *address, uint16_t type, const ProtobufCMessage *body,
+               const struct iovec *payload, int payload_n, int deadline_ms, int away_ms, client_reply_fn fn, void *arg)
+{
+    struct connection *c = NULL;
+    int rc = 0;
+
+    pthread_mutex_lock(&n->lock);
+    struct node *node = node_get(n, address, &rc);
+    if (node)
+        rc = choose(node, &c);
+    if (rc == 0 && !any_up(node) && away_ms < deadline_ms)
+        deadline_ms = away_ms;
+    pthread_mutex_unlock(&n->lock);
+    if (rc < 0)
+        return rc;
+    return client_call(c->client, type, body, payload, payload_n, deadline_ms, 0, fn, arg, NULL);
+}

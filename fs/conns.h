@@ -1,0 +1,25 @@
+/*
+ * Connections to nodes. A node serves one connection in one thread, so a mount opens as many as it has requests
+ * in flight, up to NODE_CONNECTIONS_MAX; a request goes to one that is idle, else to the one with the fewest.
+ */
+#ifndef UMBEL_FS_CONNS_H
+#define UMBEL_FS_CONNS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "control/wire/client.h"
+
+#define NODE_CONNECTIONS_MAX 16
+/* Addresses of nodes ever used; beyond: -EMFILE. */
+#define NODES_MAX 1024
+
+struct conns;
+
+int conns_start(const char *name, const char *cloud, struct conns **out);
+void conns_stop(struct conns *n); /* ends everything pending with -ESHUTDOWN */
+/* As client_call. away_ms: the deadline if no connection to that node stands. */
+int conns_call(struct conns *n, const char *address, uint16_t type, const ProtobufCMessage *body,
+               const struct iovec *payload, int payload_n, int deadline_ms, int away_ms, client_reply_fn fn, void *arg);
+
+#endif

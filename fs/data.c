@@ -1,0 +1,317 @@
+#include "fs/data.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The first attempts follow at once. */
+#define QUICK_ATTEMPTS 3
+
+struct place {
+    char address[256];
+    struct ticket ticket;
+};
+
+struct ticket_box {
+    Star__Ticket ticket;
+    Star__Time mtime;
+};
+
+static void attempt(struct kreq *q);
+
+static void fill_ticket(struct ticket_box *box, uint64_t ino, const struct ticket *t)
+{
+    star__ticket__init(&box->ticket);
+    star__time__init(&box->mtime);
+    box->mtime.sec = t->mtime.tv_sec;
+    box->mtime.nsec = (uint32_t)t->mtime.tv_nsec;
+    box->ticket.ino = ino;
+    box->ticket.rights = t->rights;
+    box->ticket.home_epoch = t->home_epoch;
+    box->ticket.size = t->size;
+    box->ticket.version = t->version;
+    box->ticket.mtime = &box->mtime;
+    box->ticket.mapped = t->mapped;
+}
+
+static void fill_now(Star__Time *now)
+{
+    struct timespec ts = clock_real();
+
+    star__time__init(now);
+    now->sec = ts.tv_sec;
+    now->nsec = (uint32_t)ts.tv_nsec;
+}
+
+/* false: the centre must be asked first. */
+static bool place_of(struct worker *w, uint64_t ino, struct place *p)
+{
+    struct inode *i = inode_lock(&w->inodes, ino);
+    bool known = i && i->located && strlen(i->address) < sizeof(p->address);
+
+    if (known) {
+        strcpy(p->address, i->address);
+        p->ticket = i->ticket;
+    }
+    if (i)
+        inode_unlock(&w->inodes, i);
+    return known;
+}
+
+static void forget_place(struct worker *w, uint64_t ino)
+{
+    struct inode *i = inode_lock(&w->inodes, ino);
+
+    if (!i)
+        return;
+    i->located = false;
+    inode_unlock(&w->inodes, i);
+}
+
+/* --- trying again --- */
+
+static bool worth_retry(const struct kreq *q, int status)
+{
+    switch (status) {
+    case -ESTALE: /* the ticket is old: nothing was done */
+        return true;
+    case -ECONNRESET:
+    case -ETIMEDOUT:
+    case -ENOTCONN:
+        return !q->append;
+    default:
+        return false;
+    }
+}
+
+static void attempt_again(void *arg)
+{
+    struct kreq *q = arg;
+
+    if (atomic_load(&q->w->stopping))
+        kreq_fail_now(q, -ESHUTDOWN, q->done);
+    else
+        attempt(q);
+}
+
+static void retry(struct kreq *q, int status)
+{
+    q->attempts++;
+    if (clock_boot_ms() >= q->deadline_ms) {
+        log_warning("inode %llu: its data cannot be reached: %s", (unsigned long long)q->ino, strerror(-status));
+        kreq_fail_now(q, -EIO, q->done);
+    } else if (q->attempts <= QUICK_ATTEMPTS) {
+        attempt(q);
+    } else if (timer_queue_after(q->w->timer, DATA_RETRY_MS, attempt_again, q) < 0) {
+        kreq_fail_now(q, -ENOMEM, q->done);
+    }
+}
+
+static void on_node(void *arg, const struct message *reply)
+{
+    struct kreq *q = arg;
+
+    if (reply->status >= 0 || !worth_retry(q, reply->status)) {
+        q->done(q, reply);
+        return;
+    }
+    forget_place(q->w, q->ino);
+    if (q->other)
+        forget_place(q->w, q->other);
+    retry(q, reply->status);
+}
+
+/* --- the centre says where --- */
+
+static int left_ms(const struct kreq *q)
+{
+    int64_t left = q->deadline_ms - clock_boot_ms();
+
+    return left < 1 ? 1 : left > DATA_DEADLINE_MS ? DATA_DEADLINE_MS : (int)left;
+}
+
+static void on_located(struct kreq *q, const struct message *reply)
+{
+    int status;
+    Star__OpenReply *r = kreq_unpack(reply, &star__open_reply__descriptor, &status);
+
+    if (r) {
+        uint64_t ino = r->ticket ? r->ticket->ino : 0;
+        struct inode *i = inode_lock(&q->w->inodes, ino);
+        status = i ? inode_note_place(i, r) : -EPROTO;
+        if (status == 0 && !i->located)
+            status = -EAGAIN; /* no node can serve it now */
+        if (i)
+            inode_unlock(&q->w->inodes, i);
+        star__open_reply__free_unpacked(r, NULL);
+    }
+    if (status == 0)
+        attempt(q);
+    else if (status == -EAGAIN || status == -EHOSTUNREACH)
+        retry(q, status);
+    else
+        kreq_fail_now(q, status, q->done);
+}
+
+static void locate(struct kreq *q, uint64_t ino)
+{
+    Star__Inode body = STAR__INODE__INIT;
+
+    body.ino = ino;
+    kreq_ask_within(q, STAR__MSG_TYPE__LOCATE, &body.base, left_ms(q), CLIENT_RESEND, on_located);
+}
+
+/* --- the messages --- */
+
+static int send_to(struct kreq *q, const char *address, const ProtobufCMessage *body)
+{
+    struct iovec payload = {.iov_base = (void *)(uintptr_t)q->payload, .iov_len = q->payload_len};
+    int deadline = left_ms(q);
+
+    if (deadline > DATA_ATTEMPT_MS && !q->append)
+        deadline = DATA_ATTEMPT_MS;
+    return conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0, deadline,
+                      q->append ? deadline : DATA_AWAY_MS, on_node, q);
+}
+
+static int send_read(struct kreq *q, struct place *p)
+{
+    Star__Read body = STAR__READ__INIT;
+    struct ticket_box t;
+
+    fill_ticket(&t, q->ino, &p->ticket);
+    body.ticket = &t.ticket;
+    body.offset = q->offset;
+    body.length = (uint32_t)q->length;
+    return send_to(q, p->address, &body.base);
+}
+
+static int send_write(struct kreq *q, struct place *p)
+{
+    Star__Write body = STAR__WRITE__INIT;
+    struct ticket_box t;
+    Star__Time now;
+
+    fill_ticket(&t, q->ino, &p->ticket);
+    fill_now(&now);
+    body.ticket = &t.ticket;
+    body.offset = q->offset;
+    body.append = q->append;
+    body.kill_suidgid = q->kill;
+    body.now = &now;
+    return send_to(q, p->address, &body.base);
+}
+
+static int send_fsync(struct kreq *q, struct place *p)
+{
+    Star__Fsync body = STAR__FSYNC__INIT;
+    struct ticket_box t;
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    if (i) {
+        body.instance = i->unsynced;
+        q->write_count = i->write_count;
+        inode_unlock(&q->w->inodes, i);
+    }
+    fill_ticket(&t, q->ino, &p->ticket);
+    body.ticket = &t.ticket;
+    body.datasync = q->datasync;
+    return send_to(q, p->address, &body.base);
+}
+
+static int send_fallocate(struct kreq *q, struct place *p)
+{
+    Star__Fallocate body = STAR__FALLOCATE__INIT;
+    struct ticket_box t;
+    Star__Time now;
+
+    fill_ticket(&t, q->ino, &p->ticket);
+    fill_now(&now);
+    body.ticket = &t.ticket;
+    body.mode = q->flags;
+    body.offset = q->offset;
+    body.length = q->length;
+    body.now = &now;
+    return send_to(q, p->address, &body.base);
+}
+
+static int send_seek(struct kreq *q, struct place *p)
+{
+    Star__Seek body = STAR__SEEK__INIT;
+    struct ticket_box t;
+
+    fill_ticket(&t, q->ino, &p->ticket);
+    body.ticket = &t.ticket;
+    body.offset = q->offset;
+    body.hole = q->hole;
+    return send_to(q, p->address, &body.base);
+}
+
+/* q->other is the source. */
+static int send_copy(struct kreq *q, struct place *p, struct place *from)
+{
+    Star__CopyRange body = STAR__COPY_RANGE__INIT;
+    struct ticket_box t, f;
+    Star__Time now;
+
+    if (strcmp(p->address, from->address) != 0)
+        return -EXDEV; /* the kernel copies by reading and writing */
+    fill_ticket(&t, q->ino, &p->ticket);
+    fill_ticket(&f, q->other, &from->ticket);
+    fill_now(&now);
+    body.from = &f.ticket;
+    body.to = &t.ticket;
+    body.from_offset = q->other_offset;
+    body.to_offset = q->offset;
+    body.length = q->length;
+    body.now = &now;
+    return send_to(q, p->address, &body.base);
+}
+
+static int send(struct kreq *q, struct place *p, struct place *from)
+{
+    switch (q->type) {
+    case STAR__MSG_TYPE__READ:
+        return send_read(q, p);
+    case STAR__MSG_TYPE__WRITE:
+        return send_write(q, p);
+    case STAR__MSG_TYPE__FSYNC:
+        return send_fsync(q, p);
+    case STAR__MSG_TYPE__FALLOCATE:
+        return send_fallocate(q, p);
+    case STAR__MSG_TYPE__SEEK:
+        return send_seek(q, p);
+    case STAR__MSG_TYPE__COPY_RANGE:
+        return send_copy(q, p, from);
+    default:
+        return -EINVAL;
+    }
+}
+
+static void attempt(struct kreq *q)
+{
+    struct place p, from;
+
+    if (clock_boot_ms() >= q->deadline_ms) {
+        kreq_fail_now(q, -EIO, q->done);
+        return;
+    }
+    if (!place_of(q->w, q->ino, &p)) {
+        locate(q, q->ino);
+        return;
+    }
+    if (q->other && !place_of(q->w, q->other, &from)) {
+        locate(q, q->other);
+        return;
+    }
+    int rc = send(q, &p, &from);
+    if (rc < 0)
+        kreq_fail_now(q, rc, q->done);
+}
+
+void data_ask(struct kreq *q, kreq_fn done)
+{
+    q->done = done;
+    q->deadline_ms = clock_boot_ms() + DATA_DEADLINE_MS;
+    attempt(q);
+}

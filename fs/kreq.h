@@ -1,0 +1,88 @@
+/*
+ * A request of the kernel on its way: who asked, and where to go on when an answer comes.
+ */
+#ifndef UMBEL_FS_KREQ_H
+#define UMBEL_FS_KREQ_H
+
+#include "fs/worker.h"
+
+struct kreq;
+typedef void (*kreq_fn)(struct kreq *q, const struct message *reply);
+
+struct kreq {
+    struct worker *w;
+    fuse_req_t req; /* NULL: nobody in the kernel waits, or it was answered */
+    kreq_fn then;     /* what the next answer goes to */
+    uint64_t seq;   /* a mutation's number, until it is answered */
+    uint64_t ino;   /* the file, or the directory of a name */
+    uint64_t other; /* second inode */
+    uint64_t fh, other_fh;
+    uint64_t offset, other_offset, length;
+    uint32_t flags;
+    struct fuse_ctx ctx;
+    unsigned returns_seen; /* inode_table.returns_sent when this began */
+    size_t size;           /* the kernel's buffer */
+    char *name;            /* owned */
+
+    /* Data requests (data.c). */
+    uint16_t type; /* of the message to the node */
+    kreq_fn done;
+    int64_t deadline_ms;
+    unsigned attempts;
+    bool append, datasync, hole, cached_page, kill, shared;
+    void *memory;        /* what payload lies in, owned */
+    bool memory_pooled;  /* belongs to the worker's buffers */
+    const void *payload;
+    size_t payload_len;
+    uint64_t write_count; /* FSYNC: the inode's when it was sent */
+    int result;
+};
+
+struct kreq *kreq_new(struct worker *w, fuse_req_t req, uint64_t ino); /* NULL: answered ENOMEM */
+void kreq_free(struct kreq *q);
+/* Answers the kernel with an error (or 0 for success) and frees. */
+void kreq_end(struct kreq *q, int status);
+/* An errno that the kernel may see. */
+int kreq_errno(int status);
+
+/* Cred and Head of a message. kreq_head: numbers the mutation, -EBUSY: too many are unanswered. */
+struct head_box {
+    Star__Head head;
+    Star__Cred cred;
+};
+void kreq_cred(const struct kreq *q, Star__Cred *cred);
+int kreq_head(struct kreq *q, struct head_box *box);
+void kreq_answered(struct kreq *q); /* the mutation has its result, or never will */
+
+ProtobufCBinaryData kreq_bytes(const char *s);
+
+/* Unpacks a reply of the given type. NULL: *status says why (the reply's own error, or -EPROTO). */
+void *kreq_unpack(const struct message *reply, const ProtobufCMessageDescriptor *type, int *status);
+
+/* Asks the centre: then runs exactly once with the answer, perhaps before this returns. */
+void kreq_ask(struct kreq *q, uint16_t type, const ProtobufCMessage *body, kreq_fn then);
+void kreq_ask_within(struct kreq *q, uint16_t type, const ProtobufCMessage *body, int deadline_ms, unsigned flags,
+                   kreq_fn then);
+/* For failures before anything was sent. */
+void kreq_fail_now(struct kreq *q, int status, kreq_fn then);
+
+/* File handles as the kernel holds them. */
+#define FH_WRITES  1u /* opened for writing */
+#define FH_APPEND  2u
+#define FH_CACHED  4u
+#define FH_CONTROL 8u
+#define FH_READS   16u
+uint64_t fh_make(struct worker *w, uint32_t flags);
+uint32_t fh_flags(uint64_t fh);
+/* -EIO: it belongs to a session that was lost. */
+int fh_check(struct worker *w, uint64_t fh);
+
+static inline bool is_control(uint64_t ino)
+{
+    return (ino & CONTROL_INODE) != 0;
+}
+
+/* Control files: everything except the name of their root. */
+bool kreq_name_is_control(uint64_t parent, const char *name);
+
+#endif

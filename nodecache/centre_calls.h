@@ -1,0 +1,28 @@
+/*
+ * What the store and the flush ask of the centre, as a table of functions, so that tests can stand in for it.
+ * All block, each with its own deadline; 0 or -errno. -ETIMEDOUT, -ECONNRESET, -EAGAIN and -EBUSY: it is not known
+ * whether it happened; the same call may be made again.
+ */
+#ifndef UMBEL_NODE_CENTRE_CALLS_H
+#define UMBEL_NODE_CENTRE_CALLS_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "star.pb-c.h"
+
+struct centre_calls {
+    /* *out is freed with star__map_reply__free_unpacked(). */
+    int (*map)(void *ctx, uint64_t ino, uint64_t offset, uint64_t length, Star__MapReply **out);
+    int (*alloc_packs)(void *ctx, uint32_t count, uint64_t *first, uint32_t *got);
+    int (*confirm)(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out);
+    int (*discard_pack)(void *ctx, uint64_t pack);
+};
+
+static inline bool centre_unsure(int rc)
+{
+    return rc == -ETIMEDOUT || rc == -ECONNRESET || rc == -EAGAIN || rc == -EBUSY;
+}
+
+#endif

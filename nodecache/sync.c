@@ -1,0 +1,108 @@
+/* fsync of a file: its bytes, then the word of it in the journal. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "nodecache/store_private.h"
+
+/* What an fsync makes durable: how the file stood when it began. */
+struct moment {
+    uint64_t version, size;
+    struct ranges staged;
+    int fd;
+    bool name; /* the folder entry too */
+};
+
+static int sync_folder(struct store *s, uint64_t ino)
+{
+    char name[8];
+
+    snprintf(name, sizeof(name), "%02x", (unsigned)(ino & 0xff));
+    int fd = openat(s->files_dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = sync_fd(&s->options.sync, fd, false);
+    close(fd);
+    return rc;
+}
+
+static int moment_take(struct store *s, struct file *f, struct moment *m)
+{
+    int rc = 0;
+
+    m->version = f->version;
+    m->size = f->size;
+    m->name = f->has_file && !f->name_synced;
+    m->fd = f->staged.count > 0 ? file_fd(&s->table, f, false) : -1;
+    if (m->fd < 0 && f->staged.count > 0)
+        return m->fd;
+    rc = ranges_copy(&m->staged, &f->staged);
+    if (rc == 0 && m->fd >= 0)
+        f->fd_users++;
+    return rc;
+}
+
+/* f->lock is held. */
+static int moment_record(struct store *s, struct file *f, struct moment *m)
+{
+    struct charge c;
+    int rc = 0;
+
+    charge_begin(&c, f, 0, 0, 0);
+    if (f->version == m->version) {
+        rc = index_synced(&s->index, f, NULL, m->version, m->size);
+    } else {
+        /* Changed meanwhile: what was staged then and still is. */
+        rc = ranges_keep(&m->staged, &f->staged);
+        if (rc == 0)
+            rc = index_synced(&s->index, f, &m->staged, m->version,
+                              m->size < f->size ? m->size : f->size);
+    }
+    charge_end(s, &c, f);
+    return rc;
+}
+
+static int sync_bytes(struct store *s, const struct file *f, const struct moment *m)
+{
+    int rc = m->fd >= 0 ? sync_fd(&s->options.sync, m->fd, true) : 0;
+
+    return rc == 0 && m->name ? sync_folder(s, f->ino) : rc;
+}
+
+int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
+{
+    struct moment m = {.fd = -1};
+    struct file *f;
+    int rc = admit_lock(s, t, 0, &f);
+
+    if (rc < 0)
+        return rc;
+    if (f->synced_version == f->version && !(f->has_file && !f->name_synced && f->staged.count > 0))
+        goto out; /* nothing changed since */
+    rc = moment_take(s, f, &m);
+    if (rc < 0)
+        goto out;
+    pthread_mutex_unlock(&f->lock);
+    rc = sync_bytes(s, f, &m);
+    pthread_mutex_lock(&f->lock);
+    if (m.fd >= 0)
+        f->fd_users--;
+    if (rc == 0 && m.name)
+        f->name_synced = true;
+    if (rc == 0 && f->gone)
+        rc = -ESTALE;
+    if (rc == 0)
+        rc = moment_record(s, f, &m);
+out:
+    file_attrs(f, attrs);
+    pthread_mutex_unlock(&f->lock);
+    ranges_clear(&m.staged);
+    /* Also when nothing changed: another thread's fsync may have recorded it and be syncing the journal only now. */
+    if (rc == 0)
+        rc = journal_sync(s->index.journal);
+    if (rc < 0)
+        store_failed(s, rc, "fsync", f->ino);
+    file_unref(f);
+    return rc;
+}
