@@ -203,12 +203,17 @@ static bool time_ok(const Star__Time *t)
     return !t || t->nsec <= 999999999;
 }
 
+bool st_home_ok(const Star__HomeAttrs *h)
+{
+    return h->size <= INT64_MAX && time_ok(h->mtime) && time_ok(h->ctime);
+}
+
 int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news)
 {
     struct inode_row *r = &i->r;
 
     *news = false;
-    if (h->size > INT64_MAX || !time_ok(h->mtime) || !time_ok(h->ctime))
+    if (!st_home_ok(h))
         return -EINVAL;
     if (!S_ISREG(r->mode) || r->home == 0 || h->home_epoch != r->file.home_epoch || h->version <= r->version)
         return 0;
@@ -235,12 +240,12 @@ int st_inode_lost_home(struct apply *a, struct stored *i)
         r->change++;
         return 0;
     }
-    r->version += VERSION_LOST_STEP;
-    r->file.cut_version = r->version;
-    if (r->file.cut > 0) {
+    if (r->file.cut_version > 0) {
         r->mtime = r->file.cut_mtime;
         r->mtime_ns = r->file.cut_mtime_ns;
     }
+    r->version += VERSION_LOST_STEP;
+    r->file.cut_version = r->version;
     st_ctime_now(a, i);
     return st_size_set(a, i, r->file.cut_size);
 }
@@ -273,7 +278,7 @@ static int check_setattr(const struct stored *i, const Star__SetAttr *q)
         return -EINVAL;
     if (((q->valid & VALID_UID) && q->uid == UINT32_MAX) || ((q->valid & VALID_GID) && q->gid == UINT32_MAX))
         return -EINVAL;
-    if (q->home && q->home->ino != i->ino)
+    if (q->home && (q->home->ino != i->ino || !st_home_ok(q->home)))
         return -EINVAL;
     if (!(q->valid & VALID_SIZE))
         return 0;
@@ -334,7 +339,7 @@ static int set_data_attrs(struct apply *a, struct stored *i, const Star__SetAttr
 
     if (q->home) {
         rc = st_home_says(a, i, q->home, &news);
-        if (rc < 0 || i->r.home)
+        if (rc < 0 || (i->r.home && q->home->home_epoch == i->r.file.home_epoch))
             return rc;
     }
     if (q->valid & VALID_SIZE) {
@@ -367,9 +372,9 @@ int st_cmd_setattr(struct apply *a, const ProtobufCMessage *body)
     if (rc == 0)
         rc = check_setattr(&i, q);
     if (rc == 0)
-        rc = set_data_attrs(a, &i, q);
-    if (rc == 0)
         rc = set_mode_owner(a, &i, q);
+    if (rc == 0)
+        rc = set_data_attrs(a, &i, q);
     if (rc < 0)
         return rc;
     if (q->valid & VALID_ATIME_NOW) {
@@ -485,4 +490,20 @@ int st_cmd_reap(struct apply *a, const ProtobufCMessage *body)
     for (size_t n = 0; rc == 0 && n < q->n_ino; n++)
         rc = reap(a, q->ino[n]);
     return rc;
+}
+
+int state_orphans(struct state *s, uint64_t after, state_ino_fn fn, void *arg)
+{
+    struct key k = st_key1(after + 1);
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = after == UINT64_MAX ? -ENOENT : st_cursor(s, DB_ORPHANS, &cur);
+
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0; rc = st_next(s, cur, &key, &val))
+        if (!fn(arg, st_key_u64(&key, 0)))
+            break;
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
 }

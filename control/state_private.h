@@ -254,6 +254,7 @@ void st_ctime_now(const struct apply *a, struct stored *i); /* and change + 1 */
 void st_mtime_now(const struct apply *a, struct stored *i); /* and ctime, change */
 /* For files: the size, with totals; cuts the map. */
 int st_size_set(struct apply *a, struct stored *i, uint64_t size);
+bool st_home_ok(const Star__HomeAttrs *h); /* it makes sense by itself */
 /* What a home says, if it is this inode's home and news. The caller stores i. */
 int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news);
 int st_inode_lost_home(struct apply *a, struct stored *i); /* its node was given up */

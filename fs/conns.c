@@ -141,51 +141,72 @@ static int add_connection(struct node *node, struct connection **out)
     return 0;
 }
 
-/* With the lock held. */
-static int choose(struct node *node, struct connection **out)
+/* The connection with the fewest requests; of those that stand, if any does. */
+static struct connection *fewest_requests(struct node *node, bool up, unsigned *fewest)
 {
-    unsigned fewest = UINT32_MAX;
+    struct connection *best = NULL;
 
-    *out = NULL;
-    for (unsigned k = 0; k < node->count && fewest > 0; k++) {
-        unsigned n = client_inflight(node->connections[k].client);
-        if (n < fewest) {
-            fewest = n;
-            *out = &node->connections[k];
+    *fewest = UINT32_MAX;
+    for (unsigned k = 0; k < node->count && *fewest > 0; k++) {
+        struct connection *c = &node->connections[k];
+        unsigned n = up && !atomic_load(&c->up) ? UINT32_MAX : client_inflight(c->client);
+        if (n < *fewest) {
+            *fewest = n;
+            best = c;
         }
     }
-    if (*out && (fewest == 0 || node->count == NODE_CONNECTIONS_MAX))
-        return 0;
-    struct connection *fresh;
-    int rc = add_connection(node, &fresh);
-    if (rc < 0)
-        return *out ? 0 : rc;
-    *out = fresh;
-    return 0;
+    return best;
 }
 
-static bool any_up(const struct node *node)
+/* With the lock held. One more connection is opened when all are busy; the request does not wait for it. */
+static int choose(struct node *node, bool *up, struct connection **out)
 {
-    for (unsigned k = 0; k < node->count; k++)
-        if (atomic_load(&node->connections[k].up))
-            return true;
-    return false;
+    struct connection *fresh = NULL;
+    unsigned fewest;
+    int rc = 0;
+
+    *out = fewest_requests(node, true, &fewest);
+    *up = *out != NULL;
+    if (!*out)
+        *out = fewest_requests(node, false, &fewest);
+    if (node->count == 0 || (*up && fewest > 0 && node->count < NODE_CONNECTIONS_MAX))
+        rc = add_connection(node, &fresh);
+    if (!*out)
+        *out = fresh;
+    return *out ? 0 : rc;
+}
+
+void conns_warm(struct conns *n, const char *address)
+{
+    struct connection *fresh;
+    int rc = 0;
+
+    pthread_mutex_lock(&n->lock);
+    struct node *node = node_get(n, address, &rc);
+    if (node && node->count == 0)
+        rc = add_connection(node, &fresh);
+    pthread_mutex_unlock(&n->lock);
+    if (rc < 0)
+        log_warning("no connection to the node at %s: %s", address, strerror(-rc));
 }
 
 int conns_call(struct conns *n, const char *address, uint16_t type, const ProtobufCMessage *body,
                const struct iovec *payload, int payload_n, int deadline_ms, int away_ms, client_reply_fn fn, void *arg)
 {
     struct connection *c = NULL;
+    bool up = false;
     int rc = 0;
 
     pthread_mutex_lock(&n->lock);
     struct node *node = node_get(n, address, &rc);
     if (node)
-        rc = choose(node, &c);
-    if (rc == 0 && !any_up(node) && away_ms < deadline_ms)
-        deadline_ms = away_ms;
+        rc = choose(node, &up, &c);
     pthread_mutex_unlock(&n->lock);
     if (rc < 0)
         return rc;
+    if (!up && away_ms == 0)
+        return -ENOTCONN;
+    if (!up && away_ms < deadline_ms)
+        deadline_ms = away_ms;
     return client_call(c->client, type, body, payload, payload_n, deadline_ms, 0, fn, arg, NULL);
 }

@@ -18,7 +18,10 @@ struct conns;
 
 int conns_start(const char *name, const char *cloud, struct conns **out);
 void conns_stop(struct conns *n); /* ends everything pending with -ESHUTDOWN */
-/* As client_call. away_ms: the deadline if no connection to that node stands. */
+/* Opens a connection to address if there is none yet. */
+void conns_warm(struct conns *n, const char *address);
+/* As client_call. away_ms: the deadline if no connection to that node stands; 0: then nothing is sent, -ENOTCONN. A
+ * request that changes data must not wait here: it could be sent, time out, and be done after the next attempt. */
 int conns_call(struct conns *n, const char *address, uint16_t type, const ProtobufCMessage *body,
                const struct iovec *payload, int payload_n, int deadline_ms, int away_ms, client_reply_fn fn, void *arg);
 

@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The first attempts follow at once. */
-#define QUICK_ATTEMPTS 3
+/* The first attempts follow at once, the next ones give a connection the time to be made. */
+#define QUICK_ATTEMPTS 2
+#define SOON_ATTEMPTS  20
+#define SOON_MS        5
 
 struct place {
     char address[256];
@@ -70,15 +72,21 @@ static void forget_place(struct worker *w, uint64_t ino)
 
 /* --- trying again --- */
 
+static bool only_reads(const struct kreq *q)
+{
+    return q->type == STAR__MSG_TYPE__READ || q->type == STAR__MSG_TYPE__SEEK;
+}
+
 static bool worth_retry(const struct kreq *q, int status)
 {
     switch (status) {
-    case -ESTALE: /* the ticket is old: nothing was done */
+    case -ESTALE:   /* the ticket is old: nothing was done */
+    case -ENOTCONN: /* nothing was sent */
         return true;
     case -ECONNRESET:
-    case -ETIMEDOUT:
-    case -ENOTCONN:
         return !q->append;
+    case -ETIMEDOUT:
+        return only_reads(q);
     default:
         return false;
     }
@@ -100,18 +108,20 @@ static void retry(struct kreq *q, int status)
     if (clock_boot_ms() >= q->deadline_ms) {
         log_warning("inode %llu: its data cannot be reached: %s", (unsigned long long)q->ino, strerror(-status));
         kreq_fail_now(q, -EIO, q->done);
-    } else if (q->attempts <= QUICK_ATTEMPTS) {
-        attempt(q);
-    } else if (timer_queue_after(q->w->timer, DATA_RETRY_MS, attempt_again, q) < 0) {
-        kreq_fail_now(q, -ENOMEM, q->done);
+        return;
     }
+    if (q->attempts <= QUICK_ATTEMPTS) {
+        attempt(q);
+        return;
+    }
+    int64_t pause = q->attempts <= SOON_ATTEMPTS ? SOON_MS : DATA_RETRY_MS;
+    if (timer_queue_after(q->w->timer, pause, attempt_again, q) < 0)
+        kreq_fail_now(q, -ENOMEM, q->done);
 }
 
-static void on_node(void *arg, const struct message *reply)
+static void failed(struct kreq *q, const struct message *reply)
 {
-    struct kreq *q = arg;
-
-    if (reply->status >= 0 || !worth_retry(q, reply->status)) {
+    if (!worth_retry(q, reply->status)) {
         q->done(q, reply);
         return;
     }
@@ -119,6 +129,16 @@ static void on_node(void *arg, const struct message *reply)
     if (q->other)
         forget_place(q->w, q->other);
     retry(q, reply->status);
+}
+
+static void on_node(void *arg, const struct message *reply)
+{
+    struct kreq *q = arg;
+
+    if (reply->status >= 0)
+        q->done(q, reply);
+    else
+        failed(q, reply);
 }
 
 /* --- the centre says where --- */
@@ -166,12 +186,14 @@ static void locate(struct kreq *q, uint64_t ino)
 static int send_to(struct kreq *q, const char *address, const ProtobufCMessage *body)
 {
     struct iovec payload = {.iov_base = (void *)(uintptr_t)q->payload, .iov_len = q->payload_len};
-    int deadline = left_ms(q);
+    int deadline = left_ms(q), away = 0;
 
-    if (deadline > DATA_ATTEMPT_MS && !q->append)
-        deadline = DATA_ATTEMPT_MS;
-    return conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0, deadline,
-                      q->append ? deadline : DATA_AWAY_MS, on_node, q);
+    if (only_reads(q)) {
+        deadline = deadline > DATA_ATTEMPT_MS ? DATA_ATTEMPT_MS : deadline;
+        away = DATA_AWAY_MS;
+    }
+    return conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0, deadline, away, on_node,
+                      q);
 }
 
 static int send_read(struct kreq *q, struct place *p)
@@ -306,7 +328,7 @@ static void attempt(struct kreq *q)
     }
     int rc = send(q, &p, &from);
     if (rc < 0)
-        kreq_fail_now(q, rc, q->done);
+        failed(q, &(struct message){.kind = FRAME_REPLY, .status = rc});
 }
 
 void data_ask(struct kreq *q, kreq_fn done)

@@ -197,7 +197,7 @@ int inode_note_place(struct inode *i, const Star__OpenReply *r)
     }
     /* A reader's answer does not take away what a writer was given for the same epoch. */
     uint32_t rights = t->rights;
-    if (i->located && i->ticket.home_epoch == t->home_epoch)
+    if (i->ticket.home_epoch == t->home_epoch)
         rights |= i->ticket.rights;
     i->ticket = (struct ticket){.home_epoch = t->home_epoch,
                                 .size = t->size,

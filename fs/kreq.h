@@ -29,7 +29,7 @@ struct kreq {
     kreq_fn done;
     int64_t deadline_ms;
     unsigned attempts;
-    bool append, datasync, hole, cached_page, kill, shared;
+    bool plus, append, datasync, hole, cached_page, kill;
     void *memory;        /* what payload lies in, owned */
     bool memory_pooled;  /* belongs to the worker's buffers */
     const void *payload;

@@ -114,6 +114,7 @@ static int newer_epoch(struct store *s, struct file *f, const struct ticket *t)
         f->cut_number = f->cut_pack = 0;
         f->mapped = f->mapped || t->mapped;
         f->base_limit = LIMIT_NONE;
+        f->row_stale = true;
         return 0;
     }
     return begin_anew(s, f, t);
@@ -144,8 +145,12 @@ int admit(struct store *s, struct file *f, const struct ticket *t, unsigned righ
             return -ESTALE;
         if (t->version > f->version)
             f->version = t->version;
+        if (!f->is_home)
+            f->row_stale = true;
         f->is_home = true;
     }
+    if (t->mapped && !f->mapped && !f->is_home)
+        f->mapped = f->row_stale = true;
     return 0;
 }
 

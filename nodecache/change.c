@@ -77,12 +77,13 @@ static int stage(struct store *s, struct file *f, uint64_t start, uint64_t end,
     if (end > row.size)
         row.size = end;
     rc = index_write(&s->index, f, start, end, &row);
-    if (rc == -ENOSPC)
-        store_kick_upkeep(s); /* the journal is full: a checkpoint is due */
+    if (rc == -EXFULL)
+        store_kick_upkeep(s);
     return rc < 0 ? store_failed(s, rc, "journal", f->ino) : 0;
 }
 
-/* One attempt; f->lock is held. -EAGAIN: *need bytes of room are missing; -EBUSY: a cut is in the way. */
+/* One attempt; f->lock is held. -EAGAIN: *need bytes of room are missing; -EBUSY: a cut or a checkpoint must end
+ * first. */
 static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t end,
                      const uint8_t *data, struct timespec now, uint64_t *need)
 {
@@ -96,7 +97,7 @@ static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t e
     rc = change_begin(s, f, start, end);
     if (rc == 0)
         rc = stage(s, f, start, end, data, now);
-    else if (rc == -EAGAIN)
+    if (rc == -EAGAIN || rc == -EXFULL)
         rc = -EBUSY;
     charge_end(s, &c, f);
     if (rc == 0)
@@ -104,8 +105,8 @@ static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t e
     return rc;
 }
 
-/* Stages with patience. *f is locked; it may be unlocked and found again meanwhile: t must still hold. */
-static int stage_wait(struct store *s, struct file **f, const struct ticket *t, uint64_t *start,
+/* Stages with patience. f is locked, and unlocked while it waits: t must still hold then. */
+static int stage_wait(struct store *s, struct file *f, const struct ticket *t, uint64_t *start,
                       uint64_t length, bool append, const uint8_t *data, struct timespec now)
 {
     int64_t deadline = clock_boot_ms() + s->options.space_deadline_ms;
@@ -114,27 +115,26 @@ static int stage_wait(struct store *s, struct file **f, const struct ticket *t, 
 
     for (;;) {
         if (append)
-            *start = (*f)->size;
+            *start = f->size;
         if (*start > NODE_SIZE_MAX || length > NODE_SIZE_MAX - *start)
             return -EFBIG;
-        rc = try_stage(s, *f, *start, *start + length, data, now, &need);
+        rc = try_stage(s, f, *start, *start + length, data, now, &need);
         if (rc != -EAGAIN && rc != -EBUSY)
             return rc;
         if (clock_boot_ms() >= deadline)
             return -ENOSPC;
         if (rc == -EBUSY) {
-            store_wait(*f);
-            rc = (*f)->gone ? -ESTALE : 0;
+            store_wait(f);
+            rc = 0;
         } else {
-            struct file *old = *f;
-            pthread_mutex_unlock(&old->lock);
+            pthread_mutex_unlock(&f->lock);
             rc = space_wait(&s->space, need, deadline);
-            pthread_mutex_lock(&old->lock);
-            if (rc == 0)
-                rc = admit(s, old, t, RIGHT_WRITE);
-            if (rc == -EAGAIN)
-                rc = -ESTALE; /* dropped while it waited */
+            pthread_mutex_lock(&f->lock);
         }
+        if (rc == 0)
+            rc = admit(s, f, t, RIGHT_WRITE);
+        if (rc == -EAGAIN)
+            rc = -ESTALE; /* dropped while it waited */
         if (rc < 0)
             return rc;
     }
@@ -153,7 +153,7 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
     if (rc < 0)
         return rc;
     if (length > 0)
-        rc = stage_wait(s, &f, t, &offset, length, append, data, now);
+        rc = stage_wait(s, f, t, &offset, length, append, data, now);
     file_attrs(f, attrs);
     *placed = offset;
     admit_unlock(f);
@@ -304,17 +304,17 @@ static int discard(struct store *s, struct file *f, uint64_t start, uint64_t end
     return rc < 0 ? store_failed(s, rc, "punching a hole", f->ino) : 0;
 }
 
-static int zero_range(struct store *s, struct file **f, const struct ticket *t, uint64_t start,
+static int zero_range(struct store *s, struct file *f, const struct ticket *t, uint64_t start,
                       uint64_t end, struct timespec now)
 {
     int rc = 0;
 
-    if (end > (*f)->size)
-        end = (*f)->size;
+    if (end > f->size)
+        end = f->size;
     if (start >= end)
         return 0;
-    if (!(*f)->mapped && !(*f)->cut)
-        return discard(s, *f, start, end, now);
+    if (!f->mapped && !f->cut)
+        return discard(s, f, start, end, now);
     while (rc == 0 && start < end) {
         uint64_t step = end - start < ZERO_STEP ? end - start : ZERO_STEP;
         rc = stage_wait(s, f, t, &start, step, false, NULL, now);
@@ -352,7 +352,7 @@ int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint
     if (kind == 0 && length - ranges_bytes(&f->present, offset, end) > s->options.capacity)
         rc = -ENOSPC;
     if (rc == 0 && kind != 0)
-        rc = zero_range(s, &f, t, offset, end, now);
+        rc = zero_range(s, f, t, offset, end, now);
     if (rc == 0 && !keep)
         rc = extend(s, f, end, now);
     file_attrs(f, attrs);

@@ -148,10 +148,10 @@ void file_forget(struct table *t, struct file *f)
     file_unref(f); /* the caller has one of its own */
 }
 
-struct file *file_oldest(struct table *t, int64_t before)
+struct file *file_oldest(struct table *t, int64_t round)
 {
     struct file *best = NULL;
-    int64_t best_at = before;
+    int64_t best_at = INT64_MAX;
 
     for (unsigned i = 0; i < FILE_SHARDS; i++) {
         struct shard *s = &t->shards[i];
@@ -159,7 +159,7 @@ struct file *file_oldest(struct table *t, int64_t before)
         pthread_mutex_lock(&s->lock);
         struct file *f = s->lru ? s->lru->lru_prev : NULL;
         int64_t at = f ? atomic_load_explicit(&f->used_at, memory_order_relaxed) : INT64_MAX;
-        if (at < best_at) {
+        if (f && f->looked_at < round && at < best_at) {
             old = best;
             best = file_ref(f);
             best_at = at;
@@ -170,7 +170,7 @@ struct file *file_oldest(struct table *t, int64_t before)
     return best;
 }
 
-void file_touch(struct table *t, struct file *f, int64_t now)
+void file_looked_at(struct table *t, struct file *f, int64_t round)
 {
     struct shard *s = shard_of(t, f->ino);
 
@@ -179,7 +179,7 @@ void file_touch(struct table *t, struct file *f, int64_t now)
     if (!atomic_load(&f->forgotten)) {
         DL_DELETE2(s->lru, f, lru_prev, lru_next);
         DL_PREPEND2(s->lru, f, lru_prev, lru_next);
-        atomic_store_explicit(&f->used_at, now, memory_order_relaxed);
+        f->looked_at = round;
     }
     pthread_mutex_unlock(&s->lock);
 }

@@ -54,6 +54,7 @@ struct file {
     struct file *lru_prev, *lru_next; /* shard's, newest first */
     struct file *fd_prev, *fd_next;   /* shard's list of files with an open descriptor */
     _Atomic int64_t used_at;          /* clock_boot_ms of the last use */
+    int64_t looked_at;                /* round of eviction that met it; under the shard's lock */
     _Atomic bool fd_hot;
     _Atomic bool forgotten; /* = gone, for who holds the shard's lock only */
 
@@ -62,6 +63,7 @@ struct file {
     bool known;             /* base attributes were taken from a ticket or the centre */
     bool gone;              /* no longer in the table: look it up again */
     bool journaled;         /* the journal or checkpoint has a row for it */
+    bool row_stale;         /* but not with the newest scalars: the next record brings them */
     bool is_home;
     bool mapped;
     bool doubt;             /* recovered after a crash of the machine, not yet compared with the centre */
@@ -87,7 +89,7 @@ struct file {
 
     struct file *staged_prev, *staged_next; /* under the staged-list lock */
     bool flushing;          /* a flush has taken it */
-    bool flush_due;         /* someone waits for it */
+    int64_t flush_due;      /* someone waits for what was staged up to then (clock_boot_ms); 0: nobody */
     int64_t staged_since;   /* clock_boot_ms of the oldest staged byte */
     bool on_staged_list;    /* changed under both locks */
     _Atomic uint64_t staged_bytes; /* copies of the totals, readable without the lock */
@@ -126,10 +128,11 @@ struct file *file_ref(struct file *f);
 void file_unref(struct file *f);
 /* Takes it out of the table; f->lock is held, `gone` is set. */
 void file_forget(struct table *t, struct file *f);
-/* The least recently used file of the table, with a reference, among those not used since `before`. NULL: none. */
-struct file *file_oldest(struct table *t, int64_t before);
-/* Counts as a use at `now`: the next file_oldest() finds another one. */
-void file_touch(struct table *t, struct file *f, int64_t now);
+/* The least recently used file, with a reference, among those that file_looked_at() was not told of since `round`
+ * began. NULL: none. */
+struct file *file_oldest(struct table *t, int64_t round);
+/* It was looked at in this round, and goes behind all others. */
+void file_looked_at(struct table *t, struct file *f, int64_t round);
 /* All inode numbers of one shard, malloc'd. */
 int shard_inos(struct shard *s, uint64_t **inos, size_t *count);
 

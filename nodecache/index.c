@@ -8,7 +8,7 @@
 
 #define JOURNAL_BOUND_MIN (256u << 10)
 #define JOURNAL_BOUND_MAX (16u << 20)
-/* A segment may grow to this many times its bound while a checkpoint is being written. */
+/* A segment may grow to this many times its bound while a checkpoint is being written; then writes wait for it. */
 #define SEGMENT_SLACK 2u
 
 uint64_t index_bound(uint64_t capacity)
@@ -22,7 +22,8 @@ uint64_t index_bound(uint64_t capacity)
 
 uint64_t index_base_charge(uint64_t bound)
 {
-    /* Old and new segment; the folders of the flat files; mark and lock. */
+    /* Old and new segment; the folders of the flat files; mark and lock. What the journal may take beyond its bound, when
+     * the index is large, is in FILE_CHARGE. */
     return 2 * SEGMENT_SLACK * bound + (256 + 16) * SPACE_BLOCK;
 }
 
@@ -87,7 +88,7 @@ static int append(struct index *x, struct file *f, struct record *records, unsig
     unsigned count = 0;
     uint64_t seq;
 
-    if (!f->journaled) {
+    if (!f->journaled || f->row_stale) {
         disk_row_put(&disk, f->ino, row);
         all[count++] =
             (struct record){.type = RECORD_ROW, .body = &disk, .length = sizeof(disk)};
@@ -100,6 +101,7 @@ static int append(struct index *x, struct file *f, struct record *records, unsig
     if (count > 0)
         f->seq = seq;
     f->journaled = true;
+    f->row_stale = false;
     return 0;
 }
 
@@ -109,7 +111,7 @@ int index_row(struct index *x, struct file *f, const struct row *row)
     struct record r = {.type = RECORD_ROW, .body = &disk, .length = sizeof(disk)};
 
     disk_row_put(&disk, f->ino, row);
-    int rc = append(x, f, &r, f->journaled ? 1 : 0, row);
+    int rc = append(x, f, &r, f->journaled && !f->row_stale ? 1 : 0, row);
     if (rc == 0)
         row_apply(f, row);
     return rc;
@@ -126,8 +128,10 @@ int index_write(struct index *x, struct file *f, uint64_t start, uint64_t end,
                               .sec = row->mtime.tv_sec,
                               .nsec = (uint32_t)row->mtime.tv_nsec};
     struct record r = {.type = RECORD_WRITE, .body = &disk, .length = sizeof(disk)};
-    int rc = ranges_prepare_insert(&f->present, start, end);
+    int rc = journal_size(x->journal) > SEGMENT_SLACK * segment_bound(x) ? -EXFULL : 0;
 
+    if (rc == 0)
+        rc = ranges_prepare_insert(&f->present, start, end);
     if (rc == 0)
         rc = ranges_prepare_insert(&f->staged, start, end);
     if (rc == 0)
@@ -283,7 +287,7 @@ void index_close(struct index *x)
 void index_set_checkpoint_size(struct index *x, uint64_t size)
 {
     atomic_store(&x->checkpoint_size, size);
-    journal_set_bound(x->journal, SEGMENT_SLACK * segment_bound(x));
+    journal_set_bound(x->journal, 2 * SEGMENT_SLACK * segment_bound(x));
 }
 
 int index_power_loss(struct file *f)

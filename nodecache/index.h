@@ -38,7 +38,7 @@ struct row {
 };
 void row_of(const struct file *f, struct row *row);
 int index_row(struct index *x, struct file *f, const struct row *row);
-/* [start, end) was written: present and staged. */
+/* [start, end) was written: present and staged. -EXFULL: the journal waits for a checkpoint. */
 int index_write(struct index *x, struct file *f, uint64_t start, uint64_t end, const struct row *row);
 /* [start, end) was fetched: present, clean. */
 int index_fill(struct index *x, struct file *f, uint64_t start, uint64_t end);

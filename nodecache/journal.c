@@ -262,14 +262,14 @@ static int sync_once(struct journal *j, struct journal_mark *mark)
     return rc;
 }
 
-int journal_sync(struct journal *j)
+int journal_sync(struct journal *j, uint64_t seq)
 {
     struct journal_mark mark = {0, 0};
     bool marked = false;
     int rc = 0;
 
     pthread_mutex_lock(&j->lock);
-    uint64_t wanted = j->seq;
+    uint64_t wanted = seq < j->seq ? seq : j->seq;
     while (rc == 0 && j->synced < wanted) {
         if (j->broken) {
             rc = -EIO;
@@ -291,7 +291,7 @@ int journal_sync(struct journal *j)
 int journal_rotate(struct journal *j, uint64_t *segment, uint64_t *seq)
 {
     /* Most of it outside the lock, so that appends wait for a short sync only. */
-    int rc = journal_sync(j);
+    int rc = journal_sync(j, UINT64_MAX);
 
     if (rc < 0)
         return rc;

@@ -59,8 +59,8 @@ void journal_stop(struct journal *j);
 
 /* Appends n records with one write. *seq: of the last. -ENOSPC (also: segment full), -EIO. Nothing is appended then. */
 int journal_append(struct journal *j, const struct record *records, unsigned n, uint64_t *seq);
-/* Everything appended so far is on stable storage when this returns 0. */
-int journal_sync(struct journal *j);
+/* Everything up to record seq (UINT64_MAX: the last) is on stable storage when this returns 0. */
+int journal_sync(struct journal *j, uint64_t seq);
 /* Syncs the segment and goes on in a fresh one, *segment; *seq: of the last record before it. */
 int journal_rotate(struct journal *j, uint64_t *segment, uint64_t *seq);
 void journal_set_bound(struct journal *j, uint64_t bound);

@@ -102,11 +102,22 @@ static void settle_staged(struct store *s, struct file *f)
         file_ref(f);
     } else {
         DL_DELETE2(s->staged, f, staged_prev, staged_next);
-        f->flush_due = false;
+        f->flush_due = 0;
     }
     pthread_mutex_unlock(&s->staged_lock);
     if (!dirty)
         file_unref(f);
+}
+
+void staged_again(struct store *s, struct file *f, int64_t since)
+{
+    pthread_mutex_lock(&s->staged_lock);
+    f->staged_since = since;
+    if (f->flush_due < since)
+        f->flush_due = 0;
+    DL_DELETE2(s->staged, f, staged_prev, staged_next);
+    DL_APPEND2(s->staged, f, staged_prev, staged_next);
+    pthread_mutex_unlock(&s->staged_lock);
 }
 
 static void line_changed(struct store *s, struct file *f)
@@ -115,8 +126,9 @@ static void line_changed(struct store *s, struct file *f)
         return;
     file_ref(f);
     pthread_mutex_lock(&s->changed_lock);
-    f->changed_next = s->changed;
-    s->changed = f;
+    f->changed_next = NULL;
+    *s->changed_end = f;
+    s->changed_end = &f->changed_next;
     pthread_mutex_unlock(&s->changed_lock);
 }
 
@@ -137,8 +149,8 @@ size_t store_changed_lines(struct store *s, struct copy_line *lines, size_t max)
     while (n < max) {
         pthread_mutex_lock(&s->changed_lock);
         struct file *f = s->changed;
-        if (f)
-            s->changed = f->changed_next;
+        if (f && !(s->changed = f->changed_next))
+            s->changed_end = &s->changed;
         pthread_mutex_unlock(&s->changed_lock);
         if (!f)
             break;
@@ -342,6 +354,7 @@ static struct store *store_new(const struct store_options *options)
     if (s->options.space_deadline_ms <= 0)
         s->options.space_deadline_ms = NODE_SPACE_DEADLINE_MS;
     snprintf(s->boot_id, sizeof(s->boot_id), "%s", options->boot_id);
+    s->changed_end = &s->changed;
     s->dir = s->lock_fd = s->index_dir = s->files_dir = s->cuts_dir = s->lost_dir = -1;
     space_init(&s->space, options->capacity, pressure, s);
     maps_init(&s->maps);
@@ -418,7 +431,7 @@ static int close_cleanly(struct store *s)
     if (rc == 0)
         rc = index_checkpoint(&s->index, &s->table, detail);
     if (rc == 0)
-        rc = journal_sync(s->index.journal);
+        rc = journal_sync(s->index.journal, UINT64_MAX);
     if (rc < 0)
         return rc;
     s->values.clean = true;

@@ -42,7 +42,8 @@ struct store {
     _Atomic uint64_t staged_total, present_total;
 
     pthread_mutex_t changed_lock; /* leaf */
-    struct file *changed;         /* each holds a reference */
+    struct file *changed;         /* first of a queue; each holds a reference */
+    struct file **changed_end;
     void (*lost_kick)(void *ctx);
     void *lost_ctx;
 
@@ -67,6 +68,8 @@ void store_say(struct store *s, const char *format, ...) __attribute__((format(p
 int store_failed(struct store *s, int rc, const char *what, uint64_t ino);
 /* After a change of f, f->lock held: totals, staged list, changed lines. lost: the centre should know soon. */
 void store_settle(struct store *s, struct file *f, bool lost);
+/* f is still staged after a flush that began at `since`: it goes to the end of the list. f->lock is held. */
+void staged_again(struct store *s, struct file *f, int64_t since);
 /* Waits on f->changed for at most STORE_POLL_MS; f->lock is held. */
 void store_wait(struct file *f);
 void store_kick_upkeep(struct store *s);
@@ -112,7 +115,8 @@ int read_bytes(struct store *s, struct file *f, uint64_t start, uint64_t end, ui
 bool read_missing(const struct file *f, uint64_t start, uint64_t end, struct range *missing);
 struct fetched {
     uint64_t start, end;
-    struct ranges good; /* fetched and not overtaken by a change */
+    struct ranges good;   /* right: not overtaken by a change */
+    struct ranges stored; /* lies in the pool; the rest are holes, which are not worth keeping */
     uint8_t *data;
     size_t room;
 };
@@ -122,8 +126,11 @@ int fetch_range(struct store *s, struct file *f, uint64_t start, uint64_t end, s
 void fetch_ahead(struct store *s, struct file *f, uint64_t start, uint64_t end);
 int fetcher_start(struct store *s);
 void fetcher_stop(struct store *s);
-/* Pool bytes of [start, end), zeros where the map has none or beyond limit. */
-int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint64_t limit, uint8_t *out, char *detail);
+void fetched_clear(struct fetched *got);
+/* Pool bytes of [start, end), zeros where the map has none or beyond limit. stored (may be NULL) gets what the map
+ * has. */
+int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint64_t limit, uint8_t *out,
+               struct ranges *stored, char *detail);
 
 /* --- eviction (evict.c) --- */
 /* Drops least recently used clean data until `used` is at most target. */

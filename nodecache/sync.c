@@ -74,6 +74,7 @@ int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
 {
     struct moment m = {.fd = -1};
     struct file *f;
+    uint64_t seq;
     int rc = admit_lock(s, t, 0, &f);
 
     if (rc < 0)
@@ -96,11 +97,12 @@ int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
         rc = moment_record(s, f, &m);
 out:
     file_attrs(f, attrs);
+    seq = f->seq;
     pthread_mutex_unlock(&f->lock);
     ranges_clear(&m.staged);
     /* Also when nothing changed: another thread's fsync may have recorded it and be syncing the journal only now. */
     if (rc == 0)
-        rc = journal_sync(s->index.journal);
+        rc = journal_sync(s->index.journal, seq);
     if (rc < 0)
         store_failed(s, rc, "fsync", f->ino);
     file_unref(f);

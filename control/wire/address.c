@@ -149,7 +149,8 @@ int address_listen(const char *address, struct listener *out)
         (listen(fd, LISTEN_BACKLOG) < 0 || fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) < 0))
         err = -errno;
     if (!err)
-        *out = (struct listener){.fd = fd, .dev = st.st_dev, .ino = st.st_ino};
+        *out =
+            (struct listener){.fd = fd, .dev = st.st_dev, .ino = st.st_ino, .changed = st.st_ctim};
 out:
     close(folder);
     if (err && fd >= 0)
@@ -161,7 +162,8 @@ void address_close(const char *address, struct listener *l)
 {
     const char *path = path_of(address);
     struct stat st;
-    if (path && lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+    if (path && lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino &&
+        st.st_ctim.tv_sec == l->changed.tv_sec && st.st_ctim.tv_nsec == l->changed.tv_nsec)
         unlink(path);
     close(l->fd);
     l->fd = -1;

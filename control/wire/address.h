@@ -6,12 +6,15 @@
 #define UMBEL_WIRE_ADDRESS_H
 
 #include <sys/types.h>
+#include <time.h>
 
-/* A listening socket and what identifies its file. */
+/* A listening socket and what identifies its file: inode numbers are used again at once, so the
+ * time, too. */
 struct listener {
     int fd;
     dev_t dev;
     ino_t ino;
+    struct timespec changed;
 };
 
 /* 0, or -EINVAL: not of a known form. */

@@ -364,7 +364,8 @@ static void stream_run(struct client *c, bool *lived)
     stream_close(c);
     if (*lived && c->ops.on_disconnect)
         c->ops.on_disconnect(c->ctx, c);
-    end_calls(c, false, -ECONNRESET);
+    if (!is_stopping(c)) /* else all end -ESHUTDOWN */
+        end_calls(c, false, -ECONNRESET);
 }
 
 void *client_thread(void *arg)

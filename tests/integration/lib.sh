@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts here: a cloud of its own for each, in a temporary folder, and its end.
 #
 #   need sqlite3 rsync        skip (77) unless these programs are there

@@ -1,0 +1,258 @@
+/*
+ * CONFIRM: one entry that turns packs live and switches whole cuts of files to them.
+ *
+ * Each file of it is, in this order:
+ *   refused  there is no such inode any more, or the node is not its home in that epoch: the node drops what it has
+ *   taken    a cut that is not older than the last confirmed one, by its number or else by its data's version
+ *   stale    anything else: a cut of before the confirmed one must not bring back old data
+ * One stale file fails the whole with -ESTALE, unchanged: the node cuts again with new packs. The same if its packs
+ * were given up meanwhile.
+ *
+ * A lost answer: the packs are no longer `allocated`, and all that was taken has its cut confirmed. Nothing changes
+ * then, and the answer is the same as before.
+ */
+#include "control/state_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define RECORD_MAX      (1u << 20) /* content of one record; also the stretch of a file that it stays in */
+#define RECORD_NUMBERS  (1ull << STATE_RECORD_BITS)
+#define PACK_NUMBER_MAX (1ull << (64 - STATE_RECORD_BITS))
+
+struct confirm {
+    struct apply *a;
+    const Star__Confirm *q;
+    bool fresh; /* all packs are allocated */
+    uint64_t *refused;
+    size_t n_refused;
+};
+
+/* --- does it make sense --- */
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Sorts; -EINVAL if a number is there twice. */
+static int all_different(uint64_t *list, size_t n)
+{
+    bool sorted = true;
+
+    for (size_t i = 1; i < n && sorted; i++)
+        sorted = list[i - 1] < list[i];
+    if (sorted)
+        return 0;
+    qsort(list, n, sizeof(*list), by_number);
+    for (size_t i = 1; i < n; i++)
+        if (list[i - 1] == list[i])
+            return -EINVAL;
+    return 0;
+}
+
+static const Star__ConfirmPack *pack_named(const Star__Confirm *q, uint64_t pack)
+{
+    for (size_t n = 0; n < q->n_packs; n++)
+        if (q->packs[n]->pack == pack)
+            return q->packs[n];
+    return NULL;
+}
+
+static int check_record(const Star__Confirm *q, const Star__CutRecord *r)
+{
+    const Star__ConfirmPack *p = pack_named(q, r->pack);
+
+    if (!p || r->pack == 0 || r->pack >= PACK_NUMBER_MAX || r->number >= RECORD_NUMBERS)
+        return -EINVAL;
+    if (r->length == 0 || r->length > RECORD_MAX || r->offset > INT64_MAX - r->length ||
+        r->offset / RECORD_MAX != (r->offset + r->length - 1) / RECORD_MAX)
+        return -EINVAL;
+    return r->length > p->size || r->pack_offset > p->size - r->length ? -EINVAL : 0;
+}
+
+static int check_different(struct state *s, const Star__Confirm *q)
+{
+    size_t n = q->n_packs + q->n_files, at = 0;
+
+    for (size_t f = 0; f < q->n_files; f++)
+        n += q->files[f]->n_records;
+    uint64_t *list = st_alloc(s, (n + 1) * sizeof(*list));
+    if (!list)
+        return s->broken ? s->broken : -EINVAL;
+    for (size_t p = 0; p < q->n_packs; p++)
+        list[at++] = q->packs[p]->pack;
+    int rc = all_different(list, at);
+    at = 0;
+    for (size_t f = 0; f < q->n_files; f++)
+        list[at++] = q->files[f]->attrs->ino;
+    if (rc == 0)
+        rc = all_different(list, at);
+    at = 0;
+    for (size_t f = 0; f < q->n_files; f++)
+        for (size_t r = 0; r < q->files[f]->n_records; r++)
+            list[at++] = q->files[f]->records[r]->pack << STATE_RECORD_BITS | q->files[f]->records[r]->number;
+    return rc < 0 ? rc : all_different(list, at);
+}
+
+static int check_message(struct state *s, const Star__Confirm *q)
+{
+    int rc = 0;
+
+    for (size_t f = 0; rc == 0 && f < q->n_files; f++) {
+        const Star__CutFile *file = q->files[f];
+        if (!file->attrs || file->cut == 0 || !st_home_ok(file->attrs))
+            return -EINVAL;
+        for (size_t r = 0; rc == 0 && r < file->n_records; r++)
+            rc = check_record(q, file->records[r]);
+    }
+    return rc < 0 ? rc : check_different(s, q);
+}
+
+static int check_packs(struct confirm *c)
+{
+    struct state *s = c->a->s;
+    size_t allocated = 0;
+
+    for (size_t n = 0; n < c->q->n_packs; n++) {
+        int rc = st_pack_load(s, c->q->packs[n]->pack);
+        if (rc == -ENOENT && c->q->packs[n]->pack > s->meta.last_pack)
+            return -EINVAL;
+        if (rc == -ENOENT)
+            continue; /* condemned and deleted since */
+        if (rc < 0)
+            return rc;
+        if (s->pack_row.writer != c->q->node)
+            return -EPERM;
+        if (s->pack_row.state == PACK_LIVE && s->pack_row.size != c->q->packs[n]->size)
+            return -EINVAL;
+        allocated += s->pack_row.state == PACK_ALLOCATED;
+    }
+    c->fresh = allocated == c->q->n_packs;
+    return c->fresh || allocated == 0 ? 0 : -ESTALE;
+}
+
+/* --- one file --- */
+
+enum verdict { REFUSED, TAKEN, STALE };
+
+static int judge(struct confirm *c, const Star__CutFile *f, struct stored *i, enum verdict *v)
+{
+    int rc = st_inode_load(c->a->s, f->attrs->ino, i);
+    const struct inode_row *r = &i->r;
+
+    *v = REFUSED;
+    if (rc == -ESTALE)
+        return 0;
+    if (rc < 0 || !S_ISREG(r->mode) || r->home != c->q->node || f->attrs->home_epoch != r->file.home_epoch)
+        return rc;
+    *v = STALE;
+    if (!c->fresh ? f->cut <= r->file.cut : f->attrs->version >= r->file.cut_version)
+        *v = TAKEN;
+    return 0;
+}
+
+/* Up to where the cut's records are the file's content: it may have been truncated since. */
+static uint64_t limit_of(const struct stored *i, const Star__HomeAttrs *cut)
+{
+    uint64_t limit = cut->size < i->r.size ? cut->size : i->r.size;
+
+    if (cut->version < i->r.file.trunc_version && i->r.file.trunc_size < limit)
+        limit = i->r.file.trunc_size;
+    return limit;
+}
+
+static int take(struct confirm *c, const Star__CutFile *f, struct stored *i)
+{
+    struct state *s = c->a->s;
+    bool news;
+    int rc = st_home_says(c->a, i, f->attrs, &news);
+
+    if (rc == 0)
+        rc = st_map_cut(s, i, f->base_limit, UINT64_MAX);
+    uint64_t limit = limit_of(i, f->attrs);
+    for (size_t n = 0; rc == 0 && n < f->n_records; n++) {
+        const Star__CutRecord *r = f->records[n];
+        struct record_row row = {
+            .pack = r->pack, .pack_offset = r->pack_offset, .length = (uint32_t)r->length, .refs = 1};
+        uint64_t use = r->offset >= limit ? 0 : limit - r->offset < r->length ? limit - r->offset : r->length;
+        if (use > 0)
+            rc = st_map_insert(s, i, r->offset, use, r->pack << STATE_RECORD_BITS | r->number, &row);
+    }
+    if (f->cut > i->r.file.cut)
+        i->r.file.cut = f->cut;
+    i->r.file.cut_version = f->attrs->version;
+    i->r.file.cut_size = limit;
+    i->r.file.cut_mtime = f->attrs->mtime ? f->attrs->mtime->sec : i->r.mtime;
+    i->r.file.cut_mtime_ns = f->attrs->mtime ? f->attrs->mtime->nsec : i->r.mtime_ns;
+    return rc < 0 ? rc : st_inode_store(s, i);
+}
+
+/* --- the whole --- */
+
+static int judge_all(struct confirm *c, struct stored *i, bool take_them)
+{
+    c->n_refused = 0;
+    for (size_t n = 0; n < c->q->n_files; n++) {
+        enum verdict v;
+        int rc = judge(c, c->q->files[n], i, &v);
+        if (rc == 0 && v == STALE)
+            rc = -ESTALE;
+        if (rc == 0 && v == TAKEN && take_them)
+            rc = take(c, c->q->files[n], i);
+        if (rc < 0)
+            return rc;
+        if (v == REFUSED)
+            c->refused[c->n_refused++] = c->q->files[n]->attrs->ino;
+    }
+    return 0;
+}
+
+static int packs_set(struct confirm *c, bool done)
+{
+    struct state *s = c->a->s;
+
+    for (size_t n = 0; n < c->q->n_packs; n++) {
+        int rc = st_pack_load(s, c->q->packs[n]->pack);
+        if (rc < 0)
+            return rc == -ENOENT ? st_fail(s, MDB_CORRUPTED) : rc;
+        /* Of a pack of which nothing was taken, only the object in the pool is left to be deleted. */
+        s->pack_row.state = done && s->pack_row.live_records == 0 ? PACK_CONDEMNED : PACK_LIVE;
+        s->pack_row.size = c->q->packs[n]->size;
+        s->pack_dirty = true;
+    }
+    return 0;
+}
+
+int st_cmd_confirm(struct apply *a, const ProtobufCMessage *body)
+{
+    struct confirm c = {.a = a, .q = (const Star__Confirm *)body};
+    Star__ConfirmReply reply = STAR__CONFIRM_REPLY__INIT;
+    struct stored i;
+    int rc = check_message(a->s, c.q);
+
+    if (rc == 0 && !st_node_speaks(a->s, c.q->node))
+        rc = a->s->broken ? a->s->broken : -ESTALE;
+    if (rc == 0)
+        rc = check_packs(&c);
+    if (rc < 0)
+        return rc;
+    c.refused = st_alloc(a->s, (c.q->n_files + 1) * sizeof(*c.refused));
+    if (!c.refused)
+        return a->s->broken ? a->s->broken : -EINVAL;
+    rc = judge_all(&c, &i, false);
+    if (rc == 0 && c.fresh)
+        rc = packs_set(&c, false);
+    if (rc == 0 && c.fresh)
+        rc = judge_all(&c, &i, true);
+    if (rc == 0 && c.fresh)
+        rc = packs_set(&c, true);
+    if (rc < 0)
+        return rc;
+    reply.n_refused = c.n_refused;
+    reply.refused = c.refused;
+    return st_reply(a, &reply.base);
+}

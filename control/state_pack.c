@@ -1,0 +1,188 @@
+/*
+ * Packs: allocated -> live -> condemned -> gone. A pack id is given out once, so whatever a late writer or deleter does
+ * touches garbage only.
+ */
+#include "control/state_private.h"
+
+#include <errno.h>
+
+/* --- rows --- */
+
+static int pack_store(struct state *s, uint64_t pack, const struct pack_row *r)
+{
+    struct key k = st_key1(pack);
+
+    return st_put(s, DB_PACKS, &k, r, sizeof(*r));
+}
+
+int st_pack_flush(struct state *s)
+{
+    if (!s->pack_dirty)
+        return 0;
+    s->pack_dirty = false;
+    return pack_store(s, s->pack, &s->pack_row);
+}
+
+int st_pack_load(struct state *s, uint64_t pack)
+{
+    struct key k = st_key1(pack);
+
+    if (s->pack == pack && pack != 0)
+        return 0;
+    int rc = st_pack_flush(s);
+    s->pack = 0;
+    if (rc == 0)
+        rc = st_get_row(s, DB_PACKS, &k, &s->pack_row, sizeof(s->pack_row));
+    if (rc == 0)
+        s->pack = pack;
+    return rc;
+}
+
+int st_pack_live(struct state *s, uint64_t pack, int64_t bytes, int64_t records)
+{
+    int rc = st_pack_load(s, pack);
+
+    if (rc < 0)
+        return rc == -ENOENT ? st_fail(s, MDB_CORRUPTED) : rc; /* a record lies in it */
+    s->pack_row.live_bytes += (uint64_t)bytes;
+    s->pack_row.live_records += (uint64_t)records;
+    s->pack_dirty = true;
+    return 0;
+}
+
+static void pack_set(struct state *s, enum pack_state state)
+{
+    s->pack_row.state = state;
+    s->pack_dirty = true;
+}
+
+/* --- commands --- */
+
+int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__AllocPacks *q = (const Star__AllocPacks *)body;
+    Star__AllocPacksReply reply = STAR__ALLOC_PACKS_REPLY__INIT;
+    struct pack_row row = {.state = PACK_ALLOCATED, .writer = a->e->node};
+    struct state *s = a->s;
+    int rc = 0;
+
+    if (q->count == 0 || q->count > ALLOC_PACKS_MAX)
+        return st_refuse(a, -EINVAL, "1 to %u packs can be allocated at once", ALLOC_PACKS_MAX);
+    if (!st_node_speaks(s, a->e->node))
+        return s->broken ? s->broken : -ESTALE;
+    if (s->meta.last_pack + q->count >= 1ull << (64 - STATE_RECORD_BITS))
+        return -ENOSPC;
+    reply.first = s->meta.last_pack + 1;
+    reply.count = q->count;
+    for (uint32_t n = 0; rc == 0 && n < q->count; n++) {
+        struct key k = st_key1(++s->meta.last_pack);
+        rc = st_append(s, DB_PACKS, &k, &row, sizeof(row));
+        s->meta.totals.packs++;
+    }
+    return rc < 0 ? rc : st_reply(a, &reply.base);
+}
+
+int st_cmd_discard_pack(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__PackRef *q = (const Star__PackRef *)body;
+    int rc = st_pack_load(a->s, q->pack);
+
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc; /* deleted meanwhile */
+    if (a->s->pack_row.writer != a->e->node)
+        return -EPERM;
+    if (a->s->pack_row.state == PACK_ALLOCATED)
+        pack_set(a->s, PACK_CONDEMNED); /* part of it may lie in the pool */
+    return a->s->pack_row.state == PACK_CONDEMNED ? 0 : -EBUSY;
+}
+
+int st_cmd_condemn(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__PackRefs *q = (const Star__PackRefs *)body;
+    struct state *s = a->s;
+
+    for (size_t n = 0; n < q->n_pack; n++) {
+        int rc = st_pack_load(s, q->pack[n]);
+        if (rc == 0 && s->pack_row.state == PACK_LIVE && s->pack_row.live_records == 0)
+            pack_set(s, PACK_CONDEMNED);
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+    }
+    return 0;
+}
+
+int st_cmd_deleted_packs(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__PackRefs *q = (const Star__PackRefs *)body;
+    struct state *s = a->s;
+
+    for (size_t n = 0; n < q->n_pack; n++) {
+        struct key k = st_key1(q->pack[n]);
+        int rc = st_pack_load(s, q->pack[n]);
+        if (rc == 0 && s->pack_row.state == PACK_CONDEMNED) {
+            s->pack = 0;
+            s->meta.totals.packs--;
+            rc = st_del(s, DB_PACKS, &k);
+        }
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+    }
+    return 0;
+}
+
+int st_packs_of_gone(struct state *s, uint32_t node)
+{
+    struct key k = st_key1(0);
+    struct pack_row row;
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = st_pack_flush(s);
+
+    s->pack = 0;
+    if (rc == 0)
+        rc = st_cursor(s, DB_PACKS, &cur);
+    if (rc < 0)
+        return rc;
+    while ((rc = st_seek(s, cur, &k, &key, &val)) == 0) {
+        uint64_t pack = st_key_u64(&key, 0);
+        rc = st_row(s, &val, &row, sizeof(row));
+        if (rc == 0 && row.state == PACK_ALLOCATED && row.writer == node) {
+            row.state = PACK_CONDEMNED;
+            rc = pack_store(s, pack, &row);
+        }
+        if (rc < 0)
+            break;
+        k = st_key1(pack + 1);
+    }
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+/* --- reader --- */
+
+int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg)
+{
+    struct key k = st_key1(after + 1);
+    struct pack_row row;
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = after == UINT64_MAX ? -ENOENT : st_cursor(s, DB_PACKS, &cur);
+
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0; rc = st_next(s, cur, &key, &val)) {
+        rc = st_row(s, &val, &row, sizeof(row));
+        if (rc < 0)
+            break;
+        struct state_pack p = {.id = st_key_u64(&key, 0),
+                               .state = row.state,
+                               .size = row.size,
+                               .live_bytes = row.live_bytes,
+                               .live_records = row.live_records,
+                               .writer = row.writer};
+        if (!fn(arg, &p))
+            break;
+    }
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
+}

@@ -1,0 +1,247 @@
+/* Names: lookup, the calls that make and remove them, rename, symbolic links. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/answer.h"
+#include "fs/control_files.h"
+#include "fs/ops.h"
+
+void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
+    Star__Lookup body = STAR__LOOKUP__INIT;
+
+    if (!q)
+        return;
+    if (kreq_name_is_control(parent, name)) {
+        control_lookup(q, name);
+        return;
+    }
+    body.parent = parent;
+    body.name = kreq_bytes(name);
+    kreq_ask(q, STAR__MSG_TYPE__LOOKUP, &body.base, answer_on_entry);
+}
+
+void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+    answer_forget(fuse_req_userdata(req), ino, nlookup);
+    fuse_reply_none(req);
+}
+
+void fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+    struct worker *w = fuse_req_userdata(req);
+
+    for (size_t n = 0; n < count; n++)
+        answer_forget(w, forgets[n].ino, forgets[n].nlookup);
+    fuse_reply_none(req);
+}
+
+/* --- make --- */
+
+static void make(struct kreq *q, uint16_t type, Star__Make *body)
+{
+    struct head_box box;
+    int rc = kreq_head(q, &box);
+
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    body->head = &box.head;
+    body->parent = q->ino;
+    kreq_ask(q, type, &body->base, answer_on_entry);
+}
+
+void fs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
+    Star__Make body = STAR__MAKE__INIT;
+
+    if (!q)
+        return;
+    if (kreq_name_is_control(parent, name)) {
+        kreq_end(q, -EPERM);
+        return;
+    }
+    body.name = kreq_bytes(name);
+    body.mode = mode;
+    body.rdev = rdev;
+    make(q, STAR__MSG_TYPE__MKNOD, &body);
+}
+
+void fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
+    Star__Make body = STAR__MAKE__INIT;
+
+    if (!q)
+        return;
+    if (kreq_name_is_control(parent, name)) {
+        control_mkdir(q, name);
+        return;
+    }
+    body.name = kreq_bytes(name);
+    body.mode = (mode & ~(mode_t)S_IFMT) | S_IFDIR;
+    make(q, STAR__MSG_TYPE__MKDIR, &body);
+}
+
+void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
+    Star__Make body = STAR__MAKE__INIT;
+
+    if (!q)
+        return;
+    if (kreq_name_is_control(parent, name)) {
+        kreq_end(q, -EPERM);
+        return;
+    }
+    body.name = kreq_bytes(name);
+    body.mode = S_IFLNK | 0777;
+    body.target = kreq_bytes(link);
+    make(q, STAR__MSG_TYPE__SYMLINK, &body);
+}
+
+static void on_linked(struct kreq *q, const struct message *reply)
+{
+    answer_changed(q->w, q->other);
+    answer_on_entry(q, reply);
+}
+
+void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, newparent);
+    Star__Link body = STAR__LINK__INIT;
+    struct head_box box;
+
+    if (!q)
+        return;
+    int rc = is_control(ino) || kreq_name_is_control(newparent, newname) ? -EXDEV : kreq_head(q, &box);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    q->other = ino;
+    body.head = &box.head;
+    body.ino = ino;
+    body.parent = newparent;
+    body.name = kreq_bytes(newname);
+    kreq_ask(q, STAR__MSG_TYPE__LINK, &body.base, on_linked);
+}
+
+/* --- remove, rename --- */
+
+static void on_removed(struct kreq *q, const struct message *reply)
+{
+    int status;
+    Star__RemoveReply *r = kreq_unpack(reply, &star__remove_reply__descriptor, &status);
+
+    if (r) {
+        answer_changed(q->w, r->ino);
+        star__remove_reply__free_unpacked(r, NULL);
+    }
+    kreq_end(q, status);
+}
+
+static void remove_name(fuse_req_t req, uint16_t type, uint64_t parent, const char *name)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
+    Star__Remove body = STAR__REMOVE__INIT;
+    struct head_box box;
+
+    if (!q)
+        return;
+    if (kreq_name_is_control(parent, name)) {
+        if (type == STAR__MSG_TYPE__RMDIR && is_control(parent))
+            control_rmdir(q, name);
+        else
+            kreq_end(q, -EPERM);
+        return;
+    }
+    int rc = kreq_head(q, &box);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    body.head = &box.head;
+    body.parent = parent;
+    body.name = kreq_bytes(name);
+    kreq_ask(q, type, &body.base, on_removed);
+}
+
+void fs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    remove_name(req, STAR__MSG_TYPE__UNLINK, parent, name);
+}
+
+void fs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    remove_name(req, STAR__MSG_TYPE__RMDIR, parent, name);
+}
+
+static void on_renamed(struct kreq *q, const struct message *reply)
+{
+    int status;
+    Star__RenameReply *r = kreq_unpack(reply, &star__rename_reply__descriptor, &status);
+
+    if (r) {
+        answer_changed(q->w, r->moved);
+        if (r->replaced)
+            answer_changed(q->w, r->replaced);
+        star__rename_reply__free_unpacked(r, NULL);
+    }
+    kreq_end(q, status);
+}
+
+void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
+               unsigned flags)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
+    Star__Rename body = STAR__RENAME__INIT;
+    struct head_box box;
+
+    if (!q)
+        return;
+    bool control = kreq_name_is_control(parent, name) || kreq_name_is_control(newparent, newname);
+    int rc = control ? -EPERM : kreq_head(q, &box);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    body.head = &box.head;
+    body.parent = parent;
+    body.name = kreq_bytes(name);
+    body.new_parent = newparent;
+    body.new_name = kreq_bytes(newname);
+    body.flags = flags;
+    kreq_ask(q, STAR__MSG_TYPE__RENAME, &body.base, on_renamed);
+}
+
+/* --- symbolic links --- */
+
+static void on_target(struct kreq *q, const struct message *reply)
+{
+    int status;
+    Star__Target *r = kreq_unpack(reply, &star__target__descriptor, &status);
+
+    if (!r) {
+        kreq_end(q, status);
+        return;
+    }
+    fuse_reply_buf(q->req, (const char *)r->target.data, r->target.len);
+    star__target__free_unpacked(r, NULL);
+    kreq_free(q);
+}
+
+void fs_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
+    Star__Inode body = STAR__INODE__INIT;
+
+    if (!q)
+        return;
+    body.ino = ino;
+    kreq_ask(q, STAR__MSG_TYPE__READLINK, &body.base, on_target);
+}

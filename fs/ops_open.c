@@ -1,0 +1,344 @@
+/* Opening and closing files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/answer.h"
+#include "fs/centre.h"
+#include "fs/control_files.h"
+#include "fs/leases.h"
+#include "fs/ops.h"
+
+static bool opens_for_writing(uint32_t flags)
+{
+    return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static uint32_t handle_flags(uint32_t open_flags, bool cached)
+{
+    uint32_t flags = cached ? FH_CACHED : 0;
+
+    if (opens_for_writing(open_flags))
+        flags |= FH_WRITES;
+    if ((open_flags & O_ACCMODE) != O_WRONLY)
+        flags |= FH_READS;
+    if (open_flags & O_APPEND)
+        flags |= FH_APPEND;
+    return flags;
+}
+
+/* --- release --- */
+
+static void send_release(struct kreq *q);
+
+static void on_released(struct kreq *q, const struct message *reply)
+{
+    if (reply->status < 0 && reply->status != -ESHUTDOWN)
+        log_warning("closing inode %llu: %s", (unsigned long long)q->ino, strerror(-reply->status));
+    kreq_free(q);
+}
+
+static void fill_home(const struct home_attrs *h, uint64_t ino, Star__HomeAttrs *a, Star__Time times[2])
+{
+    star__home_attrs__init(a);
+    star__time__init(&times[0]);
+    star__time__init(&times[1]);
+    times[0].sec = h->mtime.tv_sec;
+    times[0].nsec = (uint32_t)h->mtime.tv_nsec;
+    times[1].sec = h->ctime.tv_sec;
+    times[1].nsec = (uint32_t)h->ctime.tv_nsec;
+    a->ino = ino;
+    a->size = h->size;
+    a->mtime = &times[0];
+    a->ctime = &times[1];
+    a->version = h->version;
+    a->home_epoch = h->home_epoch;
+    a->node = h->node;
+    a->bytes = h->bytes;
+}
+
+/* RELEASE has no deadline of its own: as long as the session lives the centre must hear it. */
+static void on_release_answer(void *arg, const struct message *reply)
+{
+    struct kreq *q = arg;
+
+    if (reply->status == -ETIMEDOUT && !atomic_load(&q->w->stopping) && fh_check(q->w, q->fh) == 0) {
+        send_release(q);
+        return;
+    }
+    kreq_answered(q);
+    on_released(q, reply);
+}
+
+static void send_release(struct kreq *q)
+{
+    Star__Release body = STAR__RELEASE__INIT;
+    Star__HomeAttrs home;
+    Star__Time times[2];
+
+    body.ino = q->ino;
+    body.readers = q->fh && !(fh_flags(q->fh) & FH_WRITES) ? 1 : 0;
+    body.writers = q->fh && (fh_flags(q->fh) & FH_WRITES) ? 1 : 0;
+    body.flock_owner = q->other;
+    body.seq = q->seq;
+    body.acked = seq_acked(&q->w->centre.seq);
+    if (q->memory) {
+        fill_home(q->memory, q->ino, &home, times);
+        body.attrs = &home;
+    }
+    int rc = msession_call(q->w, STAR__MSG_TYPE__RELEASE, &body.base, NULL, 0, METADATA_DEADLINE_MS, CLIENT_RESEND,
+                           on_release_answer, q, NULL);
+    if (rc < 0) {
+        kreq_answered(q);
+        on_released(q, &(struct message){.kind = FRAME_REPLY, .status = rc});
+    }
+}
+
+static void release_after_pages(void *arg)
+{
+    send_release(arg);
+}
+
+/* Takes the handle out of the inode. true: it was the last one, and nobody will recall pages from now on. */
+static bool close_handle(struct kreq *q, struct inode *i)
+{
+    uint32_t flags = fh_flags(q->fh);
+    uint32_t *count = flags & FH_WRITES ? &i->writers : &i->readers;
+
+    *count -= *count > 0;
+    if (flags & FH_CACHED)
+        i->cached -= i->cached > 0;
+    inode_handle_remove(i, q->fh);
+    if ((flags & FH_WRITES) && i->home_known) {
+        q->memory = malloc(sizeof(i->home)); /* without it the centre asks the home */
+        if (q->memory)
+            memcpy(q->memory, &i->home, sizeof(i->home));
+    }
+    if (i->writers == 0 && i->lease == STAR__LEASE__LEASE_WRITE)
+        i->lease = STAR__LEASE__LEASE_READ; /* so does the centre */
+    return i->readers == 0 && i->writers == 0 && i->lease == STAR__LEASE__LEASE_NONE;
+}
+
+/* Without a lease, pages are kept coherent only as long as the centre knows that the file is open here: they go first. */
+static void release(struct kreq *q)
+{
+    struct worker *w = q->w;
+    bool bare = false;
+    uint64_t acked;
+
+    pthread_rwlock_rdlock(&w->centre.opens_lock);
+    struct inode *i = inode_lock(&w->inodes, q->ino);
+    if (i) {
+        bare = close_handle(q, i);
+        inode_unlock(&w->inodes, i);
+    }
+    q->seq = seq_begin(&w->centre.seq, &acked);
+    pthread_rwlock_unlock(&w->centre.opens_lock);
+    struct notify_job *job = bare ? notify_job_new(q->ino, release_after_pages, q) : NULL;
+    if (job) {
+        job->pages = true;
+        if (notify_queue(w->notify, job))
+            return;
+        free(job);
+    }
+    send_release(q);
+}
+
+void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct worker *w = fuse_req_userdata(req);
+    struct kreq *q = kreq_new(w, NULL, ino);
+    uint64_t flock_owner = fi->flock_release ? fi->lock_owner : 0;
+
+    fuse_reply_err(req, 0);
+    if (!q) {
+        log_error("no memory to tell the centre that inode %llu is closed", (unsigned long long)ino);
+        return;
+    }
+    if (fh_flags(fi->fh) & FH_CONTROL) {
+        control_release(w, fi->fh);
+        kreq_free(q);
+        return;
+    }
+    if (fh_check(w, fi->fh) < 0) {
+        kreq_free(q); /* its session is gone, and all that it had open */
+        return;
+    }
+    q->fh = fi->fh;
+    q->other = flock_owner;
+    release(q);
+}
+
+/* --- open --- */
+
+static uint32_t fopen_flags(bool cached)
+{
+    return cached ? FOPEN_KEEP_CACHE : FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+}
+
+/* Takes an OpenReply over; the handle is counted here as it is at the centre. */
+static int take_open(struct kreq *q, uint64_t ino, const Star__OpenReply *r, uint32_t *flags)
+{
+    struct worker *w = q->w;
+    struct inode *i = inode_lock_make(&w->inodes, ino);
+
+    if (!i)
+        return -ENOMEM;
+    if (r->attr)
+        inode_note_attr(i, r->attr);
+    Star__Lease lease = leases_take(q, i, r->lease);
+    bool cached = lease != STAR__LEASE__LEASE_NONE && !(q->flags & O_APPEND);
+    int rc = inode_note_place(i, r);
+    q->fh = fh_make(w, handle_flags(q->flags, cached));
+    if (rc == 0)
+        rc = inode_handle_add(i, q->fh);
+    if (opens_for_writing(q->flags))
+        i->writers++;
+    else
+        i->readers++;
+    i->cached += cached;
+    if (i->recalls > 0)
+        i->attr_known = false;
+    inode_unlock(&w->inodes, i);
+    *flags = fopen_flags(cached);
+    return rc;
+}
+
+/* The kernel will not release what it was not given: close it again. */
+static void undo_open(struct worker *w, uint64_t ino, uint64_t fh)
+{
+    struct kreq *q = kreq_new(w, NULL, ino);
+
+    if (!q) {
+        log_error("no memory to close inode %llu again", (unsigned long long)ino);
+        return;
+    }
+    q->fh = fh;
+    release(q);
+}
+
+static void on_open(struct kreq *q, const struct message *reply)
+{
+    int status;
+    uint32_t flags = 0;
+    Star__OpenReply *r = kreq_unpack(reply, &star__open_reply__descriptor, &status);
+
+    if (!r) {
+        kreq_end(q, status);
+        return;
+    }
+    if (r->address && r->address[0])
+        conns_warm(q->w->conns, r->address);
+    int rc = take_open(q, q->ino, r, &flags);
+    star__open_reply__free_unpacked(r, NULL);
+    if (rc == 0)
+        rc = answer_open(q->req, q->fh, flags);
+    else
+        fuse_reply_err(q->req, kreq_errno(rc));
+    if (rc < 0 && q->fh)
+        undo_open(q->w, q->ino, q->fh);
+    kreq_free(q);
+}
+
+static bool open_kills(struct worker *w)
+{
+    const struct fuse_in_header *header = worker_message(w);
+    const struct fuse_open_in *in = (const void *)(header + 1);
+
+    return w->init.killpriv_v2 && header->len >= sizeof(*header) + sizeof(*in) &&
+           (in->open_flags & FUSE_OPEN_KILL_SUIDGID);
+}
+
+void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct worker *w = fuse_req_userdata(req);
+    struct kreq *q = kreq_new(w, req, ino);
+    Star__Open body = STAR__OPEN__INIT;
+    struct head_box box;
+
+    if (!q)
+        return;
+    q->flags = (uint32_t)fi->flags;
+    if (is_control(ino)) {
+        control_open(q);
+        return;
+    }
+    int rc = kreq_head(q, &box);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    body.head = &box.head;
+    body.ino = ino;
+    body.flags = q->flags;
+    body.kill_suidgid = open_kills(w);
+    kreq_ask(q, STAR__MSG_TYPE__OPEN, &body.base, on_open);
+}
+
+/* --- create --- */
+
+static int take_create(struct kreq *q, const Star__EntryReply *r)
+{
+    struct fuse_entry_param e;
+    uint32_t flags = 0;
+
+    if (!r->attr || !r->open || !r->open->ticket)
+        return -EPROTO;
+    int rc = answer_take(q, r->attr, r->lease, true, &e);
+    if (rc < 0)
+        return rc;
+    if (r->open->address && r->open->address[0])
+        conns_warm(q->w->conns, r->open->address);
+    rc = take_open(q, e.ino, r->open, &flags);
+    if (rc == 0) {
+        e.entry_timeout = leases_take_entry(q, q->ino, r->entry_lease);
+        rc = answer_create(q->req, &e, q->fh, flags);
+        q->req = NULL;
+    }
+    if (rc < 0) {
+        if (q->fh)
+            undo_open(q->w, e.ino, q->fh);
+        answer_forget(q->w, e.ino, 1);
+    }
+    return rc;
+}
+
+static void on_created(struct kreq *q, const struct message *reply)
+{
+    int status;
+    Star__EntryReply *r = kreq_unpack(reply, &star__entry_reply__descriptor, &status);
+
+    if (r) {
+        status = take_create(q, r);
+        star__entry_reply__free_unpacked(r, NULL);
+    }
+    /* Somebody was faster. ESTALE makes the kernel look up again and open what is there, with all its checks. */
+    if (status == -EEXIST && !(q->flags & O_EXCL))
+        status = -ESTALE;
+    kreq_end(q, status);
+}
+
+void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
+    Star__Make body = STAR__MAKE__INIT;
+    struct head_box box;
+
+    if (!q)
+        return;
+    int rc = kreq_name_is_control(parent, name) ? -EPERM : kreq_head(q, &box);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    q->flags = (uint32_t)fi->flags;
+    body.head = &box.head;
+    body.parent = parent;
+    body.name = kreq_bytes(name);
+    body.mode = (mode & ~(mode_t)S_IFMT) | S_IFREG;
+    body.flags = q->flags;
+    kreq_ask(q, STAR__MSG_TYPE__CREATE, &body.base, on_created);
+}

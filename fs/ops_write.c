@@ -1,0 +1,331 @@
+/*
+ * Writing: the home first; then, unless this mount alone holds the file, the pages of all others go (INVALIDATE);
+ * then the kernel hears that it is done.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/answer.h"
+#include "fs/control_files.h"
+#include "fs/data.h"
+#include "fs/leases.h"
+#include "fs/ops.h"
+
+/* Smaller payloads are copied; larger ones keep the buffer that the kernel filled (a page fault costs about a copy of
+ * that size). */
+#define COPY_BELOW (64u << 10)
+
+/* --- the end --- */
+
+static void answer_count(struct kreq *q)
+{
+    if (!q->req)
+        ; /* a page written back was answered before */
+    else if (q->type == STAR__MSG_TYPE__FALLOCATE)
+        fuse_reply_err(q->req, 0);
+    else
+        fuse_reply_write(q->req, q->length);
+    kreq_free(q);
+}
+
+static void pages_gone(void *arg)
+{
+    answer_count(arg);
+}
+
+/* This mount's own kernel may hold pages beside a write that went past them. */
+static void finish(struct kreq *q)
+{
+    struct worker *w = q->w;
+    struct inode *i = inode_lock(&w->inodes, q->ino);
+    bool beside = i && i->cached > 0 && q->req && !(fh_flags(q->fh) & FH_CACHED);
+
+    if (i)
+        inode_unlock(&w->inodes, i);
+    struct notify_job *job = beside ? notify_job_new(q->ino, pages_gone, q) : NULL;
+    if (beside && !job) {
+        kreq_end(q, -ENOMEM);
+        return;
+    }
+    if (!job) {
+        answer_count(q);
+        return;
+    }
+    job->pages = true;
+    job->offset = q->offset;
+    job->length = q->length;
+    if (!notify_queue(w->notify, job)) {
+        free(job);
+        kreq_end(q, -ENOMEM);
+    }
+}
+
+/* --- others' pages --- */
+
+/* Runs those who wait for the last INVALIDATE of the inode. */
+static void invalidate_ended(struct worker *w, uint64_t ino, bool failed)
+{
+    struct inode *i = inode_lock(&w->inodes, ino);
+    struct inode_waiter *waiters = NULL;
+
+    if (!i)
+        return;
+    i->errors += failed;
+    if (--i->invalidates == 0) {
+        waiters = i->waiters;
+        i->waiters = NULL;
+    }
+    inode_unlock(&w->inodes, i);
+    while (waiters) {
+        struct inode_waiter *one = waiters;
+        waiters = one->next;
+        one->fn(one->arg);
+        free(one);
+    }
+}
+
+static void on_invalidated(struct kreq *q, const struct message *reply)
+{
+    if (!q->req) {
+        invalidate_ended(q->w, q->ino, reply->status < 0);
+        kreq_free(q);
+    } else if (reply->status < 0) {
+        kreq_end(q, reply->status);
+    } else {
+        finish(q);
+    }
+}
+
+static void invalidate_others(struct kreq *q, Star__HomeAttrs *attrs)
+{
+    Star__Invalidate body = STAR__INVALIDATE__INIT;
+
+    body.ino = q->ino;
+    body.offset = q->offset;
+    body.length = q->length;
+    body.attrs = attrs;
+    kreq_ask(q, STAR__MSG_TYPE__INVALIDATE, &body.base, on_invalidated);
+}
+
+/* A page written back (mmap): the kernel is answered now. Were it to wait, the recall that made it write
+ * the page back could wait for a mount that waits for us. fsync waits for these. */
+static void answer_before(struct kreq *q)
+{
+    fuse_reply_write(q->req, q->length);
+    q->req = NULL;
+}
+
+/* --- the home's answer --- */
+
+struct outcome {
+    bool shared; /* others may hold pages of it */
+    bool lost;
+};
+
+static struct outcome note_written(struct kreq *q, const Star__WriteReply *r)
+{
+    struct outcome o = {.shared = true};
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    if (!i)
+        return o;
+    if (r->attrs)
+        inode_note_home(i, r->attrs);
+    if (i->unsynced && r->instance && i->unsynced != r->instance)
+        i->errors++; /* the node that had the earlier ones went down: fsync says so */
+    i->unsynced = r->instance;
+    i->write_count++;
+    o.shared = !leases_write_is_private(q->w, i);
+    if (o.shared && q->cached_page)
+        i->invalidates++;
+    inode_unlock(&q->w->inodes, i);
+    return o;
+}
+
+static void on_written(struct kreq *q, const struct message *reply)
+{
+    int status;
+    Star__WriteReply *r = kreq_unpack(reply, &star__write_reply__descriptor, &status);
+
+    if (!r) {
+        kreq_end(q, status);
+        return;
+    }
+    struct outcome o = note_written(q, r);
+    if (r->written < q->length && q->type != STAR__MSG_TYPE__FALLOCATE)
+        q->length = r->written;
+    if (q->append)
+        q->offset = r->offset;
+    if (o.shared && q->cached_page)
+        answer_before(q);
+    if (o.shared)
+        invalidate_others(q, r->attrs);
+    else
+        finish(q);
+    star__write_reply__free_unpacked(r, NULL);
+}
+
+/* --- set-user-id bits --- */
+
+static void on_killed(struct kreq *q, const struct message *reply)
+{
+    struct worker *w = q->w;
+    int status;
+    Star__AttrReply *r = kreq_unpack(reply, &star__attr_reply__descriptor, &status);
+
+    if (!r) {
+        kreq_end(q, status);
+        return;
+    }
+    struct inode *i = inode_lock(&w->inodes, q->ino);
+    if (i) {
+        bool changed = r->attr && i->attr_known && i->attr.st.st_mode != r->attr->mode;
+        if (r->attr)
+            inode_note_attr(i, r->attr);
+        i->no_privileges = leases_take(q, i, r->lease) != STAR__LEASE__LEASE_NONE;
+        inode_unlock(&w->inodes, i);
+        if (changed || !r->attr) /* attributes only: this waits for nothing */
+            fuse_lowlevel_notify_inval_inode(w->se, q->ino, -1, 0);
+    }
+    star__attr_reply__free_unpacked(r, NULL);
+    data_ask(q, on_written);
+}
+
+static void kill_privileges(struct kreq *q)
+{
+    Star__SetAttr body = STAR__SET_ATTR__INIT;
+    struct head_box box;
+    int rc = kreq_head(q, &box);
+
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    body.head = &box.head;
+    body.ino = q->ino;
+    body.valid = FATTR_KILL_SUIDGID;
+    kreq_ask(q, STAR__MSG_TYPE__SETATTR, &body.base, on_killed);
+}
+
+/* The kernel marks every write of a process without CAP_FSETID; the centre is asked once under a lease. */
+static void start(struct kreq *q)
+{
+    struct inode *i = q->kill ? inode_lock(&q->w->inodes, q->ino) : NULL;
+    bool ask = q->kill && !(i && i->no_privileges);
+
+    if (i)
+        inode_unlock(&q->w->inodes, i);
+    if (ask)
+        kill_privileges(q);
+    else
+        data_ask(q, on_written);
+}
+
+/* --- write --- */
+
+static int keep_payload(struct kreq *q, const char *buf, size_t size)
+{
+    q->payload_len = size;
+    q->payload = buf;
+    if (size >= COPY_BELOW) {
+        q->memory = worker_keep_message(q->w);
+        q->memory_pooled = q->memory != NULL;
+    } else {
+        q->memory = malloc(size ? size : 1);
+        if (q->memory)
+            q->payload = memcpy(q->memory, buf, size);
+    }
+    return q->memory ? 0 : -ENOMEM;
+}
+
+static bool write_kills(struct worker *w)
+{
+    const struct fuse_in_header *header = worker_message(w);
+    const struct fuse_write_in *in = (const void *)(header + 1);
+
+    return w->init.killpriv_v2 && (in->write_flags & FUSE_WRITE_KILL_SUIDGID);
+}
+
+void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    struct worker *w = fuse_req_userdata(req);
+    struct kreq *q = kreq_new(w, req, ino);
+
+    if (!q)
+        return;
+    q->fh = fi->fh;
+    q->offset = (uint64_t)off;
+    q->length = size;
+    if (fh_flags(fi->fh) & FH_CONTROL) {
+        control_write(q, buf, size);
+        return;
+    }
+    q->kill = write_kills(w);
+    int rc = fh_check(w, fi->fh);
+    if (rc == 0 && size > FRAME_PAYLOAD_MAX)
+        rc = -EIO;
+    if (rc == 0)
+        rc = keep_payload(q, buf, size);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    q->type = STAR__MSG_TYPE__WRITE;
+    q->cached_page = fi->writepage;
+    q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage;
+    start(q);
+}
+
+/* --- fallocate, copy --- */
+
+void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+{
+    struct worker *w = fuse_req_userdata(req);
+    struct kreq *q = kreq_new(w, req, ino);
+
+    if (!q)
+        return;
+    int rc = fh_flags(fi->fh) & FH_CONTROL ? -EOPNOTSUPP : fh_check(w, fi->fh);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    q->type = STAR__MSG_TYPE__FALLOCATE;
+    q->fh = fi->fh;
+    q->flags = (uint32_t)mode;
+    q->offset = (uint64_t)offset;
+    q->length = (uint64_t)length;
+    q->kill = q->ctx.uid != 0; /* no mark in this message: as if without CAP_FSETID */
+    start(q);
+}
+
+void fs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+                        fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+{
+    struct worker *w = fuse_req_userdata(req);
+    struct kreq *q = kreq_new(w, req, ino_out);
+
+    if (!q)
+        return;
+    int rc = (fh_flags(fi_in->fh) | fh_flags(fi_out->fh)) & FH_CONTROL ? -EXDEV : fh_check(w, fi_in->fh);
+    if (rc == 0)
+        rc = fh_check(w, fi_out->fh);
+    if (rc == 0 && flags != 0)
+        rc = -EINVAL;
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    q->type = STAR__MSG_TYPE__COPY_RANGE;
+    q->fh = fi_out->fh;
+    q->other = ino_in;
+    q->other_fh = fi_in->fh;
+    q->offset = (uint64_t)off_out;
+    q->other_offset = (uint64_t)off_in;
+    q->length = len < COPY_RANGE_MAX ? len : COPY_RANGE_MAX;
+    q->kill = q->ctx.uid != 0;
+    start(q);
+}

@@ -1,0 +1,178 @@
+/* Giving room back: clean data that was not used for long, rows of files without data, dropped inodes. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "control/wire/clock.h"
+#include "nodecache/cut.h"
+#include "nodecache/store_private.h"
+
+/* Rows without data are forgotten in any case when the table is so full. */
+#define ROWS_MANY (FILES_MAX / 10 * 9)
+
+/* All clean ranges of f. Journaled first: if this stops halfway, blocks are left that nobody counts on. */
+static int discard_clean(struct store *s, struct file *f)
+{
+    uint64_t at = 0;
+    struct range here;
+    int rc = 0;
+
+    while (rc == 0 && ranges_next(&f->present, at, &here)) {
+        struct range clean;
+        uint64_t from = here.start > at ? here.start : at;
+        at = here.end;
+        if (!ranges_gap(&f->staged, from, here.end, &clean))
+            continue;
+        rc = index_discard(&s->index, f, clean.start, clean.end);
+        at = clean.end;
+    }
+    return rc;
+}
+
+int evict_clean(struct store *s, struct file *f, uint64_t *bytes)
+{
+    uint64_t before = f->present.total, end = ranges_end(&f->present);
+    struct charge c;
+    int rc;
+
+    if (f->cut || f->fetches || f->fd_users > 0)
+        return -EBUSY;
+    if (f->present.total == f->staged.total)
+        return 0;
+    charge_begin(&c, f, 0, end, 0);
+    rc = discard_clean(s, f);
+    if (rc == 0 && f->present.count == 0) {
+        file_close_fd(&s->table, f);
+        rc = file_unlink(&s->table, f);
+    } else if (rc == 0) {
+        rc = change_punch(s, f, 0, end);
+    }
+    charge_end(s, &c, f);
+    store_settle(s, f, true);
+    *bytes += before - f->present.total;
+    return rc < 0 ? store_failed(s, rc, "eviction", f->ino) : 0;
+}
+
+/* A row that says nothing which the centre does not know. */
+static bool forgettable(struct store *s, const struct file *f)
+{
+    bool idle = clock_boot_ms() - atomic_load(&f->used_at) > ROW_IDLE_MS;
+
+    return f->present.count == 0 && !file_dirty(f) && !f->cut && !f->fetches && !f->doubt &&
+           f->fd_users == 0 && (!f->is_home || f->logged_version >= f->version) &&
+           (idle || atomic_load(&s->table.count) > ROWS_MANY);
+}
+
+static int forget(struct store *s, struct file *f)
+{
+    uint64_t max = atomic_load(&s->forgotten_max);
+    int rc = index_forget(&s->index, f);
+
+    if (rc < 0)
+        return rc;
+    while (f->ino > max && !atomic_compare_exchange_weak(&s->forgotten_max, &max, f->ino))
+        ;
+    rc = file_unlink(&s->table, f);
+    space_give(&s->space, f->charge);
+    f->charge = 0;
+    maps_forget(&s->maps, f->ino);
+    file_forget(&s->table, f);
+    store_settle(s, f, false);
+    return rc;
+}
+
+void evict_down_to(struct store *s, uint64_t target)
+{
+    int64_t round = clock_boot_ns();
+    uint64_t bytes = 0;
+
+    while (!atomic_load(&s->stopping) && (atomic_load(&s->space.used) > target ||
+                                          atomic_load(&s->table.count) > ROWS_MANY)) {
+        struct file *f = file_oldest(&s->table, round);
+        if (!f)
+            break;
+        pthread_mutex_lock(&f->lock);
+        if (!f->gone) {
+            (void)evict_clean(s, f, &bytes); /* errors were noted; -EBUSY: another time */
+            if (forgettable(s, f))
+                (void)forget(s, f); /* fails: the row just stays */
+        }
+        pthread_mutex_unlock(&f->lock);
+        file_looked_at(&s->table, f, round);
+        file_unref(f);
+    }
+}
+
+int store_evict(struct store *s, uint64_t ino, uint64_t *bytes)
+{
+    struct file *f;
+    int rc;
+
+    if (ino == 0) {
+        evict_down_to(s, 0);
+        return 0;
+    }
+    f = file_peek(&s->table, ino);
+    if (!f)
+        return 0;
+    pthread_mutex_lock(&f->lock);
+    rc = f->gone ? 0 : evict_clean(s, f, bytes);
+    admit_unlock(f);
+    return rc;
+}
+
+int set_aside(struct store *s, struct file *f)
+{
+    char from[32], to[64];
+    int rc = 0;
+
+    file_path(from, f->ino);
+    snprintf(to, sizeof(to), "%" PRIu64 ".epoch%" PRIu64 ".%016" PRIx64, f->ino, f->home_epoch,
+             random_id());
+    store_say(s,
+              "inode %" PRIu64 ": its home is elsewhere now; %" PRIu64
+              " staged bytes of epoch %" PRIu64 " are kept in lost/%s",
+              f->ino, f->staged.total, f->home_epoch, to);
+    if (!f->has_file)
+        return 0;
+    /* Its blocks stay on the disk, so they stay charged. */
+    space_force(&s->space, ranges_blocks(&f->present, 0, ranges_end(&f->present), SPACE_BLOCK) *
+                               SPACE_BLOCK);
+    if (renameat(s->files_dir, from, s->lost_dir, to) < 0)
+        rc = -errno;
+    f->has_file = false;
+    f->name_synced = false;
+    return rc;
+}
+
+int drop_locked(struct store *s, struct file *f, bool deleted)
+{
+    int rc = 0;
+
+    if (f->cut)
+        cut_cancel(f);
+    for (struct fetching *i = f->fetches; i; i = i->next)
+        i->poisoned_all = true;
+    if (!deleted && f->staged.count > 0)
+        rc = set_aside(s, f);
+    if (rc == 0)
+        rc = forget(s, f);
+    return rc < 0 ? store_failed(s, rc, "drop", f->ino) : 0;
+}
+
+int store_drop(struct store *s, uint64_t ino, bool deleted)
+{
+    struct file *f = file_peek(&s->table, ino);
+    int rc = 0;
+
+    maps_forget(&s->maps, ino);
+    if (!f)
+        return 0;
+    pthread_mutex_lock(&f->lock);
+    if (!f->gone)
+        rc = drop_locked(s, f, deleted);
+    admit_unlock(f);
+    return rc;
+}

@@ -1,0 +1,31 @@
+#!/bin/bash
+# fsstress (of xfstests or LTP): many processes, all kinds of operations; afterwards the state is sound and the same after
+# down and up. $FSSTRESS is the program.
+. "$(dirname "$0")/../integration/lib.sh"
+[ -n "${FSSTRESS:-}" ] || skip "FSSTRESS does not say where the program fsstress is"
+[ -x "$FSSTRESS" ] || skip "there is no program $FSSTRESS"
+make_work
+
+ops=1000
+! full || ops=20000
+OTHER=$WORK/other
+mkdir "$OTHER"
+up --capacity 256M
+"$UMBEL" mount --root "$ROOT" "$OTHER" >/dev/null
+EXTRA_MOUNTS+=("$OTHER")
+mkdir "$MNT/a" "$MNT/b"
+
+step "8 processes, $ops operations each, through two mounts"
+"$FSSTRESS" -d "$MNT/a" -p 4 -n $ops -s 1 >"$WORK/a.log" 2>&1 & first=$!
+"$FSSTRESS" -d "$OTHER/b" -p 4 -n $ops -s 2 >"$WORK/b.log" 2>&1 & second=$!
+wait $first || { tail "$WORK/a.log" >&2; fail "fsstress in the first mount"; }
+wait $second || { tail "$WORK/b.log" >&2; fail "fsstress in the second mount"; }
+same_tree "$MNT" "$OTHER" "two mounts of one cloud"
+fsck_clean --data
+before=$(tree_sum "$MNT")
+down
+up
+[ "$before" = "$(tree_sum "$MNT")" ] || fail "the tree differs after down and up"
+rm -rf "$MNT/a" "$MNT/b"
+fsck_clean
+say "ok"

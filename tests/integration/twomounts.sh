@@ -1,0 +1,51 @@
+#!/bin/bash
+# Two mounts of one cloud: a random sequence of operations through both has the results that a local filesystem gives.
+# --full: 20 seeds of 5000 operations, else 4 of 1000.
+. "$(dirname "$0")/lib.sh"
+make_work
+
+seeds=4 ops=1000
+if full; then seeds=20 ops=5000; fi
+OTHER=$WORK/other
+mkdir "$OTHER" "$WORK/reference"
+
+up
+"$UMBEL" mount --root "$ROOT" "$OTHER" >/dev/null
+EXTRA_MOUNTS+=("$OTHER")
+"$UMBEL" mount --root "$ROOT" "$OTHER" | grep -q 'was mounted' || fail "a second mount at the same place"
+
+step "what one writes the other reads at once"
+for i in $(seq 200); do
+    echo "$i" >"$MNT/turn"
+    [ "$(cat "$OTHER/turn")" = "$i" ] || fail "turn $i: the other mount reads $(cat "$OTHER/turn")"
+    echo "back $i" >>"$OTHER/turn"
+    [ "$(tail -n 1 "$MNT/turn")" = "back $i" ] || fail "turn $i: this mount reads $(tail -n 1 "$MNT/turn")"
+    mv "$MNT/turn" "$MNT/turned"
+    [ ! -e "$OTHER/turn" ] && [ -e "$OTHER/turned" ] || fail "turn $i: a rename is not seen"
+    rm "$OTHER/turned"
+    [ ! -e "$MNT/turned" ] || fail "turn $i: an unlink is not seen"
+done
+
+step "a lock on one holds on the other"
+touch "$MNT/lock"
+flock "$MNT/lock" sleep 1.5 &
+sleep 0.4
+! flock -n "$OTHER/lock" true || fail "a flock held through one mount was granted through the other"
+flock -w 20 "$OTHER/lock" true || fail "a flock was never granted"
+wait
+rm "$MNT/lock"
+
+for seed in $(seq $seeds); do
+    step "seed $seed: $ops operations"
+    mkdir "$MNT/work"
+    # FUSE computes the place of an O_APPEND handle after a write from a size that the other mount may have changed.
+    "$TOOLS/fsdiff" --seed "$seed" --ops $ops --loose-append "$WORK/reference" "$MNT/work" "$OTHER/work" >"$WORK/fsdiff.log" 2>&1 ||
+        { tail -n 60 "$WORK/fsdiff.log" >&2; fail "seed $seed: the mounts are not like a local filesystem"; }
+    rmdir "$OTHER/work"
+    fsck_clean
+done
+
+step "the test itself finds a difference"
+mkdir "$MNT/work"
+refused 1 'differ' "$TOOLS/fsdiff" --seed 1 --ops 500 --check 250 --sabotage 250 --loose-append "$WORK/reference" "$MNT/work" "$OTHER/work"
+say "ok"
