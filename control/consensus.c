@@ -468,12 +468,13 @@ int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve, const st
     rc = make_dirs(c, detail);
     if (rc == 0)
         rc = consensus_open_state(c, detail);
-    if (rc == 0)
-        rc = engine_start(c, detail);
     if (rc < 0)
         goto out;
     watch_space(c);
-    start_handles(c);
+    start_handles(c); /* before the engine: its start applies what the log holds */
+    rc = engine_start(c, detail);
+    if (rc < 0)
+        goto out;
     *out = c;
     c = NULL;
 out:

@@ -13,17 +13,25 @@
 
 #define DETAIL 256
 #define PATH   4096
+/* The file is a sparse map that LMDB writes through, so a full disk would be a SIGBUS: space is
+ * taken ahead of its use, where a lack of it is an error. A turn uses less than AHEAD_MIN; if even
+ * AHEAD_LEAST is not there, it is not begun. */
+#define AHEAD       ((uint64_t)32 << 20)
+#define AHEAD_MIN   ((uint64_t)16 << 20)
+#define AHEAD_LEAST ((uint64_t)2 << 20)
 /* The reused reader and state_copy's. */
 #define READERS_MAX 8
-/* "open BOOT-ID" while a process has it or had it last; "clean" after a clean close. Written in place: it is smaller
- * than any sector. */
+/* "open BOOT-ID" while a process has it or had it last; "clean" after a clean close. Written in
+ * place: it is smaller than any sector. */
 #define MARK_SIZE 64
 
 static const char *const db_names[DB_COUNT] = {
-    [DB_META] = "meta",         [DB_INODES] = "inodes",   [DB_ENTRIES] = "entries",   [DB_NAMES] = "names",
-    [DB_XATTRS] = "xattrs",     [DB_TARGETS] = "targets", [DB_EXTENTS] = "extents",   [DB_RECORDS] = "records",
-    [DB_PACKS] = "packs",       [DB_COPIES] = "copies",   [DB_HELD] = "held",         [DB_NODES] = "nodes",
-    [DB_SESSIONS] = "sessions", [DB_RESULTS] = "results", [DB_SETTINGS] = "settings", [DB_ORPHANS] = "orphans",
+    [DB_META] = "meta",         [DB_INODES] = "inodes",   [DB_ENTRIES] = "entries",
+    [DB_NAMES] = "names",       [DB_XATTRS] = "xattrs",   [DB_TARGETS] = "targets",
+    [DB_EXTENTS] = "extents",   [DB_RECORDS] = "records", [DB_PACKS] = "packs",
+    [DB_COPIES] = "copies",     [DB_HELD] = "held",       [DB_NODES] = "nodes",
+    [DB_SESSIONS] = "sessions", [DB_RESULTS] = "results", [DB_SETTINGS] = "settings",
+    [DB_ORPHANS] = "orphans",
 };
 
 static void say(char *detail, const char *dir, const char *what, int rc)
@@ -45,7 +53,8 @@ static int mark_write(int fd, const char *text)
     return fsync(fd) != 0 ? -errno : 0;
 }
 
-/* Opens and locks the mark. *trusted: the files are as the last process or a clean close left them. */
+/* Opens and locks the mark. *trusted: the files are as the last process or a clean close left them.
+ */
 static int mark_open(struct state *s, const char *dir, bool have_data, bool *trusted, char *detail)
 {
     char path[PATH], text[MARK_SIZE + 1] = {0}, open_mark[MARK_SIZE], boot[37];
@@ -121,52 +130,104 @@ static int load_meta(struct state *s)
 }
 
 /* A file cut short (a copy that was not finished) must not be read: LMDB does not look. */
-static int check_length(struct state *s, const char *data)
+static int check_length(struct state *s, uint64_t size)
 {
     MDB_envinfo info;
     MDB_stat stat;
-    struct stat st;
 
-    if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &stat) != MDB_SUCCESS || stat.ms_psize == 0)
+    if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &stat) != MDB_SUCCESS ||
+        stat.ms_psize == 0)
         return -EIO;
-    if (lstat(data, &st) != 0)
-        return -errno;
-    return (uint64_t)st.st_size / stat.ms_psize <= info.me_last_pgno ? -ENOTRECOVERABLE : 0;
+    return size / stat.ms_psize <= info.me_last_pgno ? -ENOTRECOVERABLE : 0;
 }
 
-static int open_env(struct state *s, const char *dir, const char *data, bool have_data)
+static int try_env(struct state *s, const char *dir, unsigned flags)
 {
     int rc = mdb_env_create(&s->env);
 
     if (rc != MDB_SUCCESS) {
         s->env = NULL;
-        return st_fail(s, rc);
+        return rc;
     }
     mdb_env_set_mapsize(s->env, STATE_MAP_SIZE);
     mdb_env_set_maxdbs(s->env, DB_COUNT);
     mdb_env_set_maxreaders(s->env, READERS_MAX);
-    rc = mdb_env_open(s->env, dir, STATE_LMDB_FLAGS, 0600);
+    rc = mdb_env_open(s->env, dir, flags, 0600);
+    if (rc != MDB_SUCCESS) {
+        mdb_env_close(s->env);
+        s->env = NULL;
+    }
+    return rc;
+}
+
+/* size: of data.mdb before; 0: there is none. */
+static int open_env(struct state *s, const char *dir, uint64_t size)
+{
+    int rc = try_env(s, dir, STATE_LMDB_FLAGS | MDB_WRITEMAP);
+
+    if (rc == EFBIG) { /* no sparse files of that size here: half as fast, but it works */
+        s->allocated = UINT64_MAX;
+        rc = try_env(s, dir, STATE_LMDB_FLAGS);
+    }
     if (rc == MDB_INVALID || rc == MDB_CORRUPTED)
         return -ENOTRECOVERABLE;
     if (rc == MDB_VERSION_MISMATCH)
         return -EPROTONOSUPPORT;
     if (rc != MDB_SUCCESS)
         return st_fail(s, rc);
-    return have_data ? check_length(s, data) : 0;
+    return size > 0 ? check_length(s, size) : 0;
 }
 
-static int load_or_make(struct state *s, bool have_data)
+static int allocate_to(struct state *s, uint64_t end)
 {
-    int rc = st_fail(s, mdb_txn_begin(s->env, NULL, 0, &s->write));
+    mdb_filehandle_t fd;
+
+    if (mdb_env_get_fd(s->env, &fd) != MDB_SUCCESS)
+        return -EIO;
+    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)s->allocated, (off_t)(end - s->allocated)) != 0)
+        return -errno;
+    s->allocated = end;
+    return 0;
+}
+
+static int space_ahead(struct state *s)
+{
+    MDB_envinfo info;
+
+    if (s->allocated == UINT64_MAX)
+        return 0;
+    int rc = st_fail(s, mdb_env_info(s->env, &info));
+    if (rc < 0)
+        return rc;
+    uint64_t used = (info.me_last_pgno + 1) * s->page;
+    if (s->allocated >= used + AHEAD_MIN)
+        return 0;
+    rc = allocate_to(s, used + AHEAD);
+    if (rc == -ENOSPC)
+        rc = s->allocated >= used + AHEAD_LEAST ? 0 : allocate_to(s, used + AHEAD_LEAST);
+    if (rc == -EOPNOTSUPP) {
+        s->allocated = UINT64_MAX;
+        rc = 0;
+    }
+    return rc;
+}
+
+static int load_or_make(struct state *s)
+{
+    MDB_stat stat;
+    int rc = st_fail(s, mdb_env_stat(s->env, &stat));
 
     if (rc < 0)
         return rc;
-    MDB_stat stat;
-    rc = st_fail(s, mdb_env_stat(s->env, &stat));
-    bool empty = rc == 0 && stat.ms_entries == 0; /* the process died before its first commit */
+    s->page = stat.ms_psize;
+    rc = space_ahead(s);
     if (rc == 0)
-        rc = open_databases(s, empty);
-    if (rc == 0 && (empty || !have_data)) {
+        rc = st_fail(s, mdb_txn_begin(s->env, NULL, 0, &s->write));
+    if (rc < 0)
+        return rc;
+    bool empty = stat.ms_entries == 0; /* also if a process died before its first commit */
+    rc = open_databases(s, empty);
+    if (rc == 0 && empty) {
         s->meta = (struct meta_row){.format = STATE_FORMAT, .last_ino = STATE_ROOT_INO};
         rc = st_root_make(s);
         if (rc == 0)
@@ -226,9 +287,9 @@ int state_open(const char *dir, struct state **out, char *detail)
         say(detail, dir, "the machine went down while it was open", rc);
         goto out;
     }
-    rc = open_env(s, dir, data, have_data);
+    rc = open_env(s, dir, have_data ? (uint64_t)st.st_size : 0);
     if (rc == 0)
-        rc = load_or_make(s, have_data);
+        rc = load_or_make(s);
     if (rc < 0)
         say(detail, dir,
             rc == -EPROTONOSUPPORT   ? "written by a newer version of Umbel"
@@ -266,7 +327,9 @@ int state_begin(struct state *s)
         mdb_txn_reset(s->read);
         s->reading = false;
     }
-    int rc = st_fail(s, mdb_txn_begin(s->env, NULL, 0, &s->write));
+    int rc = space_ahead(s);
+    if (rc == 0)
+        rc = st_fail(s, mdb_txn_begin(s->env, NULL, 0, &s->write));
     if (rc < 0)
         s->write = NULL;
     return rc;

@@ -1,6 +1,7 @@
 /*
- * POSIX ACLs in the form of Linux' xattrs: a header {version 2}, then entries {tag, perm, id}, all little-endian,
- * in the order of their tags. Meanings as in Linux' fs/posix_acl.c, which an inode on a local filesystem would see.
+ * POSIX ACLs in the form of Linux' xattrs: a header {version 2}, then entries {tag, perm, id}, all
+ * little-endian, in the order of their tags. Meanings as in Linux' fs/posix_acl.c, which an inode
+ * on a local filesystem would see.
  */
 #include "control/state_private.h"
 

@@ -89,7 +89,8 @@ static void arena_free(void *state, void *p)
     (void)state, (void)p;
 }
 
-static ProtobufCMessage *unpack(struct state *s, const ProtobufCMessageDescriptor *type, const void *data, size_t len)
+static ProtobufCMessage *unpack(struct state *s, const ProtobufCMessageDescriptor *type,
+                                const void *data, size_t len)
 {
     ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = s};
 
@@ -130,7 +131,8 @@ static int run(struct apply *a)
     return rc;
 }
 
-/* Inode numbers are used up whether or not the command succeeds, so that a new leader never gives one twice. */
+/* Inode numbers are used up whether or not the command succeeds, so that a new leader never gives
+ * one twice. */
 static void use_ino(struct apply *a, uint64_t last)
 {
     if (a->e->ino > last && a->e->ino >> 63 == 0)
@@ -162,7 +164,8 @@ static int execute(struct apply *a, struct state_result *result)
     return keep ? st_session_keep(a, rc, &s->reply) : 0;
 }
 
-int state_apply(struct state *s, uint64_t count, const void *entry, size_t len, struct state_result *result)
+int state_apply(struct state *s, uint64_t count, const void *entry, size_t len,
+                struct state_result *result)
 {
     struct apply a = {.s = s, .count = count};
 

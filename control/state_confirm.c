@@ -2,14 +2,14 @@
  * CONFIRM: one entry that turns packs live and switches whole cuts of files to them.
  *
  * Each file of it is, in this order:
- *   refused  there is no such inode any more, or the node is not its home in that epoch: the node drops what it has
- *   taken    a cut that is not older than the last confirmed one, by its number or else by its data's version
- *   stale    anything else: a cut of before the confirmed one must not bring back old data
- * One stale file fails the whole with -ESTALE, unchanged: the node cuts again with new packs. The same if its packs
- * were given up meanwhile.
+ *   refused  there is no such inode any more, or the node is not its home in that epoch: the node
+ * drops what it has taken    a cut that is not older than the last confirmed one, by its number or
+ * else by its data's version stale    anything else: a cut of before the confirmed one must not
+ * bring back old data One stale file fails the whole with -ESTALE, unchanged: the node cuts again
+ * with new packs. The same if its packs were given up meanwhile.
  *
- * A lost answer: the packs are no longer `allocated`, and all that was taken has its cut confirmed. Nothing changes
- * then, and the answer is the same as before.
+ * A lost answer: the packs are no longer `allocated`, and all that was taken has its cut confirmed.
+ * Nothing changes then, and the answer is the same as before.
  */
 #include "control/state_private.h"
 
@@ -17,7 +17,10 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define RECORD_MAX      (1u << 20) /* content of one record; also the stretch of a file that it stays in */
+#define RECORD_MAX                                                                                 \
+    (1u << 20) /* content of one record; also the stretch of a file that it stays in */
+/* What fits into a frame's body brings fewer. */
+#define PACKS_MAX       8192u
 #define RECORD_NUMBERS  (1ull << STATE_RECORD_BITS)
 #define PACK_NUMBER_MAX (1ull << (64 - STATE_RECORD_BITS))
 
@@ -54,17 +57,22 @@ static int all_different(uint64_t *list, size_t n)
     return 0;
 }
 
-static const Star__ConfirmPack *pack_named(const Star__Confirm *q, uint64_t pack)
+/* Records come in the order of their packs, so the search begins at the last one found. */
+static const Star__ConfirmPack *pack_named(const Star__Confirm *q, uint64_t pack, size_t *last)
 {
-    for (size_t n = 0; n < q->n_packs; n++)
-        if (q->packs[n]->pack == pack)
-            return q->packs[n];
+    for (size_t n = 0; n < q->n_packs; n++) {
+        size_t at = (*last + n) % q->n_packs;
+        if (q->packs[at]->pack == pack) {
+            *last = at;
+            return q->packs[at];
+        }
+    }
     return NULL;
 }
 
-static int check_record(const Star__Confirm *q, const Star__CutRecord *r)
+static int check_record(const Star__Confirm *q, const Star__CutRecord *r, size_t *last)
 {
-    const Star__ConfirmPack *p = pack_named(q, r->pack);
+    const Star__ConfirmPack *p = pack_named(q, r->pack, last);
 
     if (!p || r->pack == 0 || r->pack >= PACK_NUMBER_MAX || r->number >= RECORD_NUMBERS)
         return -EINVAL;
@@ -94,20 +102,22 @@ static int check_different(struct state *s, const Star__Confirm *q)
     at = 0;
     for (size_t f = 0; f < q->n_files; f++)
         for (size_t r = 0; r < q->files[f]->n_records; r++)
-            list[at++] = q->files[f]->records[r]->pack << STATE_RECORD_BITS | q->files[f]->records[r]->number;
+            list[at++] = q->files[f]->records[r]->pack << STATE_RECORD_BITS |
+                         q->files[f]->records[r]->number;
     return rc < 0 ? rc : all_different(list, at);
 }
 
 static int check_message(struct state *s, const Star__Confirm *q)
 {
-    int rc = 0;
+    size_t last = 0;
+    int rc = q->n_packs > PACKS_MAX ? -EINVAL : 0;
 
     for (size_t f = 0; rc == 0 && f < q->n_files; f++) {
         const Star__CutFile *file = q->files[f];
         if (!file->attrs || file->cut == 0 || !st_home_ok(file->attrs))
             return -EINVAL;
         for (size_t r = 0; rc == 0 && r < file->n_records; r++)
-            rc = check_record(q, file->records[r]);
+            rc = check_record(q, file->records[r], &last);
     }
     return rc < 0 ? rc : check_different(s, q);
 }
@@ -147,7 +157,8 @@ static int judge(struct confirm *c, const Star__CutFile *f, struct stored *i, en
     *v = REFUSED;
     if (rc == -ESTALE)
         return 0;
-    if (rc < 0 || !S_ISREG(r->mode) || r->home != c->q->node || f->attrs->home_epoch != r->file.home_epoch)
+    if (rc < 0 || !S_ISREG(r->mode) || r->home != c->q->node ||
+        f->attrs->home_epoch != r->file.home_epoch)
         return rc;
     *v = STALE;
     if (!c->fresh ? f->cut <= r->file.cut : f->attrs->version >= r->file.cut_version)
@@ -176,11 +187,16 @@ static int take(struct confirm *c, const Star__CutFile *f, struct stored *i)
     uint64_t limit = limit_of(i, f->attrs);
     for (size_t n = 0; rc == 0 && n < f->n_records; n++) {
         const Star__CutRecord *r = f->records[n];
-        struct record_row row = {
-            .pack = r->pack, .pack_offset = r->pack_offset, .length = (uint32_t)r->length, .refs = 1};
-        uint64_t use = r->offset >= limit ? 0 : limit - r->offset < r->length ? limit - r->offset : r->length;
+        struct record_row row = {.pack = r->pack,
+                                 .pack_offset = r->pack_offset,
+                                 .length = (uint32_t)r->length,
+                                 .refs = 1};
+        uint64_t use = r->offset >= limit              ? 0
+                       : limit - r->offset < r->length ? limit - r->offset
+                                                       : r->length;
         if (use > 0)
-            rc = st_map_insert(s, i, r->offset, use, r->pack << STATE_RECORD_BITS | r->number, &row);
+            rc =
+                st_map_insert(s, i, r->offset, use, r->pack << STATE_RECORD_BITS | r->number, &row);
     }
     if (f->cut > i->r.file.cut)
         i->r.file.cut = f->cut;
@@ -219,7 +235,8 @@ static int packs_set(struct confirm *c, bool done)
         int rc = st_pack_load(s, c->q->packs[n]->pack);
         if (rc < 0)
             return rc == -ENOENT ? st_fail(s, MDB_CORRUPTED) : rc;
-        /* Of a pack of which nothing was taken, only the object in the pool is left to be deleted. */
+        /* Of a pack of which nothing was taken, only the object in the pool is left to be deleted.
+         */
         s->pack_row.state = done && s->pack_row.live_records == 0 ? PACK_CONDEMNED : PACK_LIVE;
         s->pack_row.size = c->q->packs[n]->size;
         s->pack_dirty = true;

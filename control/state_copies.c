@@ -60,7 +60,8 @@ int st_copies_of_inode(struct state *s, uint64_t ino)
     return rc == -ENOENT ? 0 : rc;
 }
 
-/* What is only cached goes; a line that is staged stays, as the data waits there for the node to come back. */
+/* What is only cached goes; a line that is staged stays, as the data waits there for the node to
+ * come back. */
 static int line_unhold(struct state *s, uint64_t ino, uint32_t node, bool staged_too)
 {
     struct key k = st_key_copy(ino, node);
@@ -131,7 +132,8 @@ int st_cmd_drop_copies(struct apply *a, const ProtobufCMessage *body)
 
 /* --- reader --- */
 
-int state_copies(struct state *s, uint64_t ino, uint64_t after_ino, uint32_t after_node, state_copy_fn fn, void *arg)
+int state_copies(struct state *s, uint64_t ino, uint64_t after_ino, uint32_t after_node,
+                 state_copy_fn fn, void *arg)
 {
     struct key k = st_key_copy(ino ? ino : after_ino, ino && ino != after_ino ? 0 : after_node);
     struct copy_row row;

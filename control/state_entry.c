@@ -1,4 +1,5 @@
-/* Directories: entries by name and by cookie, lookup, readdir, and the commands that make and remove them. */
+/* Directories: entries by name and by cookie, lookup, readdir, and the commands that make and
+ * remove them. */
 #include "control/state_private.h"
 
 #include <errno.h>
@@ -72,8 +73,8 @@ static int entry_put(struct state *s, const struct stored *dir, const ProtobufCB
     return rc;
 }
 
-int st_entry_add(struct state *s, struct stored *dir, const ProtobufCBinaryData *name, uint64_t ino, uint32_t type,
-                 uint64_t *cookie)
+int st_entry_add(struct state *s, struct stored *dir, const ProtobufCBinaryData *name, uint64_t ino,
+                 uint32_t type, uint64_t *cookie)
 {
     struct name_row e = {.cookie = dir->r.dir.next_cookie++, .ino = ino, .type = type & S_IFMT};
 
@@ -82,7 +83,8 @@ int st_entry_add(struct state *s, struct stored *dir, const ProtobufCBinaryData 
     return entry_put(s, dir, name, &e);
 }
 
-int st_entry_remove(struct state *s, struct stored *dir, const ProtobufCBinaryData *name, uint64_t cookie)
+int st_entry_remove(struct state *s, struct stored *dir, const ProtobufCBinaryData *name,
+                    uint64_t cookie)
 {
     struct key by_cookie = st_key2(dir->ino, cookie);
     struct key by_name = st_key_name(dir->ino, name->data, name->len);
@@ -94,8 +96,8 @@ int st_entry_remove(struct state *s, struct stored *dir, const ProtobufCBinaryDa
     return rc == -ENOENT ? st_fail(s, MDB_CORRUPTED) : rc;
 }
 
-int st_entry_retarget(struct state *s, const struct stored *dir, const ProtobufCBinaryData *name, uint64_t cookie,
-                      uint64_t ino, uint32_t type)
+int st_entry_retarget(struct state *s, const struct stored *dir, const ProtobufCBinaryData *name,
+                      uint64_t cookie, uint64_t ino, uint32_t type)
 {
     struct name_row e = {.cookie = cookie, .ino = ino, .type = type & S_IFMT};
 
@@ -139,7 +141,8 @@ static int list_entries(struct listing *l, uint64_t dir, uint64_t after)
 
     if (rc < 0)
         return rc;
-    for (rc = st_seek(l->s, l->cur, &k, &key, &val); rc == 0; rc = st_next(l->s, l->cur, &key, &val)) {
+    for (rc = st_seek(l->s, l->cur, &k, &key, &val); rc == 0;
+         rc = st_next(l->s, l->cur, &key, &val)) {
         if (!st_under(&key, dir))
             break;
         if (val.mv_size < sizeof(row)) {
@@ -147,8 +150,8 @@ static int list_entries(struct listing *l, uint64_t dir, uint64_t after)
             break;
         }
         memcpy(&row, val.mv_data, sizeof(row));
-        l->stopped = !l->fn(l->arg, (const char *)val.mv_data + sizeof(row), val.mv_size - sizeof(row), row.ino,
-                            row.type, st_key_u64(&key, 8));
+        l->stopped = !l->fn(l->arg, (const char *)val.mv_data + sizeof(row),
+                            val.mv_size - sizeof(row), row.ino, row.type, st_key_u64(&key, 8));
         if (l->stopped)
             break;
     }
@@ -156,7 +159,8 @@ static int list_entries(struct listing *l, uint64_t dir, uint64_t after)
     return rc == -ENOENT ? 0 : rc;
 }
 
-int state_readdir(struct state *s, uint64_t dir, uint64_t cookie, state_entry_fn fn, void *arg, bool *eof)
+int state_readdir(struct state *s, uint64_t dir, uint64_t cookie, state_entry_fn fn, void *arg,
+                  bool *eof)
 {
     struct listing l = {.s = s, .fn = fn, .arg = arg};
     struct stored d;
@@ -212,7 +216,8 @@ static int entry_reply(struct apply *a, const struct stored *i, const struct sto
 }
 
 /* A new name in the directory: its row, if nothing speaks against it. */
-static int room_for(struct state *s, uint64_t parent, const ProtobufCBinaryData *name, struct stored *dir)
+static int room_for(struct state *s, uint64_t parent, const ProtobufCBinaryData *name,
+                    struct stored *dir)
 {
     struct name_row e;
     int rc = dir_load(s, parent, dir);
@@ -249,7 +254,8 @@ static int make_mode(const struct apply *a, const Star__Make *q, uint32_t *mode)
     default:
         if (type == 0)
             type = S_IFREG;
-        if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR && type != S_IFBLK)
+        if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR &&
+            type != S_IFBLK)
             return type == S_IFDIR ? -EPERM : -EINVAL;
     }
     *mode = type | (q->mode & 07777);
@@ -272,7 +278,8 @@ static int check_make(const struct apply *a, const Star__Make *q)
 }
 
 /* The inode as it will be, but for its ACLs: owner, set-group-id directories, home. */
-static void make_inode(const struct apply *a, const Star__Make *q, const struct stored *dir, struct stored *i)
+static void make_inode(const struct apply *a, const Star__Make *q, const struct stored *dir,
+                       struct stored *i)
 {
     const Star__Cred *cred = q->head ? q->head->cred : NULL;
     struct inode_row *r = &i->r;
@@ -299,7 +306,8 @@ static void make_inode(const struct apply *a, const Star__Make *q, const struct 
     if (S_ISLNK(r->mode))
         r->size = q->target.len;
     /* A node that was given up since the leader chose it is no home. */
-    if (a->e->type == STAR__MSG_TYPE__CREATE && a->e->node != 0 && st_node_speaks(a->s, a->e->node)) {
+    if (a->e->type == STAR__MSG_TYPE__CREATE && a->e->node != 0 &&
+        st_node_speaks(a->s, a->e->node)) {
         r->home = a->e->node;
         r->file.home_epoch = 1;
     }
@@ -419,8 +427,8 @@ int st_link_lost(struct apply *a, struct stored *i, uint64_t dir, uint64_t cooki
     return rc < 0 ? rc : st_inode_store(a->s, i);
 }
 
-static int remove_entry(struct apply *a, const Star__Remove *q, struct stored *dir, struct stored *i,
-                        const struct name_row *e)
+static int remove_entry(struct apply *a, const Star__Remove *q, struct stored *dir,
+                        struct stored *i, const struct name_row *e)
 {
     Star__RemoveReply reply = STAR__REMOVE_REPLY__INIT;
     Star__Attr parent;

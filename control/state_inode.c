@@ -215,7 +215,8 @@ int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bo
     *news = false;
     if (!st_home_ok(h))
         return -EINVAL;
-    if (!S_ISREG(r->mode) || r->home == 0 || h->home_epoch != r->file.home_epoch || h->version <= r->version)
+    if (!S_ISREG(r->mode) || r->home == 0 || h->home_epoch != r->file.home_epoch ||
+        h->version <= r->version)
         return 0;
     *news = true;
     r->version = h->version;
@@ -252,8 +253,8 @@ int st_inode_lost_home(struct apply *a, struct stored *i)
 
 /* --- SETATTR --- */
 
-/* Linux: chown of anything but a directory takes suid, and sgid where the group may execute; where it may not, sgid
- * goes too unless the caller belongs to the group or is root. */
+/* Linux: chown of anything but a directory takes suid, and sgid where the group may execute; where
+ * it may not, sgid goes too unless the caller belongs to the group or is root. */
 static void kill_on_chown(struct stored *i, const Star__Cred *cred)
 {
     if (S_ISDIR(i->r.mode))
@@ -276,7 +277,8 @@ static int check_setattr(const struct stored *i, const Star__SetAttr *q)
     if (!time_ok(q->atime) || !time_ok(q->mtime) || ((q->valid & VALID_ATIME) && !q->atime) ||
         ((q->valid & VALID_MTIME) && !q->mtime))
         return -EINVAL;
-    if (((q->valid & VALID_UID) && q->uid == UINT32_MAX) || ((q->valid & VALID_GID) && q->gid == UINT32_MAX))
+    if (((q->valid & VALID_UID) && q->uid == UINT32_MAX) ||
+        ((q->valid & VALID_GID) && q->gid == UINT32_MAX))
         return -EINVAL;
     if (q->home && (q->home->ino != i->ino || !st_home_ok(q->home)))
         return -EINVAL;
@@ -287,7 +289,8 @@ static int check_setattr(const struct stored *i, const Star__SetAttr *q)
     if (q->size > INT64_MAX)
         return -EFBIG;
     if (i->r.home && (!q->home || q->home->home_epoch != i->r.file.home_epoch))
-        return -EAGAIN; /* the home moved between its answer and this entry: only it knows the size */
+        return -EAGAIN; /* the home moved between its answer and this entry: only it knows the size
+                         */
     return 0;
 }
 
@@ -324,7 +327,8 @@ static int set_mode_owner(struct apply *a, struct stored *i, const Star__SetAttr
     }
     if (rc == 0 && (q->valid & VALID_KILL_SUIDGID) && !S_ISDIR(i->r.mode))
         kill_on_write(i);
-    if (rc == 0 && !S_ISDIR(i->r.mode) && (q->valid & (VALID_UID | VALID_GID | VALID_SIZE | VALID_KILL_SUIDGID))) {
+    if (rc == 0 && !S_ISDIR(i->r.mode) &&
+        (q->valid & (VALID_UID | VALID_GID | VALID_SIZE | VALID_KILL_SUIDGID))) {
         rc = st_xattr_del(a->s, i, XATTR_CAPABILITY, strlen(XATTR_CAPABILITY));
         rc = rc == -ENODATA ? 0 : rc;
     }

@@ -1,6 +1,7 @@
 /*
- * File maps: extents from ranges of a file to records. A record's references are counted in extents, a pack's live
- * bytes and records in records that have any. Extents of a file do not overlap and end at or before its size.
+ * File maps: extents from ranges of a file to records. A record's references are counted in
+ * extents, a pack's live bytes and records in records that have any. Extents of a file do not
+ * overlap and end at or before its size.
  */
 #include "control/state_private.h"
 
@@ -39,7 +40,8 @@ static int record_refs(struct state *s, uint64_t record, int delta)
 
 /* --- extents --- */
 
-static int extent_of(struct state *s, uint64_t ino, const MDB_val *key, const MDB_val *val, struct extent *e)
+static int extent_of(struct state *s, uint64_t ino, const MDB_val *key, const MDB_val *val,
+                     struct extent *e)
 {
     if (!st_under(key, ino))
         return -ENOENT;
@@ -48,7 +50,8 @@ static int extent_of(struct state *s, uint64_t ino, const MDB_val *key, const MD
 }
 
 /* The first extent of the file that ends beyond `from`. */
-static int extent_seek(struct state *s, MDB_cursor *cur, uint64_t ino, uint64_t from, struct extent *e)
+static int extent_seek(struct state *s, MDB_cursor *cur, uint64_t ino, uint64_t from,
+                       struct extent *e)
 {
     struct key k = st_key2(ino, from);
     MDB_val key, val;
@@ -75,7 +78,8 @@ static int extent_put(struct state *s, uint64_t ino, const struct extent *e)
 }
 
 /* Takes [from, to) out of e, which meets it. */
-static int extent_cut(struct state *s, uint64_t ino, const struct extent *e, uint64_t from, uint64_t to)
+static int extent_cut(struct state *s, uint64_t ino, const struct extent *e, uint64_t from,
+                      uint64_t to)
 {
     uint64_t end = e->at + e->r.length;
     struct extent left = *e, right = *e;
@@ -176,7 +180,8 @@ static int extent_public(struct state *s, const struct extent *e, Star__Extent *
     return 0;
 }
 
-int state_map(struct state *s, uint64_t ino, uint64_t offset, uint64_t length, state_extent_fn fn, void *arg)
+int state_map(struct state *s, uint64_t ino, uint64_t offset, uint64_t length, state_extent_fn fn,
+              void *arg)
 {
     uint64_t end = length > UINT64_MAX - offset ? UINT64_MAX : offset + length;
     Star__Extent out;

@@ -1,4 +1,5 @@
-/* Nodes: their numbers are given once, by name and store; a node that was given up ("gone") never speaks again. */
+/* Nodes: their numbers are given once, by name and store; a node that was given up ("gone") never
+ * speaks again. */
 #include "control/state_private.h"
 
 #include <errno.h>
@@ -21,7 +22,8 @@ bool st_node_speaks(struct state *s, uint32_t node)
 
 /* --- readers --- */
 
-static int nodes_each(struct state *s, bool (*fn)(void *arg, uint32_t id, const struct node_row *r), void *arg)
+static int nodes_each(struct state *s, bool (*fn)(void *arg, uint32_t id, const struct node_row *r),
+                      void *arg)
 {
     struct key k = st_key1(0);
     struct node_row r;
@@ -88,13 +90,17 @@ static int check_node(struct apply *a, const Star__LogNode *q)
 {
     const struct node_row *r = NULL;
 
-    if (q->name[0] == '\0' || strlen(q->name) >= sizeof(r->name) || strlen(q->address) >= sizeof(r->address) ||
-        strlen(q->machine) >= sizeof(r->machine) || strlen(q->store) >= sizeof(r->store))
-        return st_refuse(a, -EINVAL, "a node's name is empty, or its name, address, machine or store is too long");
+    if (q->name[0] == '\0' || strlen(q->name) >= sizeof(r->name) ||
+        strlen(q->address) >= sizeof(r->address) || strlen(q->machine) >= sizeof(r->machine) ||
+        strlen(q->store) >= sizeof(r->store))
+        return st_refuse(
+            a, -EINVAL,
+            "a node's name is empty, or its name, address, machine or store is too long");
     for (size_t n = 0; n < sizeof(node_states) / sizeof(node_states[0]); n++)
         if (strcmp(q->state, node_states[n]) == 0)
             return 0;
-    return st_refuse(a, -EINVAL, "'%.16s' is no state of a node: ready, draining, drained or gone", q->state);
+    return st_refuse(a, -EINVAL, "'%.16s' is no state of a node: ready, draining, drained or gone",
+                     q->state);
 }
 
 /* The number that this node has or shall have. */
@@ -165,7 +171,7 @@ int st_cmd_node(struct apply *a, const ProtobufCMessage *body)
     const Star__LogNode *q = (const Star__LogNode *)body;
     Star__LogNode reply = *q;
     struct node_row r = {.capacity = q->capacity};
-    uint32_t id;
+    uint32_t id = 0;
     int rc = check_node(a, q);
 
     if (rc == 0)

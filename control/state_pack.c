@@ -1,6 +1,6 @@
 /*
- * Packs: allocated -> live -> condemned -> gone. A pack id is given out once, so whatever a late writer or deleter does
- * touches garbage only.
+ * Packs: allocated -> live -> condemned -> gone. A pack id is given out once, so whatever a late
+ * writer or deleter does touches garbage only.
  */
 #include "control/state_private.h"
 

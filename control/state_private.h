@@ -1,12 +1,14 @@
 /*
  * Private to state*.c: rows as they stand in LMDB, and how the files call each other.
  *
- * Errors. st_get, st_put, st_del and cursors return 0, -ENOENT, or what LMDB's own error means; the latter also sets
- * state.broken, and from then on state_apply and state_commit fail. So a command may return any -errno: if the state
- * is not broken, that is its result. A command checks everything before it changes the first row.
+ * Errors. st_get, st_put, st_del and cursors return 0, -ENOENT, or what LMDB's own error means; the
+ * latter also sets state.broken, and from then on state_apply and state_commit fail. So a command
+ * may return any -errno: if the state is not broken, that is its result. A command checks
+ * everything before it changes the first row.
  *
- * Rows are fixed structures in the machine's (little-endian) order without holes; keys are big-endian, so LMDB's
- * order of bytes is the order of numbers. A row begins with its format where it may have to grow.
+ * Rows are fixed structures in the machine's (little-endian) order without holes; keys are
+ * big-endian, so LMDB's order of bytes is the order of numbers. A row begins with its format where
+ * it may have to grow.
  */
 #ifndef UMBEL_CONTROL_STATE_PRIVATE_H
 #define UMBEL_CONTROL_STATE_PRIVATE_H
@@ -61,8 +63,8 @@ struct inode_row {
     uint32_t xattr_names; /* bytes of the list of names */
     uint64_t xattr_bytes; /* names and values */
     uint64_t version, change;
-    uint64_t parent, cookie; /* the entry that is known to lead here; parent 0: none is. Directories: always, the root
-                                excepted (its own parent, cookie 0) */
+    uint64_t parent, cookie; /* the entry that is known to lead here; parent 0: none is.
+                                Directories: always, the root excepted (its own parent, cookie 0) */
     union {
         struct {
             uint64_t home_epoch, cut, map_version, mapped;
@@ -120,7 +122,7 @@ struct session_row {
 };
 
 /* Without syncing: the raft log is the write-ahead log. */
-#define STATE_LMDB_FLAGS (MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS | MDB_NORDAHEAD | MDB_WRITEMAP)
+#define STATE_LMDB_FLAGS (MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS | MDB_NORDAHEAD)
 
 /* First cookie of an entry; "." and ".." are before. */
 #define COOKIE_DOT    1u
@@ -132,7 +134,8 @@ struct session_row {
 /* Linux gives at most so many bytes of names (XATTR_LIST_MAX); values of one inode together. */
 #define XATTR_NAMES_MAX 65536u
 #define XATTR_BYTES_MAX (1u << 20)
-/* Versions of data that was lost with its home are never given out again: a jump that no home makes by itself. */
+/* Versions of data that was lost with its home are never given out again: a jump that no home makes
+ * by itself. */
 #define VERSION_LOST_STEP (1ull << 32)
 /* In one ALLOC_PACKS: 64 GiB of data. */
 #define ALLOC_PACKS_MAX 1024u
@@ -151,11 +154,13 @@ struct buffer {
 struct state {
     MDB_env *env;
     MDB_dbi dbi[DB_COUNT];
-    MDB_txn *write; /* the open turn */
-    MDB_txn *read;  /* reused outside of turns */
-    bool reading;   /* read is at the last committed turn */
-    int broken;     /* -errno: LMDB failed */
-    int mark;       /* descriptor of the mark file, locked */
+    MDB_txn *write;     /* the open turn */
+    MDB_txn *read;      /* reused outside of turns */
+    bool reading;       /* read is at the last committed turn */
+    int broken;         /* -errno: LMDB failed */
+    int mark;           /* descriptor of the mark file, locked */
+    uint64_t page;      /* bytes of one of LMDB's pages */
+    uint64_t allocated; /* of the file; UINT64_MAX: not of interest */
     struct meta_row meta;
     struct arena arena;
     struct buffer reply, kept;
@@ -215,7 +220,8 @@ int st_buffer_room(struct state *s, struct buffer *b, size_t len);
 /* The reply's body. */
 int st_reply(struct apply *a, const ProtobufCMessage *body);
 /* status, with an ErrorReply. */
-int st_refuse(struct apply *a, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int st_refuse(struct apply *a, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* --- commands: body is of the type that the table in state_apply.c names --- */
 int st_cmd_setattr(struct apply *a, const ProtobufCMessage *body);
@@ -264,14 +270,16 @@ int st_attr_reply(struct apply *a, const struct stored *i);
 /* --- state_entry.c --- */
 int st_name_check(const ProtobufCBinaryData *name); /* -EINVAL -ENAMETOOLONG; "." and ".." pass */
 bool st_is_dots(const ProtobufCBinaryData *name);
-int st_dir_load(struct state *s, uint64_t ino, struct stored *dir); /* to change it: -ESTALE -ENOTDIR, -ENOENT if removed */
+int st_dir_load(struct state *s, uint64_t ino,
+                struct stored *dir); /* to change it: -ESTALE -ENOTDIR, -ENOENT if removed */
 int st_entry_find(struct state *s, uint64_t dir, const void *name, size_t len, struct name_row *e);
 /* The directory's row is changed in memory only; the caller stores it. */
-int st_entry_add(struct state *s, struct stored *dir, const ProtobufCBinaryData *name, uint64_t ino, uint32_t type,
-                 uint64_t *cookie);
-int st_entry_remove(struct state *s, struct stored *dir, const ProtobufCBinaryData *name, uint64_t cookie);
-int st_entry_retarget(struct state *s, const struct stored *dir, const ProtobufCBinaryData *name, uint64_t cookie,
-                      uint64_t ino, uint32_t type);
+int st_entry_add(struct state *s, struct stored *dir, const ProtobufCBinaryData *name, uint64_t ino,
+                 uint32_t type, uint64_t *cookie);
+int st_entry_remove(struct state *s, struct stored *dir, const ProtobufCBinaryData *name,
+                    uint64_t cookie);
+int st_entry_retarget(struct state *s, const struct stored *dir, const ProtobufCBinaryData *name,
+                      uint64_t cookie, uint64_t ino, uint32_t type);
 /* One link less, by the entry (dir, cookie); an orphan at 0. Stores i. */
 int st_link_lost(struct apply *a, struct stored *i, uint64_t dir, uint64_t cookie);
 
@@ -280,18 +288,22 @@ int st_link_lost(struct apply *a, struct stored *i, uint64_t dir, uint64_t cooki
 #define XATTR_DEFAULT_ACL "system.posix_acl_default"
 int st_xattr_get(struct state *s, uint64_t ino, const char *name, MDB_val *val); /* -ENODATA */
 /* i's row is changed in memory only. */
-int st_xattr_put(struct state *s, struct stored *i, const void *name, size_t name_len, const void *val, size_t len);
-int st_xattr_del(struct state *s, struct stored *i, const void *name, size_t name_len); /* -ENODATA */
+int st_xattr_put(struct state *s, struct stored *i, const void *name, size_t name_len,
+                 const void *val, size_t len);
+int st_xattr_del(struct state *s, struct stored *i, const void *name,
+                 size_t name_len); /* -ENODATA */
 int st_xattrs_free(struct state *s, struct stored *i);
 
 /* --- state_acl.c: the binary form of POSIX ACLs, without I/O --- */
 #define ACL_ENTRIES_MAX ((STATE_XATTR_VALUE_MAX - 4) / 8)
 int st_acl_check(const void *acl, size_t len); /* -EINVAL -EOPNOTSUPP */
-/* Mode bits that say the same as the (checked) ACL as far as they can; 1: they say all, 0: they do not. */
+/* Mode bits that say the same as the (checked) ACL as far as they can; 1: they say all, 0: they do
+ * not. */
 int st_acl_to_mode(const void *acl, size_t len, uint32_t *mode);
 /* chmod: writes the mode's bits into the (checked) ACL. */
 void st_acl_chmod(void *acl, size_t len, uint32_t mode);
-/* A new inode in a directory with this default ACL: masks acl and *mode by each other; 1: *mode says all. */
+/* A new inode in a directory with this default ACL: masks acl and *mode by each other; 1: *mode
+ * says all. */
 int st_acl_create(void *acl, size_t len, uint32_t *mode);
 
 /* --- state_map.c --- */
@@ -309,14 +321,15 @@ int st_packs_of_gone(struct state *s, uint32_t node); /* what it never confirmed
 
 /* --- state_node.c --- */
 int st_node_load(struct state *s, uint32_t node, struct node_row *r); /* -ENOENT */
-bool st_node_speaks(struct state *s, uint32_t node); /* known and not given up */
+bool st_node_speaks(struct state *s, uint32_t node);                  /* known and not given up */
 
 /* --- state_copies.c --- */
 int st_copies_of_inode(struct state *s, uint64_t ino); /* frees them */
 int st_copies_of_node(struct state *s, uint32_t node, bool staged_too);
 
 /* --- state_session.c --- */
-/* 0: execute it, and keep the result if *keep; 1: *result is the kept one; -ESTALE -EBUSY: not to be executed. */
+/* 0: execute it, and keep the result if *keep; 1: *result is the kept one; -ESTALE -EBUSY: not to
+ * be executed. */
 int st_session_admit(struct apply *a, struct state_result *result, bool *keep);
 int st_session_keep(struct apply *a, int status, const struct buffer *body);
 

@@ -18,8 +18,8 @@ struct side {
     bool exists;
 };
 
-static int side_load(struct state *s, struct side *at, uint64_t parent, const ProtobufCBinaryData *name,
-                     struct side *other)
+static int side_load(struct state *s, struct side *at, uint64_t parent,
+                     const ProtobufCBinaryData *name, struct side *other)
 {
     int rc = st_name_check(name);
 
@@ -41,7 +41,8 @@ static int side_load(struct state *s, struct side *at, uint64_t parent, const Pr
     return rc < 0 ? rc : st_inode_load(s, at->e.ino, &at->i);
 }
 
-/* Whether dir is ino or lies below it. Parents of directories make no circle, so the walk ends at the root. */
+/* Whether dir is ino or lies below it. Parents of directories make no circle, so the walk ends at
+ * the root. */
 static int is_below(struct state *s, uint64_t dir, uint64_t ino, bool *below)
 {
     uint64_t steps = s->meta.totals.inodes;
@@ -63,14 +64,16 @@ static int is_below(struct state *s, uint64_t dir, uint64_t ino, bool *below)
     return 0;
 }
 
-static int check_not_into_itself(struct state *s, const struct side *moved, const struct side *to)
+/* refusal, if what is on this side is a directory under which the other side's directory lies. */
+static int check_not_above(struct state *s, const struct side *at, const struct side *other,
+                           int refusal)
 {
     bool below;
 
-    if (!S_ISDIR(moved->i.r.mode) || moved->dir == to->dir)
+    if (!at->exists || !S_ISDIR(at->i.r.mode) || at->dir == other->dir)
         return 0;
-    int rc = is_below(s, to->dir->ino, moved->i.ino, &below);
-    return rc < 0 ? rc : below ? -EINVAL : 0;
+    int rc = is_below(s, other->dir->ino, at->i.ino, &below);
+    return rc < 0 ? rc : below ? refusal : 0;
 }
 
 static int check_target(const struct side *from, const struct side *to)
@@ -82,7 +85,8 @@ static int check_target(const struct side *from, const struct side *to)
     return to_dir && to->i.r.dir.entries > 0 ? -ENOTEMPTY : 0;
 }
 
-static int check(struct state *s, const Star__Rename *q, const struct side *from, const struct side *to)
+static int check(struct state *s, const Star__Rename *q, const struct side *from,
+                 const struct side *to)
 {
     int rc;
 
@@ -90,10 +94,10 @@ static int check(struct state *s, const Star__Rename *q, const struct side *from
         return -EEXIST;
     if ((q->flags & EXCHANGE) && !to->exists)
         return -ENOENT;
-    rc = check_not_into_itself(s, from, to);
-    if (rc == 0 && (q->flags & EXCHANGE))
-        rc = check_not_into_itself(s, to, from);
-    else if (rc == 0 && to->exists && to->i.ino != from->i.ino)
+    rc = check_not_above(s, from, to, -EINVAL);
+    if (rc == 0)
+        rc = check_not_above(s, to, from, q->flags & EXCHANGE ? -EINVAL : -ENOTEMPTY);
+    if (rc == 0 && !(q->flags & EXCHANGE) && to->exists && to->i.ino != from->i.ino)
         rc = check_target(from, to);
     return rc;
 }
@@ -111,7 +115,8 @@ static int store_dirs(struct apply *a, struct side *from, struct side *to)
 }
 
 /* The inode now hangs at this entry. */
-static int settle(struct apply *a, struct stored *i, struct stored *old_dir, struct stored *new_dir, uint64_t cookie)
+static int settle(struct apply *a, struct stored *i, struct stored *old_dir, struct stored *new_dir,
+                  uint64_t cookie)
 {
     if (S_ISDIR(i->r.mode)) {
         old_dir->r.nlink--;

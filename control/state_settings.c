@@ -15,14 +15,16 @@ struct setting {
 };
 
 static const struct setting settings[] = {
-    {"high_water", 90, 1, 100, false, "percent of a node's capacity in use from which it flushes and evicts"},
+    {"high_water", 90, 1, 100, false,
+     "percent of a node's capacity in use from which it flushes and evicts"},
     {"low_water", 70, 0, 100, false, "percent of a node's capacity in use down to which it evicts"},
     {"flush_age", 30, 1, 31536000, false, "seconds after which staged data is flushed to the pool"},
     {"direct_size", 268435456, 0, INT64_MAX, true,
      "bytes of a new file from which on a mount writes straight to the pool; 0: never"},
     {"pool_quota", 0, 0, INT64_MAX, true, "bytes of the pool that this cloud may use; 0: all"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
-    {"metadata_deadline", 60, 1, 3600, false, "seconds that a request waits for a centre that is away"},
+    {"metadata_deadline", 60, 1, 3600, false,
+     "seconds that a request waits for a centre that is away"},
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
@@ -76,7 +78,8 @@ static int parse(const struct setting *t, const char *text, uint64_t *out)
     if (!isdigit((unsigned char)*p))
         return -EINVAL;
     for (; isdigit((unsigned char)*p); p++)
-        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
+        if (__builtin_mul_overflow(v, 10, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
             return -EINVAL;
     const char *unit = *p && t->bytes ? strchr(units, toupper((unsigned char)*p)) : NULL;
     if (unit) {
@@ -102,7 +105,9 @@ static int check_waters(struct apply *a, const struct setting *t, uint64_t value
     if (strcmp(t->name, "high_water") == 0)
         high = value;
     if (low > high)
-        return st_refuse(a, -EINVAL, "low_water %" PRIu64 " would be above high_water %" PRIu64 "; set the other one first",
+        return st_refuse(a, -EINVAL,
+                         "low_water %" PRIu64 " would be above high_water %" PRIu64
+                         "; set the other one first",
                          low, high);
     return 0;
 }
@@ -116,8 +121,9 @@ int st_cmd_setting(struct apply *a, const ProtobufCMessage *body)
     if (!t)
         return st_refuse(a, -EINVAL, "there is no setting '%.64s'", q->name);
     if (parse(t, q->value, &value) < 0)
-        return st_refuse(a, -EINVAL, "'%.64s' is no value for %s: a number from %" PRIu64 " to %" PRIu64 "%s", q->value,
-                         t->name, t->least, t->most, t->bytes ? ", K, M, G or T may follow" : "");
+        return st_refuse(
+            a, -EINVAL, "'%.64s' is no value for %s: a number from %" PRIu64 " to %" PRIu64 "%s",
+            q->value, t->name, t->least, t->most, t->bytes ? ", K, M, G or T may follow" : "");
     int rc = check_waters(a, t, value);
     if (rc < 0)
         return rc;

@@ -15,7 +15,8 @@ int st_xattr_get(struct state *s, uint64_t ino, const char *name, MDB_val *val)
     return rc == -ENOENT ? -ENODATA : rc;
 }
 
-int st_xattr_put(struct state *s, struct stored *i, const void *name, size_t name_len, const void *val, size_t len)
+int st_xattr_put(struct state *s, struct stored *i, const void *name, size_t name_len,
+                 const void *val, size_t len)
 {
     struct key k = st_key_name(i->ino, name, name_len);
     MDB_val old;
@@ -127,7 +128,8 @@ static int drop_acl(struct state *s, struct stored *i, const ProtobufCBinaryData
 {
     int rc = st_xattr_del(s, i, name->data, name->len);
 
-    i->r.flags &= (uint8_t) ~(is_name(name, XATTR_ACCESS_ACL) ? INODE_ACCESS_ACL : INODE_DEFAULT_ACL);
+    i->r.flags &=
+        (uint8_t) ~(is_name(name, XATTR_ACCESS_ACL) ? INODE_ACCESS_ACL : INODE_DEFAULT_ACL);
     return rc;
 }
 
@@ -207,7 +209,8 @@ int st_cmd_removexattr(struct apply *a, const ProtobufCMessage *body)
 
 /* --- readers --- */
 
-int state_getxattr(struct state *s, uint64_t ino, const char *name, void *value, size_t size, size_t *len)
+int state_getxattr(struct state *s, uint64_t ino, const char *name, void *value, size_t size,
+                   size_t *len)
 {
     struct stored i;
     MDB_val val;

@@ -6,8 +6,8 @@
 
 #include "fs/leases.h"
 
-int answer_take(struct kreq *q, const Star__Attr *a, Star__Lease lease, bool referenced,
-                struct fuse_entry_param *entry)
+int kanswer_take(struct kreq *q, const Star__Attr *a, Star__Lease lease, bool referenced,
+                 struct fuse_entry_param *entry)
 {
     struct worker *w = q->w;
     struct attr attr;
@@ -39,7 +39,7 @@ int answer_take(struct kreq *q, const Star__Attr *a, Star__Lease lease, bool ref
     return 0;
 }
 
-void answer_forget(struct worker *w, uint64_t ino, uint64_t count)
+void kanswer_forget(struct worker *w, uint64_t ino, uint64_t count)
 {
     struct inode *i = is_control(ino) ? NULL : inode_lock(&w->inodes, ino);
 
@@ -49,7 +49,7 @@ void answer_forget(struct worker *w, uint64_t ino, uint64_t count)
     inode_unlock(&w->inodes, i);
 }
 
-void answer_changed(struct worker *w, uint64_t ino)
+void kanswer_changed(struct worker *w, uint64_t ino)
 {
     struct inode *i = inode_lock(&w->inodes, ino);
 
@@ -60,7 +60,7 @@ void answer_changed(struct worker *w, uint64_t ino)
     inode_unlock(&w->inodes, i);
 }
 
-static void answer_negative(struct kreq *q, uint64_t dir, bool entry_lease)
+static void kanswer_negative(struct kreq *q, uint64_t dir, bool entry_lease)
 {
     struct fuse_entry_param e = {.entry_timeout = leases_take_entry(q, dir, entry_lease)};
 
@@ -72,15 +72,15 @@ static void answer_negative(struct kreq *q, uint64_t dir, bool entry_lease)
     }
 }
 
-void answer_entry(struct kreq *q, uint64_t dir, const Star__EntryReply *r)
+void kanswer_entry(struct kreq *q, uint64_t dir, const Star__EntryReply *r)
 {
     struct fuse_entry_param e;
 
     if (!r->attr) {
-        answer_negative(q, dir, r->entry_lease);
+        kanswer_negative(q, dir, r->entry_lease);
         return;
     }
-    int rc = answer_take(q, r->attr, r->lease, true, &e);
+    int rc = kanswer_take(q, r->attr, r->lease, true, &e);
     if (rc < 0) {
         kreq_end(q, rc);
         return;
@@ -88,11 +88,11 @@ void answer_entry(struct kreq *q, uint64_t dir, const Star__EntryReply *r)
     if (!is_control(e.ino))
         e.entry_timeout = leases_take_entry(q, dir, r->entry_lease);
     if (fuse_reply_entry(q->req, &e) < 0)
-        answer_forget(q->w, e.ino, 1);
+        kanswer_forget(q->w, e.ino, 1);
     kreq_free(q);
 }
 
-void answer_on_entry(struct kreq *q, const struct message *reply)
+void kanswer_on_entry(struct kreq *q, const struct message *reply)
 {
     int status;
     Star__EntryReply *r = kreq_unpack(reply, &star__entry_reply__descriptor, &status);
@@ -101,11 +101,11 @@ void answer_on_entry(struct kreq *q, const struct message *reply)
         kreq_end(q, status);
         return;
     }
-    answer_entry(q, q->ino, r);
+    kanswer_entry(q, q->ino, r);
     star__entry_reply__free_unpacked(r, NULL);
 }
 
-int answer_open(fuse_req_t req, uint64_t fh, uint32_t fopen_flags)
+int kanswer_open(fuse_req_t req, uint64_t fh, uint32_t fopen_flags)
 {
     struct fuse_open_out out = {.fh = fh, .open_flags = fopen_flags};
 
@@ -137,7 +137,8 @@ static void fill_attr(struct fuse_attr *to, const struct stat *st)
     to->blksize = (uint32_t)st->st_blksize;
 }
 
-int answer_create(fuse_req_t req, const struct fuse_entry_param *e, uint64_t fh, uint32_t fopen_flags)
+int kanswer_create(fuse_req_t req, const struct fuse_entry_param *e, uint64_t fh,
+                   uint32_t fopen_flags)
 {
     struct {
         struct fuse_entry_out entry;

@@ -1,4 +1,5 @@
-/* Spare memory for messages of the kernel: each is a little larger than 1 MiB, and fresh pages cost as much as a copy. */
+/* Spare memory for messages of the kernel: each is a little larger than 1 MiB, and fresh pages cost
+ * as much as a copy. */
 #include "fs/worker.h"
 
 #include <stdlib.h>

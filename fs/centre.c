@@ -47,7 +47,8 @@ bool msession_leased(struct worker *w)
 {
     struct centre *c = &w->centre;
 
-    return !atomic_load(&c->fenced) && clock_boot_ms() - atomic_load(&c->renewed_ms) < atomic_load(&c->fence_ms);
+    return !atomic_load(&c->fenced) &&
+           clock_boot_ms() - atomic_load(&c->renewed_ms) < atomic_load(&c->fence_ms);
 }
 
 /* --- the stream --- */
@@ -64,7 +65,8 @@ static void start_result(struct worker *w, int rc, const char *detail)
     pthread_mutex_unlock(&c->start_lock);
 }
 
-static int say_hello(struct centre_link *l, struct client *client, Star__HelloReply **reply, char *detail)
+static int say_hello(struct centre_link *l, struct client *client, Star__HelloReply **reply,
+                     char *detail)
 {
     struct worker *w = l->w;
     Star__Hello hello = STAR__HELLO__INIT;
@@ -80,8 +82,8 @@ static int say_hello(struct centre_link *l, struct client *client, Star__HelloRe
     hello.session = l->session;
     hello.instance = w->centre.instance;
     hello.machine = machine;
-    return client_handshake(client, STAR__MSG_TYPE__HELLO, &hello.base, HELLO_MS, &star__hello_reply__descriptor,
-                            (ProtobufCMessage **)reply, detail);
+    return client_handshake(client, STAR__MSG_TYPE__HELLO, &hello.base, HELLO_MS,
+                            &star__hello_reply__descriptor, (ProtobufCMessage **)reply, detail);
 }
 
 static void take_settings(struct worker *w, const Star__HelloReply *r)
@@ -118,8 +120,8 @@ out:
     if (rc == -ESTALE && had_session)
         session_is_lost(w);
     else if (rc < 0)
-        log_warning("the centre at %s refuses us: %s%s%s", w->options->centre, strerror(-rc), detail[0] ? ": " : "",
-                    detail);
+        log_warning("the centre at %s refuses us: %s%s%s", w->options->centre, strerror(-rc),
+                    detail[0] ? ": " : "", detail);
     start_result(w, rc, detail);
     if (r)
         star__hello_reply__free_unpacked(r, NULL);
@@ -172,15 +174,17 @@ static void link_free(struct centre_link *l)
 
 /* --- calls --- */
 
-int msession_call(struct worker *w, uint16_t type, const ProtobufCMessage *body, const struct iovec *payload,
-                  int payload_n, int deadline_ms, unsigned flags, client_reply_fn fn, void *arg, uint64_t *id)
+int msession_call(struct worker *w, uint16_t type, const ProtobufCMessage *body,
+                  const struct iovec *payload, int payload_n, int deadline_ms, unsigned flags,
+                  client_reply_fn fn, void *arg, uint64_t *id)
 {
     struct centre *c = &w->centre;
     int rc = -ESHUTDOWN;
 
     pthread_rwlock_rdlock(&c->link_lock);
     if (c->link)
-        rc = client_call(c->link->client, type, body, payload, payload_n, deadline_ms, flags, fn, arg, id);
+        rc = client_call(c->link->client, type, body, payload, payload_n, deadline_ms, flags, fn,
+                         arg, id);
     pthread_rwlock_unlock(&c->link_lock);
     return rc;
 }
@@ -197,7 +201,8 @@ int msession_notify(struct worker *w, uint16_t type, const ProtobufCMessage *bod
     return rc;
 }
 
-void msession_reply(struct worker *w, struct client *client, const struct message *header, int status)
+void msession_reply(struct worker *w, struct client *client, const struct message *header,
+                    int status)
 {
     struct centre *c = &w->centre;
 
@@ -239,7 +244,8 @@ static void renew(struct worker *w)
     body.session = c->link ? c->link->session : 0;
     pthread_rwlock_unlock(&c->link_lock);
     int deadline = (int)atomic_load(&c->fence_ms);
-    if (msession_call(w, STAR__MSG_TYPE__RENEW, &body.base, NULL, 0, deadline, 0, on_renewed, r, NULL) < 0)
+    if (msession_call(w, STAR__MSG_TYPE__RENEW, &body.base, NULL, 0, deadline, 0, on_renewed, r,
+                      NULL) < 0)
         free(r);
 }
 
@@ -264,7 +270,8 @@ static void fence_tick(void *arg)
         return;
     int64_t silent = clock_boot_ms() - atomic_load(&c->renewed_ms);
     if (silent >= atomic_load(&c->fence_ms) && !atomic_exchange(&c->fenced, true)) {
-        log_warning("nothing heard from the centre for %lld ms: nothing is served from memory until it is back",
+        log_warning("nothing heard from the centre for %lld ms: nothing is served from memory "
+                    "until it is back",
                     (long long)silent);
         leases_drop_all(w, false, NULL, NULL);
     }
@@ -291,8 +298,9 @@ static int wait_started(struct worker *w, char detail[256])
         snprintf(detail, 256, "the centre at %.100s refuses us: %s%s%.100s", w->options->centre,
                  strerror(-c->start_error), c->start_detail[0] ? ": " : "", c->start_detail);
     else
-        snprintf(detail, 256, "no centre answers at %.150s within %d s: is the cloud up (umbel up)?", w->options->centre,
-                 START_DEADLINE_MS / 1000);
+        snprintf(detail, 256,
+                 "no centre answers at %.150s within %d s: is the cloud up (umbel up)?",
+                 w->options->centre, START_DEADLINE_MS / 1000);
     pthread_mutex_unlock(&c->start_lock);
     return rc;
 }
@@ -322,7 +330,8 @@ int msession_start(struct worker *w, char detail[256])
     if (rc == 0)
         rc = link_new(w, &w->centre.link);
     if (rc < 0) {
-        snprintf(detail, 256, "cannot start a connection to %.150s: %s", w->options->centre, strerror(-rc));
+        snprintf(detail, 256, "cannot start a connection to %.150s: %s", w->options->centre,
+                 strerror(-rc));
         return rc;
     }
     rc = wait_started(w, detail);
@@ -338,7 +347,8 @@ void msession_replace(struct worker *w)
     struct centre *c = &w->centre;
     struct centre_link *fresh = NULL, *old;
 
-    log_error("the session with the centre has expired: what was open is closed (EIO); a new session begins");
+    log_error("the session with the centre has expired: what was open is closed (EIO); a new "
+              "session begins");
     atomic_fetch_add(&c->generation, 1);
     reclaim_nothing(w);
     int rc = link_new(w, &fresh);
@@ -362,9 +372,11 @@ void msession_bye(struct worker *w)
 
     if (!c->link || !atomic_load(&c->connected))
         return;
-    int rc = client_call_wait(c->link->client, STAR__MSG_TYPE__BYE, NULL, BYE_MS, 0, NULL, NULL, detail, NULL, NULL);
+    int rc = client_call_wait(c->link->client, STAR__MSG_TYPE__BYE, NULL, BYE_MS, 0, NULL, NULL,
+                              detail, NULL, NULL);
     if (rc < 0)
-        log_warning("the centre did not hear that we leave: %s; our session expires there", strerror(-rc));
+        log_warning("the centre did not hear that we leave: %s; our session expires there",
+                    strerror(-rc));
 }
 
 void msession_stop(struct worker *w)

@@ -1,6 +1,6 @@
 /*
- * The mount's session with the centre: HELLO, renewal, reclaim after a reconnect, fencing, and a new session when the
- * old one has expired.
+ * The mount's session with the centre: HELLO, renewal, reclaim after a reconnect, fencing, and a
+ * new session when the old one has expired.
  */
 #ifndef UMBEL_FS_CENTRE_H
 #define UMBEL_FS_CENTRE_H
@@ -17,11 +17,13 @@ void msession_stop(struct worker *w);
 void msession_replace(struct worker *w);
 
 /* As client_call, at the session's client. */
-int msession_call(struct worker *w, uint16_t type, const ProtobufCMessage *body, const struct iovec *payload,
-                  int payload_n, int deadline_ms, unsigned flags, client_reply_fn fn, void *arg, uint64_t *id);
+int msession_call(struct worker *w, uint16_t type, const ProtobufCMessage *body,
+                  const struct iovec *payload, int payload_n, int deadline_ms, unsigned flags,
+                  client_reply_fn fn, void *arg, uint64_t *id);
 int msession_notify(struct worker *w, uint16_t type, const ProtobufCMessage *body);
 /* Answers a recall, if client still is the session's. */
-void msession_reply(struct worker *w, struct client *client, const struct message *header, int status);
+void msession_reply(struct worker *w, struct client *client, const struct message *header,
+                    int status);
 /* Leases may be used: not fenced, and renewed lately. */
 bool msession_leased(struct worker *w);
 

@@ -46,10 +46,11 @@ static int on_connect(void *ctx, struct client *client)
     hello.role = STAR__ROLE__MOUNT;
     hello.name = c->node->all->name;
     hello.cloud = c->node->all->cloud;
-    int rc = client_handshake(client, STAR__MSG_TYPE__HELLO, &hello.base, HELLO_MS, NULL, NULL, detail);
+    int rc =
+        client_handshake(client, STAR__MSG_TYPE__HELLO, &hello.base, HELLO_MS, NULL, NULL, detail);
     if (rc < 0)
-        log_warning("node at %s refuses us: %s%s%s", c->node->address, strerror(-rc), detail[0] ? ": " : "",
-                    detail);
+        log_warning("node at %s refuses us: %s%s%s", c->node->address, strerror(-rc),
+                    detail[0] ? ": " : "", detail);
     else
         atomic_store(&c->up, true);
     return rc;
@@ -88,7 +89,7 @@ void conns_stop(struct conns *n)
 
     if (!n)
         return;
-    HASH_ITER(hh, n->nodes, node, tmp) {
+    HASH_ITER (hh, n->nodes, node, tmp) {
         for (unsigned k = 0; k < node->count; k++)
             client_stop(node->connections[k].client);
         HASH_DEL(n->nodes, node);
@@ -147,7 +148,7 @@ static struct connection *fewest_requests(struct node *node, bool up, unsigned *
     struct connection *best = NULL;
 
     *fewest = UINT32_MAX;
-    for (unsigned k = 0; k < node->count && *fewest > 0; k++) {
+    for (unsigned k = 0; k<node->count && * fewest> 0; k++) {
         struct connection *c = &node->connections[k];
         unsigned n = up && !atomic_load(&c->up) ? UINT32_MAX : client_inflight(c->client);
         if (n < *fewest) {
@@ -158,7 +159,8 @@ static struct connection *fewest_requests(struct node *node, bool up, unsigned *
     return best;
 }
 
-/* With the lock held. One more connection is opened when all are busy; the request does not wait for it. */
+/* With the lock held. One more connection is opened when all are busy; the request does not wait
+ * for it. */
 static int choose(struct node *node, bool *up, struct connection **out)
 {
     struct connection *fresh = NULL;
@@ -191,7 +193,8 @@ void conns_warm(struct conns *n, const char *address)
 }
 
 int conns_call(struct conns *n, const char *address, uint16_t type, const ProtobufCMessage *body,
-               const struct iovec *payload, int payload_n, int deadline_ms, int away_ms, client_reply_fn fn, void *arg)
+               const struct iovec *payload, int payload_n, int deadline_ms, int away_ms,
+               client_reply_fn fn, void *arg)
 {
     struct connection *c = NULL;
     bool up = false;

@@ -106,7 +106,8 @@ static void retry(struct kreq *q, int status)
 {
     q->attempts++;
     if (clock_boot_ms() >= q->deadline_ms) {
-        log_warning("inode %llu: its data cannot be reached: %s", (unsigned long long)q->ino, strerror(-status));
+        log_warning("inode %llu: its data cannot be reached: %s", (unsigned long long)q->ino,
+                    strerror(-status));
         kreq_fail_now(q, -EIO, q->done);
         return;
     }
@@ -123,6 +124,11 @@ static void failed(struct kreq *q, const struct message *reply)
 {
     if (!worth_retry(q, reply->status)) {
         q->done(q, reply);
+        return;
+    }
+    if (q->type == STAR__MSG_TYPE__COPY_RANGE && q->attempts >= QUICK_ATTEMPTS) {
+        kreq_fail_now(q, -EXDEV,
+                      q->done); /* the files are not in one place: the kernel reads and writes */
         return;
     }
     forget_place(q->w, q->ino);
@@ -192,8 +198,8 @@ static int send_to(struct kreq *q, const char *address, const ProtobufCMessage *
         deadline = deadline > DATA_ATTEMPT_MS ? DATA_ATTEMPT_MS : deadline;
         away = DATA_AWAY_MS;
     }
-    return conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0, deadline, away, on_node,
-                      q);
+    return conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0,
+                      deadline, away, on_node, q);
 }
 
 static int send_read(struct kreq *q, struct place *p)

@@ -16,12 +16,12 @@
 #define MINOR_INC_EPOCH 44
 
 #define WANTED                                                                                     \
-    (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT | FUSE_EXPLICIT_INVAL_DATA | \
-     FUSE_DIRECT_IO_ALLOW_MMAP | FUSE_HAS_RESEND)
-/* Must not be said, whatever the library's defaults: version 2 replaces the first; pages are invalidated by recall only;
- * the home owns size and mtime. */
+    (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |                          \
+     FUSE_EXPLICIT_INVAL_DATA | FUSE_DIRECT_IO_ALLOW_MMAP | FUSE_HAS_RESEND)
+/* Must not be said, whatever the library's defaults: version 2 replaces the first; pages are
+ * invalidated by recall only; the home owns size and mtime. */
 #define UNWANTED                                                                                   \
-    ((uint64_t)(FUSE_HANDLE_KILLPRIV | FUSE_AUTO_INVAL_DATA | FUSE_WRITEBACK_CACHE |              \
+    ((uint64_t)(FUSE_HANDLE_KILLPRIV | FUSE_AUTO_INVAL_DATA | FUSE_WRITEBACK_CACHE |               \
                 FUSE_NO_OPEN_SUPPORT | FUSE_NO_OPENDIR_SUPPORT))
 
 static uint64_t offered_flags(const struct init_message *message, struct fuse_init_in *in)
@@ -33,14 +33,16 @@ static uint64_t offered_flags(const struct init_message *message, struct fuse_in
     return flags;
 }
 
-int init_patch(const struct init_message *message, void *reply, size_t reply_len, struct init_result *result)
+int init_patch(const struct init_message *message, void *reply, size_t reply_len,
+               struct init_result *result)
 {
     struct fuse_in_header header;
     struct fuse_init_in in = {0};
     struct fuse_init_out out;
 
     memset(result, 0, sizeof(*result));
-    if (message->length < sizeof(header) + offsetof(struct fuse_init_in, flags2) || message->length > INIT_MESSAGE_MAX)
+    if (message->length < sizeof(header) + offsetof(struct fuse_init_in, flags2) ||
+        message->length > INIT_MESSAGE_MAX)
         return -EPROTO;
     memcpy(&header, message->bytes, sizeof(header));
     if (header.opcode != FUSE_INIT)

@@ -1,5 +1,6 @@
 /*
- * What libfuse 3.14 does not say in its INIT reply, and kernel messages that it reads only in part. Pure.
+ * What libfuse 3.14 does not say in its INIT reply, and kernel messages that it reads only in part.
+ * Pure.
  */
 #ifndef UMBEL_FS_INIT_PATCH_H
 #define UMBEL_FS_INIT_PATCH_H
@@ -8,7 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A copy of the kernel's INIT message. libfuse's own limit is larger than any INIT of today (104 bytes). */
+/* A copy of the kernel's INIT message. libfuse's own limit is larger than any INIT of today (104
+ * bytes). */
 #define INIT_MESSAGE_MAX 512
 
 struct init_message {
@@ -27,8 +29,10 @@ struct init_result {
     uint32_t max_write;
 };
 
-/* out: the body of libfuse's INIT reply (without fuse_out_header), out_len bytes, changed in place: only bits that the
- * kernel offered in message are added. -EPROTO: message is no INIT. A short reply (old kernel) is left as it is. */
-int init_patch(const struct init_message *message, void *out, size_t out_len, struct init_result *result);
+/* out: the body of libfuse's INIT reply (without fuse_out_header), out_len bytes, changed in place:
+ * only bits that the kernel offered in message are added. -EPROTO: message is no INIT. A short
+ * reply (old kernel) is left as it is. */
+int init_patch(const struct init_message *message, void *out, size_t out_len,
+               struct init_result *result);
 
 #endif

@@ -33,7 +33,7 @@ void inode_table_destroy(struct inode_table *t)
 {
     for (unsigned n = 0; n < INODE_SHARDS; n++) {
         struct inode *i, *tmp;
-        HASH_ITER(hh, t->shards[n].inodes, i, tmp) {
+        HASH_ITER (hh, t->shards[n].inodes, i, tmp) {
             HASH_DEL(t->shards[n].inodes, i);
             inode_free(i);
         }
@@ -80,8 +80,8 @@ struct inode *inode_lock_make(struct inode_table *t, uint64_t ino)
 
 static bool unused(const struct inode *i)
 {
-    return i->nlookup == 0 && i->pins == 0 && i->recalls == 0 && i->readers == 0 && i->writers == 0 &&
-           i->invalidates == 0 && !i->waiters && !i->locks;
+    return i->nlookup == 0 && i->pins == 0 && i->recalls == 0 && i->readers == 0 &&
+           i->writers == 0 && i->invalidates == 0 && !i->waiters && !i->locks;
 }
 
 void inode_unlock(struct inode_table *t, struct inode *i)
@@ -102,7 +102,7 @@ void inode_table_each(struct inode_table *t, void (*fn)(void *arg, struct inode 
     for (unsigned n = 0; n < INODE_SHARDS; n++) {
         struct inode *i, *tmp;
         pthread_mutex_lock(&t->shards[n].lock);
-        HASH_ITER(hh, t->shards[n].inodes, i, tmp)
+        HASH_ITER (hh, t->shards[n].inodes, i, tmp)
             fn(arg, i);
         pthread_mutex_unlock(&t->shards[n].lock);
     }

@@ -1,9 +1,10 @@
 /*
  * What the mount knows of inodes that its kernel knows, has open, or is being asked about.
  *
- * inode_lock() finds an inode and holds its shard; inode_unlock() lets go and frees it when nothing refers to it any
- * more. Everything in struct inode belongs to that lock. One shard at a time; under it only leaf locks (the seq tracker's, the
- * list of leases to be returned) and short system calls (a reply to the kernel) are taken.
+ * inode_lock() finds an inode and holds its shard; inode_unlock() lets go and frees it when nothing
+ * refers to it any more. Everything in struct inode belongs to that lock. One shard at a time;
+ * under it only leaf locks (the seq tracker's, the list of leases to be returned) and short system
+ * calls (a reply to the kernel) are taken.
  */
 #ifndef UMBEL_FS_INODE_TABLE_H
 #define UMBEL_FS_INODE_TABLE_H
@@ -43,7 +44,8 @@ struct ticket {
     bool mapped;
 };
 
-/* An open file. The descriptor that the kernel shows us (fh) says everything that a new worker would need. */
+/* An open file. The descriptor that the kernel shows us (fh) says everything that a new worker
+ * would need. */
 struct handle {
     struct handle *next;
     uint64_t fh;
@@ -65,10 +67,12 @@ struct inode {
     unsigned pins;    /* work in flight that needs it to stay */
 
     Star__Lease lease;
-    unsigned recalls;       /* recalls whose kernel notifies have not returned */
-    unsigned write_recalls; /* of those, the ones that took LEASE_WRITE: writes still count as leased */
-    int64_t granted_ms;     /* newest answer to the kernel that it may keep: attributes, entries, listing */
-    bool listing_stale;     /* directory: pages of the listing may be older than the lease */
+    unsigned recalls; /* recalls whose kernel notifies have not returned */
+    unsigned
+        write_recalls; /* of those, the ones that took LEASE_WRITE: writes still count as leased */
+    int64_t
+        granted_ms; /* newest answer to the kernel that it may keep: attributes, entries, listing */
+    bool listing_stale; /* directory: pages of the listing may be older than the lease */
 
     bool attr_known; /* attr is as of now, but for what home says */
     struct attr attr;
@@ -82,13 +86,13 @@ struct inode {
 
     uint32_t readers, writers, cached; /* open handles; cached: of those, with kernel caching */
     struct handle *handles;
-    uint64_t unsynced;   /* instance of the node that has writes without fsync; 0: none */
+    uint64_t unsynced; /* instance of the node that has writes without fsync; 0: none */
     uint64_t write_count;
-    unsigned errors;     /* grows when such writes may be lost */
+    unsigned errors;      /* grows when such writes may be lost */
     unsigned invalidates; /* on their way without anybody in the kernel waiting */
     struct inode_waiter *waiters;
-    bool no_privileges;  /* under a lease: no suid, sgid or capability to be killed by a write */
-    bool had_locks;      /* POSIX locks were taken: closing asks the centre */
+    bool no_privileges; /* under a lease: no suid, sgid or capability to be killed by a write */
+    bool had_locks;     /* POSIX locks were taken: closing asks the centre */
     struct held_lock *locks;
 };
 
@@ -108,7 +112,8 @@ struct inode_table {
 void inode_table_init(struct inode_table *t, void (*returned)(void *ctx, uint64_t ino), void *ctx);
 void inode_table_destroy(struct inode_table *t);
 
-struct inode *inode_lock(struct inode_table *t, uint64_t ino);      /* NULL: not known; nothing is locked */
+struct inode *inode_lock(struct inode_table *t,
+                         uint64_t ino); /* NULL: not known; nothing is locked */
 struct inode *inode_lock_make(struct inode_table *t, uint64_t ino); /* NULL: no memory */
 void inode_unlock(struct inode_table *t, struct inode *i);
 

@@ -130,8 +130,8 @@ void kreq_fail_now(struct kreq *q, int status, kreq_fn then)
     then(q, &m);
 }
 
-void kreq_ask_within(struct kreq *q, uint16_t type, const ProtobufCMessage *body, int deadline_ms, unsigned flags,
-                   kreq_fn then)
+void kreq_ask_within(struct kreq *q, uint16_t type, const ProtobufCMessage *body, int deadline_ms,
+                     unsigned flags, kreq_fn then)
 {
     q->then = then;
     int rc = msession_call(q->w, type, body, NULL, 0, deadline_ms, flags, on_answer, q, NULL);

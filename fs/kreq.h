@@ -12,7 +12,7 @@ typedef void (*kreq_fn)(struct kreq *q, const struct message *reply);
 struct kreq {
     struct worker *w;
     fuse_req_t req; /* NULL: nobody in the kernel waits, or it was answered */
-    kreq_fn then;     /* what the next answer goes to */
+    kreq_fn then;   /* what the next answer goes to */
     uint64_t seq;   /* a mutation's number, until it is answered */
     uint64_t ino;   /* the file, or the directory of a name */
     uint64_t other; /* second inode */
@@ -30,8 +30,8 @@ struct kreq {
     int64_t deadline_ms;
     unsigned attempts;
     bool plus, append, datasync, hole, cached_page, kill;
-    void *memory;        /* what payload lies in, owned */
-    bool memory_pooled;  /* belongs to the worker's buffers */
+    void *memory;       /* what payload lies in, owned */
+    bool memory_pooled; /* belongs to the worker's buffers */
     const void *payload;
     size_t payload_len;
     uint64_t write_count; /* FSYNC: the inode's when it was sent */
@@ -61,8 +61,8 @@ void *kreq_unpack(const struct message *reply, const ProtobufCMessageDescriptor 
 
 /* Asks the centre: then runs exactly once with the answer, perhaps before this returns. */
 void kreq_ask(struct kreq *q, uint16_t type, const ProtobufCMessage *body, kreq_fn then);
-void kreq_ask_within(struct kreq *q, uint16_t type, const ProtobufCMessage *body, int deadline_ms, unsigned flags,
-                   kreq_fn then);
+void kreq_ask_within(struct kreq *q, uint16_t type, const ProtobufCMessage *body, int deadline_ms,
+                     unsigned flags, kreq_fn then);
 /* For failures before anything was sent. */
 void kreq_fail_now(struct kreq *q, int status, kreq_fn then);
 

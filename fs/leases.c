@@ -40,8 +40,8 @@ void leases_stop(struct worker *w)
 
 /* --- returned --- */
 
-/* The counter grows first: an answer to something asked before now grants nothing on an inode made after now, since the
- * centre may have given it before it hears this. */
+/* The counter grows first: an answer to something asked before now grants nothing on an inode made
+ * after now, since the centre may have given it before it hears this. */
 static void send_returns(struct worker *w, uint64_t *inos, size_t n)
 {
     Star__ReturnLeases body = STAR__RETURN_LEASES__INIT;
@@ -56,7 +56,8 @@ static void send_returns(struct worker *w, uint64_t *inos, size_t n)
             inos[body.n_ino++] = inos[k];
     }
     if (body.n_ino > 0)
-        msession_notify(w, STAR__MSG_TYPE__RETURN_LEASES, &body.base); /* no stream: it will reclaim anyway */
+        msession_notify(w, STAR__MSG_TYPE__RETURN_LEASES,
+                        &body.base); /* no stream: it will reclaim anyway */
 }
 
 static void return_tick(void *arg)
@@ -90,7 +91,8 @@ void leases_returned(void *ctx, uint64_t ino)
             l->returned_size = size;
         }
     }
-    /* Not returned for want of memory: the centre recalls it one day, and we answer that we do not have it. */
+    /* Not returned for want of memory: the centre recalls it one day, and we answer that we do not
+     * have it. */
     if (l->returned_n < l->returned_size)
         l->returned[l->returned_n++] = ino;
     if (!l->timer_set)
@@ -145,7 +147,8 @@ double leases_take_entry(const struct kreq *q, uint64_t dir, bool granted)
 
 bool leases_write_is_private(const struct worker *w, const struct inode *i)
 {
-    return (i->lease == STAR__LEASE__LEASE_WRITE && !atomic_load(&w->centre.fenced)) || i->write_recalls > 0;
+    return (i->lease == STAR__LEASE__LEASE_WRITE && !atomic_load(&w->centre.fenced)) ||
+           i->write_recalls > 0;
 }
 
 /* --- recalled --- */
@@ -200,7 +203,8 @@ static int take_names(struct notify_job *job, const Star__Recall *body)
 /* i is locked: from here on nothing of it is answered from memory. true: a WRITE lease ends. */
 static bool mark(struct inode *i, const Star__Recall *body)
 {
-    bool took_write = i->lease == STAR__LEASE__LEASE_WRITE && body->keep != STAR__LEASE__LEASE_WRITE;
+    bool took_write =
+        i->lease == STAR__LEASE__LEASE_WRITE && body->keep != STAR__LEASE__LEASE_WRITE;
     bool whole = body->data && body->length == 0 && body->n_names == 0;
 
     i->recalls++;
@@ -351,7 +355,8 @@ static void drop_inode(void *arg, struct inode *i)
     struct drop_one *one = calloc(1, sizeof(*one));
     struct notify_job *job = one ? notify_job_new(i->ino, dropped, one) : NULL;
     if (!job) {
-        log_error("no memory to invalidate the kernel's caches: ending, so that nothing stale is served");
+        log_error(
+            "no memory to invalidate the kernel's caches: ending, so that nothing stale is served");
         abort();
     }
     *one = (struct drop_one){.drop = d, .ino = i->ino};
@@ -367,7 +372,8 @@ static void drop_inode(void *arg, struct inode *i)
     job->granted_ms = i->granted_ms;
     drop_part_add(d);
     if (!notify_queue(d->w->notify, job)) {
-        log_error("no memory to invalidate the kernel's caches: ending, so that nothing stale is served");
+        log_error(
+            "no memory to invalidate the kernel's caches: ending, so that nothing stale is served");
         abort();
     }
 }
@@ -402,7 +408,8 @@ void leases_drop_all(struct worker *w, bool held, void (*done)(void *arg), void 
     struct drop *d = calloc(1, sizeof(*d));
 
     if (!d) {
-        log_error("no memory to invalidate the kernel's caches: ending, so that nothing stale is served");
+        log_error(
+            "no memory to invalidate the kernel's caches: ending, so that nothing stale is served");
         abort();
     }
     d->w = w;

@@ -9,11 +9,12 @@ static bool meets(const struct held_lock *a, const struct held_lock *b)
     return a->owner == b->owner && a->flock == b->flock && a->start <= b->end && b->start <= a->end;
 }
 
-/* Cuts the range of gone out of *at; spare becomes the part behind it, if one is left on both sides. */
+/* Cuts the range of gone out of *at; spare becomes the part behind it, if one is left on both
+ * sides. */
 static bool cut(struct held_lock **at, const struct held_lock *gone, struct held_lock *spare)
 {
     struct held_lock *l = *at;
-    bool before = l->start < gone->start, after = l->end > gone->end;
+    bool before = l->start<gone->start, after = l->end> gone->end;
 
     if (before && after) {
         *spare = *l;

@@ -1,6 +1,6 @@
 /*
- * The advisory locks that this mount holds on one file: told to a centre that starts anew (RECLAIM). Pure; the
- * caller locks.
+ * The advisory locks that this mount holds on one file: told to a centre that starts anew
+ * (RECLAIM). Pure; the caller locks.
  */
 #ifndef UMBEL_FS_LOCK_LIST_H
 #define UMBEL_FS_LOCK_LIST_H
@@ -19,8 +19,8 @@ struct held_lock {
     bool flock;
 };
 
-/* The centre has granted lock (or an unlock): what the owner held in its range is replaced. -ENOMEM: the list is as it
- * was. */
+/* The centre has granted lock (or an unlock): what the owner held in its range is replaced.
+ * -ENOMEM: the list is as it was. */
 int lock_list_set(struct held_lock **list, const struct held_lock *lock);
 void lock_list_free(struct held_lock **list);
 

@@ -1,17 +1,18 @@
 /*
- * The mount: a keeper, which mounts and holds the /dev/fuse descriptor, and a worker, which serves it.
+ * The mount: a keeper, which mounts and holds the /dev/fuse descriptor, and a worker, which serves
+ * it.
  */
 #ifndef UMBEL_MOUNT_H
 #define UMBEL_MOUNT_H
 
 struct mount_options {
-    const char *name;            /* "mnt": for the session and the pid files */
+    const char *name; /* "mnt": for the session and the pid files */
     const char *mountpoint;
     const char *centre;          /* "unix:/path" of the centre */
     const char *cloud;           /* cloud id */
     const char *keeper_pid_file; /* written when the mount can be used; may be NULL */
     const char *worker_pid_file;
-    int ready_fd;                /* "ready\n" or "error: TEXT\n" once, then closed; -1: none */
+    int ready_fd; /* "ready\n" or "error: TEXT\n" once, then closed; -1: none */
 };
 
 /* Mounts, starts the worker, waits until it ends (umount, SIGTERM: unmounts). 0 or -errno. */

@@ -23,7 +23,7 @@ struct lane {
 struct notify_pool {
     struct fuse_session *se;
     pthread_mutex_t lock;
-    pthread_cond_t ready_cond, ended;
+    pthread_cond_t ready_cond;
     struct lane *lanes;
     struct lane *ready, **ready_last;
     unsigned ready_n, threads, idle;
@@ -45,16 +45,20 @@ struct notify_job *notify_job_new(uint64_t ino, void (*done)(void *arg), void *a
 static void report(const struct notify_job *job, int rc)
 {
     /* ENOENT: the kernel does not know it. ENOTCONN, ENODEV: unmounted. */
-    if (rc < 0 && rc != -ENOENT && rc != -ENOTCONN && rc != -ENODEV && rc != -EBADF && rc != -ENOTDIR)
-        log_warning("invalidating inode %llu in the kernel: %s", (unsigned long long)job->ino, strerror(-rc));
+    if (rc < 0 && rc != -ENOENT && rc != -ENOTCONN && rc != -ENODEV && rc != -EBADF &&
+        rc != -ENOTDIR)
+        log_warning("invalidating inode %llu in the kernel: %s", (unsigned long long)job->ino,
+                    strerror(-rc));
 }
 
 static void tell_kernel(struct fuse_session *se, const struct notify_job *job)
 {
     for (size_t n = 0; n < job->names_n; n++)
-        report(job, fuse_lowlevel_notify_inval_entry(se, job->ino, job->names[n].name, job->names[n].len));
+        report(job, fuse_lowlevel_notify_inval_entry(se, job->ino, job->names[n].name,
+                                                     job->names[n].len));
     if (job->pages)
-        report(job, fuse_lowlevel_notify_inval_inode(se, job->ino, (off_t)job->offset, (off_t)job->length));
+        report(job, fuse_lowlevel_notify_inval_inode(se, job->ino, (off_t)job->offset,
+                                                     (off_t)job->length));
     else if (job->attr)
         report(job, fuse_lowlevel_notify_inval_inode(se, job->ino, -1, 0));
 }
@@ -126,7 +130,6 @@ static void *pool_main(void *arg)
             pthread_cond_broadcast(&p->ready_cond);
     }
     p->threads--;
-    pthread_cond_broadcast(&p->ended);
     pthread_mutex_unlock(&p->lock);
     return NULL;
 }
@@ -156,7 +159,6 @@ int notify_start(struct fuse_session *se, struct notify_pool **out)
     p->ready_last = &p->ready;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->ready_cond, NULL);
-    pthread_cond_init(&p->ended, NULL);
     pthread_mutex_lock(&p->lock);
     int rc = add_thread(p); /* one for certain: without it nothing could ever be invalidated */
     pthread_mutex_unlock(&p->lock);
@@ -168,20 +170,29 @@ int notify_start(struct fuse_session *se, struct notify_pool **out)
     return 0;
 }
 
-void notify_stop(struct notify_pool *p)
+bool notify_stop(struct notify_pool *p, int64_t deadline_ms)
 {
+    int64_t until = clock_boot_ms() + deadline_ms;
+    struct timespec pause = {.tv_nsec = 2000000};
+
     if (!p)
-        return;
+        return true;
     pthread_mutex_lock(&p->lock);
     p->stopping = true;
     pthread_cond_broadcast(&p->ready_cond);
-    while (p->threads > 0)
-        pthread_cond_wait(&p->ended, &p->lock);
+    while (p->threads > 0 && clock_boot_ms() < until) {
+        pthread_mutex_unlock(&p->lock);
+        nanosleep(&pause, NULL);
+        pthread_mutex_lock(&p->lock);
+    }
+    bool ended = p->threads == 0;
     pthread_mutex_unlock(&p->lock);
-    pthread_cond_destroy(&p->ended);
+    if (!ended)
+        return false;
     pthread_cond_destroy(&p->ready_cond);
     pthread_mutex_destroy(&p->lock);
     free(p);
+    return true;
 }
 
 static struct lane *lane_get(struct notify_pool *p, uint64_t ino, bool *fresh)

@@ -1,7 +1,7 @@
 /*
- * Invalidation of the kernel's caches, in a small pool of threads of its own: a notify may wait for a page that an
- * unanswered READ has locked, or for the lock of a directory that a create in flight holds. So it is
- * never sent from a thread that answers requests.
+ * Invalidation of the kernel's caches, in a small pool of threads of its own: a notify may wait for
+ * a page that an unanswered READ has locked, or for the lock of a directory that a create in flight
+ * holds. So it is never sent from a thread that answers requests.
  *
  * Jobs of one inode run one after the other, in the order in which they came.
  */
@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Threads are started as they are needed: those that wait for a lock in the kernel wait for requests that others of
- * these jobs may have to let through, so there must always be one more. */
+/* Threads are started as they are needed: those that wait for a lock in the kernel wait for
+ * requests that others of these jobs may have to let through, so there must always be one more. */
 #define NOTIFY_THREADS_MAX 128
 
 struct notify_pool;
@@ -27,27 +27,31 @@ struct notify_name {
 struct notify_job {
     struct notify_job *next;
     uint64_t ino;
-    bool pages;          /* pages or listing, and attributes */
-    bool attr;           /* attributes */
-    uint64_t offset;     /* pages: range; length 0: all */
+    bool pages;      /* pages or listing, and attributes */
+    bool attr;       /* attributes */
+    uint64_t offset; /* pages: range; length 0: all */
     uint64_t length;
     struct notify_name *names; /* entries of the directory ino; owned by the job */
     size_t names_n;
-    int64_t granted_ms;  /* newest answer that the kernel may be about to take in (see NOTIFY_YOUNG_MS) */
-    void (*done)(void *arg); /* in a thread of the pool, when the kernel holds nothing of it any more */
+    int64_t granted_ms; /* newest answer that the kernel may be about to take in (see
+                           NOTIFY_YOUNG_MS) */
+    void (*done)(
+        void *arg); /* in a thread of the pool, when the kernel holds nothing of it any more */
     void *arg;
 };
 
-/* A lookup's answer may have been written to the kernel but not yet been put in place by the process that asked
- * (fuse_change_entry_timeout, fuse_iget): the notify finds nothing, and then it appears. What was granted so
- * recently is invalidated a second time. */
+/* A lookup's answer may have been written to the kernel but not yet been put in place by the
+ * process that asked (fuse_change_entry_timeout, fuse_iget): the notify finds nothing, and then it
+ * appears. What was granted so recently is invalidated a second time. */
 #define NOTIFY_YOUNG_MS 50
 #define NOTIFY_AGAIN_MS 20
 
 int notify_start(struct fuse_session *se, struct notify_pool **out);
-/* Runs what is queued, then joins. Call it when the kernel's connection is gone or idle. */
-void notify_stop(struct notify_pool *p);
-struct notify_job *notify_job_new(uint64_t ino, void (*done)(void *arg), void *arg); /* NULL: no memory */
+/* Runs what is queued, then frees. false: after deadline_ms some still wait in the kernel; nothing
+ * is freed, and the process must end. */
+bool notify_stop(struct notify_pool *p, int64_t deadline_ms);
+struct notify_job *notify_job_new(uint64_t ino, void (*done)(void *arg),
+                                  void *arg); /* NULL: no memory */
 /* Takes job over. false: no memory; the job is still the caller's. */
 bool notify_queue(struct notify_pool *p, struct notify_job *job);
 

@@ -10,7 +10,8 @@
 #include "fs/ops.h"
 
 #define NAME_MAX_BYTES 255
-/* The only bits of SetAttr.valid; libfuse's FUSE_SET_ATTR_* have the same values (KILL_SUID stands for both). */
+/* The only bits of SetAttr.valid; libfuse's FUSE_SET_ATTR_* have the same values (KILL_SUID stands
+ * for both). */
 #define VALID_MODE         (1 << 0)
 #define VALID_SIZE         (1 << 3)
 #define VALID_KILL_SUIDGID (1 << 11)
@@ -44,7 +45,8 @@ static bool answer_root_from_memory(struct kreq *q)
 
 static bool centre_is_away(int status)
 {
-    return status == -ETIMEDOUT || status == -ESHUTDOWN || status == -ECONNRESET || status == -EBUSY;
+    return status == -ETIMEDOUT || status == -ESHUTDOWN || status == -ECONNRESET ||
+           status == -EBUSY;
 }
 
 static void on_attr(struct kreq *q, const struct message *reply)
@@ -59,7 +61,7 @@ static void on_attr(struct kreq *q, const struct message *reply)
         kreq_end(q, status);
         return;
     }
-    int rc = answer_take(q, r->attr, r->lease, false, &e);
+    int rc = kanswer_take(q, r->attr, r->lease, false, &e);
     star__attr_reply__free_unpacked(r, NULL);
     if (rc < 0) {
         kreq_end(q, rc);
@@ -71,8 +73,8 @@ static void on_attr(struct kreq *q, const struct message *reply)
     kreq_free(q);
 }
 
-/* While this mount alone writes the file nobody knows its attributes better. The reply is written with the inode
- * locked: a recall that comes now invalidates it. */
+/* While this mount alone writes the file nobody knows its attributes better. The reply is written
+ * with the inode locked: a recall that comes now invalidates it. */
 static bool answer_from_lease(struct kreq *q)
 {
     struct worker *w = q->w;
@@ -109,8 +111,8 @@ void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (root && !atomic_load(&w->centre.connected) && answer_root_from_memory(q))
         return;
     body.ino = ino;
-    kreq_ask_within(q, STAR__MSG_TYPE__GETATTR, &body.base, root ? NEVER_BLOCK_MS : METADATA_DEADLINE_MS,
-                    CLIENT_RESEND, on_attr);
+    kreq_ask_within(q, STAR__MSG_TYPE__GETATTR, &body.base,
+                    root ? NEVER_BLOCK_MS : METADATA_DEADLINE_MS, CLIENT_RESEND, on_attr);
 }
 
 /* --- setattr --- */
@@ -156,7 +158,8 @@ static void on_control_attr(struct kreq *q, const struct message *reply)
         star__attr_reply__free_unpacked(r, NULL);
 }
 
-/* `echo x > ctl` truncates first: that means nothing there. Anything else is not for us to change. */
+/* `echo x > ctl` truncates first: that means nothing there. Anything else is not for us to change.
+ */
 static void set_control(struct kreq *q, int to_set)
 {
     Star__Inode body = STAR__INODE__INIT;
@@ -170,7 +173,8 @@ static void set_control(struct kreq *q, int to_set)
     kreq_ask(q, STAR__MSG_TYPE__GETATTR, &body.base, on_control_attr);
 }
 
-void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
+                struct fuse_file_info *fi)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
     Star__SetAttr body = STAR__SET_ATTR__INIT;
@@ -202,7 +206,7 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
     body.size = (uint64_t)st->st_size;
     body.atime = &atime;
     body.mtime = &mtime;
-    answer_changed(q->w, ino);
+    kanswer_changed(q->w, ino);
     kreq_ask(q, STAR__MSG_TYPE__SETATTR, &body.base, on_set);
 }
 
@@ -265,7 +269,8 @@ void fs_statfs(fuse_req_t req, fuse_ino_t ino)
         return;
     }
     body.ino = is_control(ino) || ino == 0 ? ROOT_INODE : ino;
-    kreq_ask_within(q, STAR__MSG_TYPE__STATFS, &body.base, NEVER_BLOCK_MS, CLIENT_RESEND, on_statfs);
+    kreq_ask_within(q, STAR__MSG_TYPE__STATFS, &body.base, NEVER_BLOCK_MS, CLIENT_RESEND,
+                    on_statfs);
 }
 
 /* --- the start --- */
@@ -321,16 +326,17 @@ static void on_first_statfs(void *arg, const struct message *reply)
 
 int attr_cache_fill(struct worker *w, char detail[256])
 {
-    struct filled f = {.w = w, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .left = 2};
+    struct filled f = {
+        .w = w, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .left = 2};
     Star__Inode body = STAR__INODE__INIT;
 
     body.ino = ROOT_INODE;
-    int rc = msession_call(w, STAR__MSG_TYPE__GETATTR, &body.base, NULL, 0, START_DEADLINE_MS, CLIENT_RESEND,
-                           on_first_root, &f, NULL);
+    int rc = msession_call(w, STAR__MSG_TYPE__GETATTR, &body.base, NULL, 0, START_DEADLINE_MS,
+                           CLIENT_RESEND, on_first_root, &f, NULL);
     if (rc < 0)
         filled_one(&f, rc);
-    rc = msession_call(w, STAR__MSG_TYPE__STATFS, &body.base, NULL, 0, START_DEADLINE_MS, CLIENT_RESEND,
-                       on_first_statfs, &f, NULL);
+    rc = msession_call(w, STAR__MSG_TYPE__STATFS, &body.base, NULL, 0, START_DEADLINE_MS,
+                       CLIENT_RESEND, on_first_statfs, &f, NULL);
     if (rc < 0)
         filled_one(&f, rc);
     pthread_mutex_lock(&f.lock);

@@ -1,4 +1,5 @@
-/* Directories. They are opened without asking anybody; the listing is cached by the kernel under the lease. */
+/* Directories. They are opened without asking anybody; the listing is cached by the kernel under
+ * the lease. */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         flags = FOPEN_CACHE_DIR | (i->listing_stale ? 0 : FOPEN_KEEP_CACHE);
         i->listing_stale = false; /* without KEEP_CACHE the kernel drops what it has */
     }
-    answer_open(req, fh_make(w, is_control(ino) ? FH_CONTROL : FH_READS), flags);
+    kanswer_open(req, fh_make(w, is_control(ino) ? FH_CONTROL : FH_READS), flags);
     if (i)
         inode_unlock(&w->inodes, i);
 }
@@ -57,12 +58,14 @@ static bool is_dot(const char *name)
 }
 
 /* What a plus entry says beyond the name. ino 0: nothing, the kernel will ask. */
-static void fill_plus(struct listing *l, const Star__DirEntry *d, const char *name, struct fuse_entry_param *e)
+static void fill_plus(struct listing *l, const Star__DirEntry *d, const char *name,
+                      struct fuse_entry_param *e)
 {
     struct kreq *q = l->q;
 
     memset(e, 0, sizeof(*e));
-    if (d->attr && d->attr->ino == d->ino && !is_dot(name) && answer_take(q, d->attr, d->lease, true, e) == 0) {
+    if (d->attr && d->attr->ino == d->ino && !is_dot(name) &&
+        kanswer_take(q, d->attr, d->lease, true, e) == 0) {
         if (!is_control(e->ino)) {
             e->entry_timeout = l->entry_timeout;
             l->taken[l->taken_n++] = e->ino;
@@ -118,7 +121,7 @@ static void answer_listing(struct kreq *q, const Star__ReadDirReply *r)
             break;
     if (fuse_reply_buf(q->req, l.buf, l.used) < 0)
         for (size_t n = 0; n < l.taken_n; n++)
-            answer_forget(q->w, l.taken[n], 1);
+            kanswer_forget(q->w, l.taken[n], 1);
     kreq_free(q);
 out:
     free(l.buf);
@@ -151,7 +154,8 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, boo
     body.cookie = (uint64_t)off;
     body.max_bytes = (uint32_t)(size > UINT32_MAX ? UINT32_MAX : size);
     body.plus = plus;
-    kreq_ask(q, is_control(ino) ? STAR__MSG_TYPE__CTL_READDIR : STAR__MSG_TYPE__READDIR, &body.base, on_listing);
+    kreq_ask(q, is_control(ino) ? STAR__MSG_TYPE__CTL_READDIR : STAR__MSG_TYPE__READDIR, &body.base,
+             on_listing);
 }
 
 void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -160,7 +164,8 @@ void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
     read_dir(req, ino, size, off, false);
 }
 
-void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                    struct fuse_file_info *fi)
 {
     (void)fi;
     read_dir(req, ino, size, off, true);

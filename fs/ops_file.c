@@ -70,7 +70,8 @@ void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
     if (!q)
         return;
     int rc = fh_check(w, fi->fh);
-    if (rc == 0 && ((whence != SEEK_DATA && whence != SEEK_HOLE) || (fh_flags(fi->fh) & FH_CONTROL)))
+    if (rc == 0 &&
+        ((whence != SEEK_DATA && whence != SEEK_HOLE) || (fh_flags(fi->fh) & FH_CONTROL)))
         rc = -EINVAL;
     if (rc == 0 && off < 0)
         rc = -ENXIO;
@@ -222,7 +223,8 @@ void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
         kreq_end(q, fh_flags(fi->fh) & FH_CONTROL ? 0 : rc);
         return;
     }
-    /* msync ends here: what the other mounts still have of the pages that were written back must be gone. */
+    /* msync ends here: what the other mounts still have of the pages that were written back must be
+     * gone. */
     struct inode *i = inode_lock(&w->inodes, ino);
     bool pending = i && i->invalidates > 0;
     if (pending)

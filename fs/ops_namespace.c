@@ -20,12 +20,12 @@ void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     }
     body.parent = parent;
     body.name = kreq_bytes(name);
-    kreq_ask(q, STAR__MSG_TYPE__LOOKUP, &body.base, answer_on_entry);
+    kreq_ask(q, STAR__MSG_TYPE__LOOKUP, &body.base, kanswer_on_entry);
 }
 
 void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-    answer_forget(fuse_req_userdata(req), ino, nlookup);
+    kanswer_forget(fuse_req_userdata(req), ino, nlookup);
     fuse_reply_none(req);
 }
 
@@ -34,7 +34,7 @@ void fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
     struct worker *w = fuse_req_userdata(req);
 
     for (size_t n = 0; n < count; n++)
-        answer_forget(w, forgets[n].ino, forgets[n].nlookup);
+        kanswer_forget(w, forgets[n].ino, forgets[n].nlookup);
     fuse_reply_none(req);
 }
 
@@ -51,7 +51,7 @@ static void make(struct kreq *q, uint16_t type, Star__Make *body)
     }
     body->head = &box.head;
     body->parent = q->ino;
-    kreq_ask(q, type, &body->base, answer_on_entry);
+    kreq_ask(q, type, &body->base, kanswer_on_entry);
 }
 
 void fs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
@@ -106,8 +106,8 @@ void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char 
 
 static void on_linked(struct kreq *q, const struct message *reply)
 {
-    answer_changed(q->w, q->other);
-    answer_on_entry(q, reply);
+    kanswer_changed(q->w, q->other);
+    kanswer_on_entry(q, reply);
 }
 
 void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
@@ -118,7 +118,8 @@ void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 
     if (!q)
         return;
-    int rc = is_control(ino) || kreq_name_is_control(newparent, newname) ? -EXDEV : kreq_head(q, &box);
+    int rc =
+        is_control(ino) || kreq_name_is_control(newparent, newname) ? -EXDEV : kreq_head(q, &box);
     if (rc < 0) {
         kreq_end(q, rc);
         return;
@@ -139,7 +140,7 @@ static void on_removed(struct kreq *q, const struct message *reply)
     Star__RemoveReply *r = kreq_unpack(reply, &star__remove_reply__descriptor, &status);
 
     if (r) {
-        answer_changed(q->w, r->ino);
+        kanswer_changed(q->w, r->ino);
         star__remove_reply__free_unpacked(r, NULL);
     }
     kreq_end(q, status);
@@ -187,16 +188,16 @@ static void on_renamed(struct kreq *q, const struct message *reply)
     Star__RenameReply *r = kreq_unpack(reply, &star__rename_reply__descriptor, &status);
 
     if (r) {
-        answer_changed(q->w, r->moved);
+        kanswer_changed(q->w, r->moved);
         if (r->replaced)
-            answer_changed(q->w, r->replaced);
+            kanswer_changed(q->w, r->replaced);
         star__rename_reply__free_unpacked(r, NULL);
     }
     kreq_end(q, status);
 }
 
-void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
-               unsigned flags)
+void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+               const char *newname, unsigned flags)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
     Star__Rename body = STAR__RENAME__INIT;

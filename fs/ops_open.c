@@ -41,7 +41,8 @@ static void on_released(struct kreq *q, const struct message *reply)
     kreq_free(q);
 }
 
-static void fill_home(const struct home_attrs *h, uint64_t ino, Star__HomeAttrs *a, Star__Time times[2])
+static void fill_home(const struct home_attrs *h, uint64_t ino, Star__HomeAttrs *a,
+                      Star__Time times[2])
 {
     star__home_attrs__init(a);
     star__time__init(&times[0]);
@@ -65,7 +66,8 @@ static void on_release_answer(void *arg, const struct message *reply)
 {
     struct kreq *q = arg;
 
-    if (reply->status == -ETIMEDOUT && !atomic_load(&q->w->stopping) && fh_check(q->w, q->fh) == 0) {
+    if (reply->status == -ETIMEDOUT && !atomic_load(&q->w->stopping) &&
+        fh_check(q->w, q->fh) == 0) {
         send_release(q);
         return;
     }
@@ -89,8 +91,8 @@ static void send_release(struct kreq *q)
         fill_home(q->memory, q->ino, &home, times);
         body.attrs = &home;
     }
-    int rc = msession_call(q->w, STAR__MSG_TYPE__RELEASE, &body.base, NULL, 0, METADATA_DEADLINE_MS, CLIENT_RESEND,
-                           on_release_answer, q, NULL);
+    int rc = msession_call(q->w, STAR__MSG_TYPE__RELEASE, &body.base, NULL, 0, METADATA_DEADLINE_MS,
+                           CLIENT_RESEND, on_release_answer, q, NULL);
     if (rc < 0) {
         kreq_answered(q);
         on_released(q, &(struct message){.kind = FRAME_REPLY, .status = rc});
@@ -102,7 +104,8 @@ static void release_after_pages(void *arg)
     send_release(arg);
 }
 
-/* Takes the handle out of the inode. true: it was the last one, and nobody will recall pages from now on. */
+/* Takes the handle out of the inode. true: it was the last one, and nobody will recall pages from
+ * now on. */
 static bool close_handle(struct kreq *q, struct inode *i)
 {
     uint32_t flags = fh_flags(q->fh);
@@ -112,6 +115,10 @@ static bool close_handle(struct kreq *q, struct inode *i)
     if (flags & FH_CACHED)
         i->cached -= i->cached > 0;
     inode_handle_remove(i, q->fh);
+    struct held_lock gone = {
+        .owner = q->other, .end = HELD_LOCK_END, .type = F_UNLCK, .flock = true};
+    if (q->other && lock_list_set(&i->locks, &gone) < 0)
+        log_warning("no memory to forget a lock on inode %llu", (unsigned long long)i->ino);
     if ((flags & FH_WRITES) && i->home_known) {
         q->memory = malloc(sizeof(i->home)); /* without it the centre asks the home */
         if (q->memory)
@@ -122,7 +129,8 @@ static bool close_handle(struct kreq *q, struct inode *i)
     return i->readers == 0 && i->writers == 0 && i->lease == STAR__LEASE__LEASE_NONE;
 }
 
-/* Without a lease, pages are kept coherent only as long as the centre knows that the file is open here: they go first. */
+/* Without a lease, pages are kept coherent only as long as the centre knows that the file is open
+ * here: they go first. */
 static void release(struct kreq *q)
 {
     struct worker *w = q->w;
@@ -155,7 +163,8 @@ void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
     fuse_reply_err(req, 0);
     if (!q) {
-        log_error("no memory to tell the centre that inode %llu is closed", (unsigned long long)ino);
+        log_error("no memory to tell the centre that inode %llu is closed",
+                  (unsigned long long)ino);
         return;
     }
     if (fh_flags(fi->fh) & FH_CONTROL) {
@@ -235,7 +244,7 @@ static void on_open(struct kreq *q, const struct message *reply)
     int rc = take_open(q, q->ino, r, &flags);
     star__open_reply__free_unpacked(r, NULL);
     if (rc == 0)
-        rc = answer_open(q->req, q->fh, flags);
+        rc = kanswer_open(q->req, q->fh, flags);
     else
         fuse_reply_err(q->req, kreq_errno(rc));
     if (rc < 0 && q->fh)
@@ -287,7 +296,7 @@ static int take_create(struct kreq *q, const Star__EntryReply *r)
 
     if (!r->attr || !r->open || !r->open->ticket)
         return -EPROTO;
-    int rc = answer_take(q, r->attr, r->lease, true, &e);
+    int rc = kanswer_take(q, r->attr, r->lease, true, &e);
     if (rc < 0)
         return rc;
     if (r->open->address && r->open->address[0])
@@ -295,13 +304,13 @@ static int take_create(struct kreq *q, const Star__EntryReply *r)
     rc = take_open(q, e.ino, r->open, &flags);
     if (rc == 0) {
         e.entry_timeout = leases_take_entry(q, q->ino, r->entry_lease);
-        rc = answer_create(q->req, &e, q->fh, flags);
+        rc = kanswer_create(q->req, &e, q->fh, flags);
         q->req = NULL;
     }
     if (rc < 0) {
         if (q->fh)
             undo_open(q->w, e.ino, q->fh);
-        answer_forget(q->w, e.ino, 1);
+        kanswer_forget(q->w, e.ino, 1);
     }
     return rc;
 }
@@ -315,13 +324,15 @@ static void on_created(struct kreq *q, const struct message *reply)
         status = take_create(q, r);
         star__entry_reply__free_unpacked(r, NULL);
     }
-    /* Somebody was faster. ESTALE makes the kernel look up again and open what is there, with all its checks. */
+    /* Somebody was faster. ESTALE makes the kernel look up again and open what is there, with all
+     * its checks. */
     if (status == -EEXIST && !(q->flags & O_EXCL))
         status = -ESTALE;
     kreq_end(q, status);
 }
 
-void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+               struct fuse_file_info *fi)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
     Star__Make body = STAR__MAKE__INIT;

@@ -1,6 +1,6 @@
 /*
- * Writing: the home first; then, unless this mount alone holds the file, the pages of all others go (INVALIDATE);
- * then the kernel hears that it is done.
+ * Writing: the home first; then, unless this mount alone holds the file, the pages of all others go
+ * (INVALIDATE); then the kernel hears that it is done.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +14,8 @@
 #include "fs/leases.h"
 #include "fs/ops.h"
 
-/* Smaller payloads are copied; larger ones keep the buffer that the kernel filled (a page fault costs about a copy of
- * that size). */
+/* Smaller payloads are copied; larger ones keep the buffer that the kernel filled (a page fault
+ * costs about a copy of that size). */
 #define COPY_BELOW (64u << 10)
 
 /* --- the end --- */
@@ -110,8 +110,8 @@ static void invalidate_others(struct kreq *q, Star__HomeAttrs *attrs)
     kreq_ask(q, STAR__MSG_TYPE__INVALIDATE, &body.base, on_invalidated);
 }
 
-/* A page written back (mmap): the kernel is answered now. Were it to wait, the recall that made it write
- * the page back could wait for a mount that waits for us. fsync waits for these. */
+/* A page written back (mmap): the kernel is answered now. Were it to wait, the recall that made it
+ * write the page back could wait for a mount that waits for us. fsync waits for these. */
 static void answer_before(struct kreq *q)
 {
     fuse_reply_write(q->req, q->length);
@@ -182,12 +182,12 @@ static void on_killed(struct kreq *q, const struct message *reply)
     }
     struct inode *i = inode_lock(&w->inodes, q->ino);
     if (i) {
-        bool changed = r->attr && i->attr_known && i->attr.st.st_mode != r->attr->mode;
+        bool same = r->attr && i->attr_known && i->attr.st.st_mode == r->attr->mode;
         if (r->attr)
             inode_note_attr(i, r->attr);
         i->no_privileges = leases_take(q, i, r->lease) != STAR__LEASE__LEASE_NONE;
         inode_unlock(&w->inodes, i);
-        if (changed || !r->attr) /* attributes only: this waits for nothing */
+        if (!same) /* attributes only: this waits for nothing */
             fuse_lowlevel_notify_inval_inode(w->se, q->ino, -1, 0);
     }
     star__attr_reply__free_unpacked(r, NULL);
@@ -210,7 +210,8 @@ static void kill_privileges(struct kreq *q)
     kreq_ask(q, STAR__MSG_TYPE__SETATTR, &body.base, on_killed);
 }
 
-/* The kernel marks every write of a process without CAP_FSETID; the centre is asked once under a lease. */
+/* The kernel marks every write of a process without CAP_FSETID; the centre is asked once under a
+ * lease. */
 static void start(struct kreq *q)
 {
     struct inode *i = q->kill ? inode_lock(&q->w->inodes, q->ino) : NULL;
@@ -249,7 +250,8 @@ static bool write_kills(struct worker *w)
     return w->init.killpriv_v2 && (in->write_flags & FUSE_WRITE_KILL_SUIDGID);
 }
 
-void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+              struct fuse_file_info *fi)
 {
     struct worker *w = fuse_req_userdata(req);
     struct kreq *q = kreq_new(w, req, ino);
@@ -281,7 +283,8 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 
 /* --- fallocate, copy --- */
 
-void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                  struct fuse_file_info *fi)
 {
     struct worker *w = fuse_req_userdata(req);
     struct kreq *q = kreq_new(w, req, ino);
@@ -302,15 +305,17 @@ void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
     start(q);
 }
 
-void fs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
-                        fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+void fs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+                        struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                        struct fuse_file_info *fi_out, size_t len, int flags)
 {
     struct worker *w = fuse_req_userdata(req);
     struct kreq *q = kreq_new(w, req, ino_out);
 
     if (!q)
         return;
-    int rc = (fh_flags(fi_in->fh) | fh_flags(fi_out->fh)) & FH_CONTROL ? -EXDEV : fh_check(w, fi_in->fh);
+    int rc =
+        (fh_flags(fi_in->fh) | fh_flags(fi_out->fh)) & FH_CONTROL ? -EXDEV : fh_check(w, fi_in->fh);
     if (rc == 0)
         rc = fh_check(w, fi_out->fh);
     if (rc == 0 && flags != 0)

@@ -74,16 +74,16 @@ static void on_changed(struct kreq *q, const struct message *reply)
     int status;
     Star__AttrReply *r = kreq_unpack(reply, &star__attr_reply__descriptor, &status);
 
-    answer_changed(q->w, q->ino);
+    kanswer_changed(q->w, q->ino);
     if (r && r->attr)
-        status = answer_take(q, r->attr, r->lease, false, &e);
+        status = kanswer_take(q, r->attr, r->lease, false, &e);
     if (r)
         star__attr_reply__free_unpacked(r, NULL);
     kreq_end(q, status);
 }
 
-/* libfuse 3.14 takes the message for the long form, whatever was agreed upon, and drops its flags: read the
- * kernel's bytes instead. */
+/* libfuse 3.14 takes the message for the long form, whatever was agreed upon, and drops its flags:
+ * read the kernel's bytes instead. */
 static int read_setxattr(struct worker *w, const char **name, Star__Xattr *body)
 {
     const struct fuse_in_header *header = worker_message(w);
@@ -105,7 +105,8 @@ static int read_setxattr(struct worker *w, const char **name, Star__Xattr *body)
     return 0;
 }
 
-void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+                 int flags)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
     Star__Xattr body = STAR__XATTR__INIT;
@@ -124,7 +125,7 @@ void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
     body.head = &box.head;
     body.ino = ino;
     body.name = kreq_bytes(name);
-    answer_changed(q->w, ino);
+    kanswer_changed(q->w, ino);
     kreq_ask(q, STAR__MSG_TYPE__SETXATTR, &body.base, on_changed);
 }
 
@@ -144,6 +145,6 @@ void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
     body.head = &box.head;
     body.ino = ino;
     body.name = kreq_bytes(name);
-    answer_changed(q->w, ino);
+    kanswer_changed(q->w, ino);
     kreq_ask(q, STAR__MSG_TYPE__REMOVEXATTR, &body.base, on_changed);
 }

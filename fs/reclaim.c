@@ -73,7 +73,8 @@ static void list_inode(void *arg, struct inode *i)
 }
 
 /* One message from *open and *lock on. */
-static int send_batch(struct client *client, struct held *h, size_t *open, size_t *lock, uint64_t floor)
+static int send_batch(struct client *client, struct held *h, size_t *open, size_t *lock,
+                      uint64_t floor)
 {
     Star__Reclaim body = STAR__RECLAIM__INIT;
     Star__HeldOpen *opens[RECLAIM_BATCH];
@@ -87,10 +88,11 @@ static int send_batch(struct client *client, struct held *h, size_t *open, size_
     body.opens = opens;
     body.locks = locks;
     body.seq_floor = floor;
-    int rc = client_handshake(client, STAR__MSG_TYPE__RECLAIM, &body.base, RECLAIM_MS, NULL, NULL, detail);
+    int rc = client_handshake(client, STAR__MSG_TYPE__RECLAIM, &body.base, RECLAIM_MS, NULL, NULL,
+                              detail);
     if (rc < 0)
-        log_error("the centre does not take back what is open here: %s%s%s", strerror(-rc), detail[0] ? ": " : "",
-                  detail);
+        log_error("the centre does not take back what is open here: %s%s%s", strerror(-rc),
+                  detail[0] ? ": " : "", detail);
     return rc;
 }
 
@@ -110,7 +112,8 @@ static void everything_dropped(void *arg)
     /* Not to be sent again, nor late: a new stream begins with a new RECLAIM. */
     int rc = 0;
     if (d->round == atomic_load(&d->w->centre.reclaims))
-        rc = msession_call(d->w, STAR__MSG_TYPE__RECLAIM, &body.base, NULL, 0, RECLAIM_MS, 0, NULL, NULL, NULL);
+        rc = msession_call(d->w, STAR__MSG_TYPE__RECLAIM, &body.base, NULL, 0, RECLAIM_MS, 0, NULL,
+                           NULL, NULL);
     if (rc < 0)
         log_warning("cannot end the reclaim: %s", strerror(-rc));
     free(d);
@@ -126,8 +129,9 @@ int reclaim(struct worker *w, struct client *client)
     if (!done)
         return -ENOMEM;
     pthread_rwlock_wrlock(&w->centre.opens_lock);
-    *done = (struct reclaim_done){.w = w, .floor = seq_next(&w->centre.seq),
-                                   .round = atomic_fetch_add(&w->centre.reclaims, 1) + 1};
+    *done = (struct reclaim_done){.w = w,
+                                  .floor = seq_next(&w->centre.seq),
+                                  .round = atomic_fetch_add(&w->centre.reclaims, 1) + 1};
     inode_table_each(&w->inodes, list_inode, &h);
     pthread_rwlock_unlock(&w->centre.opens_lock);
     rc = h.rc;

@@ -1,5 +1,6 @@
 /*
- * Numbers of mutations (star's Head): unique in a session, growing, and what the centre may forget. Thread-safe.
+ * Numbers of mutations (star's Head): unique in a session, growing, and what the centre may forget.
+ * Thread-safe.
  */
 #ifndef UMBEL_FS_SEQ_H
 #define UMBEL_FS_SEQ_H
@@ -7,8 +8,9 @@
 #include <pthread.h>
 #include <stdint.h>
 
-/* Numbers between the oldest unanswered mutation and the newest: one that waits out its 60 s deadline holds the
- * window while others go on at the rate that FUSE can reach (about 10000/s). A power of two. */
+/* Numbers between the oldest unanswered mutation and the newest: one that waits out its 60 s
+ * deadline holds the window while others go on at the rate that FUSE can reach (about 10000/s). A
+ * power of two. */
 #define SEQ_WINDOW (1u << 20)
 
 struct seq_tracker {

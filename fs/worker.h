@@ -1,16 +1,18 @@
 /*
  * Private to fs/: the worker's parts, and how its files call each other.
  *
- * Threads: the main thread (waits for the end), WORKER_READERS readers of /dev/fuse, one thread of the client to the
- * centre, one per connection to a node, the notify pool, the timer. A request is answered asynchronously: a reader
- * makes a kreq, sends, and goes back to reading; the thread that receives the answer replies to the kernel.
+ * Threads: the main thread (waits for the end), WORKER_READERS readers of /dev/fuse, one thread of
+ * the client to the centre, one per connection to a node, the notify pool, the timer. A request is
+ * answered asynchronously: a reader makes a kreq, sends, and goes back to reading; the thread that
+ * receives the answer replies to the kernel.
  *
- * Order. Answers and recalls of the centre are handled in the order in which they came, in the client's
- * thread: the kernel has been told everything that was granted before a recall of it goes to the notify pool.
+ * Order. Answers and recalls of the centre are handled in the order in which they came, in the
+ * client's thread: the kernel has been told everything that was granted before a recall of it goes
+ * to the notify pool.
  *
- * Locks, outermost first: centre.link_lock (read side around a call), centre.opens_lock, one shard of the inode
- * table, then leaves (seq, leases to be returned, connections, controls). No lock is held while something waits for the network or
- * for the notify pool.
+ * Locks, outermost first: centre.link_lock (read side around a call), centre.opens_lock, one shard
+ * of the inode table, then leaves (seq, leases to be returned, connections, controls). No lock is
+ * held while something waits for the network or for the notify pool.
  */
 #ifndef UMBEL_FS_WORKER_H
 #define UMBEL_FS_WORKER_H
@@ -23,23 +25,25 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "control/wire/client.h"
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
+#include "fs/conns.h"
 #include "fs/init_patch.h"
 #include "fs/inode_table.h"
 #include "fs/mount.h"
-#include "fs/conns.h"
 #include "fs/notify.h"
 #include "fs/seq.h"
 #include "fs/timer.h"
 
-#define ROOT_INODE 1ull
+#define ROOT_INODE   1ull
 #define CONTROL_NAME ".umbel"
 
 #define WORKER_READERS 3
-/* A mutation or question waits so long for the centre (a leader's election takes below 1 s, a restart a few). */
+/* A mutation or question waits so long for the centre (a leader's election takes below 1 s, a
+ * restart a few). */
 #define METADATA_DEADLINE_MS 60000
 /* statfs, and getattr of the root: then the last known answer. */
 #define NEVER_BLOCK_MS 500
@@ -47,7 +51,8 @@
 #define DATA_DEADLINE_MS 60000
 /* One attempt: a node may have to fetch from a slow pool. */
 #define DATA_ATTEMPT_MS 30000
-/* One attempt at a node that we have no connection to: then the centre is asked where else to go. */
+/* One attempt at a node that we have no connection to: then the centre is asked where else to go.
+ */
 #define DATA_AWAY_MS 3000
 /* Later attempts wait a little, so that two confused peers do not spin. */
 #define DATA_RETRY_MS 100
@@ -65,27 +70,28 @@ struct keeper_page {
     struct init_message init;
 };
 
-struct leases;         /* leases.c */
-struct controls;       /* control_files.c */
+struct leases;   /* leases.c */
+struct controls; /* control_files.c */
 
 struct centre_link; /* centre.c: one client and its session */
 
 struct centre {
     struct centre_link *link;
     pthread_rwlock_t link_lock;  /* written when a lost session is replaced */
-    pthread_rwlock_t opens_lock; /* read: a handle is closed and its RELEASE numbered; written: what is open is listed */
+    pthread_rwlock_t opens_lock; /* read: a handle is closed and its RELEASE numbered; written: what
+                                    is open is listed */
     struct seq_tracker seq;
-    uint64_t instance;           /* of this process */
-    atomic_uint generation;      /* grows when a session is lost: older handles are dead */
+    uint64_t instance;      /* of this process */
+    atomic_uint generation; /* grows when a session is lost: older handles are dead */
     atomic_bool connected, fenced;
-    atomic_uint reclaims;        /* begun since the start */
-    _Atomic int64_t renewed_ms;  /* when the newest answered RENEW or HELLO was sent; 0: never */
+    atomic_uint reclaims;       /* begun since the start */
+    _Atomic int64_t renewed_ms; /* when the newest answered RENEW or HELLO was sent; 0: never */
     atomic_uint renew_ms, fence_ms;
-    int lost_fd;                 /* eventfd: the session has expired */
-    pthread_mutex_t start_lock;  /* of the rest */
+    int lost_fd;                /* eventfd: the session has expired */
+    pthread_mutex_t start_lock; /* of the rest */
     pthread_cond_t start_changed;
     bool started;
-    int start_error;             /* the newest refusal */
+    int start_error; /* the newest refusal */
     char start_detail[256];
 };
 
@@ -108,7 +114,7 @@ struct worker {
     pthread_t readers[WORKER_READERS];
     pthread_key_t reader_key; /* struct reader of this thread */
     atomic_bool stopping;
-    int ended_fd;             /* eventfd: a reader has seen the end of the connection */
+    int ended_fd; /* eventfd: a reader has seen the end of the connection */
     struct inode_table inodes;
     struct centre centre;
     struct conns *conns;
@@ -123,11 +129,15 @@ struct worker {
 };
 
 /* --- worker.c --- */
-/* Serves the descriptor until the filesystem is unmounted or SIGTERM. report_fd: "ready\n" or "error: TEXT\n". */
-int worker_run(const struct mount_options *options, int fuse_fd, struct keeper_page *page, int report_fd);
-/* The message that this thread is handling, as the kernel wrote it. Only in an operation called by a reader. */
+/* Serves the descriptor until the filesystem is unmounted or SIGTERM. report_fd: "ready\n" or
+ * "error: TEXT\n". */
+int worker_run(const struct mount_options *options, int fuse_fd, struct keeper_page *page,
+               int report_fd);
+/* The message that this thread is handling, as the kernel wrote it. Only in an operation called by
+ * a reader. */
 const void *worker_message(struct worker *w);
-/* Keeps the memory of the message that is being handled: its reader takes another one. Freed with buffers_put. */
+/* Keeps the memory of the message that is being handled: its reader takes another one. Freed with
+ * buffers_put. */
 void *worker_keep_message(struct worker *w);
 
 /* --- buffers.c --- */

@@ -45,6 +45,7 @@ int cut_begin(struct file *f, const struct ranges *whole)
     c->side_fd = -1;
     c->trunc_limit = LIMIT_NONE;
     c->base_limit = f->base_limit;
+    c->mapped = f->mapped;
     c->frozen_at = clock_boot_ms();
     file_attrs(f, &c->attrs);
     rc = ranges_copy(&c->frozen, &f->staged);
@@ -128,7 +129,7 @@ int cut_preserve(struct store *s, struct file *f, uint64_t start, uint64_t end)
     if (c->cancelled)
         return 0;
     rc = ranges_insert(&c->rewritten, start, end);
-    while (rc == 0 && ranges_next(&c->unread, at, &next) && next.start < end) {
+    while (rc == 0 && at < end && ranges_next(&c->unread, at, &next) && next.start < end) {
         uint64_t from = next.start > at ? next.start : at;
         uint64_t to = next.end < end ? next.end : end;
         rc = preserve_part(s, f, from, to);
@@ -182,14 +183,14 @@ int cut_read(struct store *s, struct file *f, uint64_t start, uint64_t end, uint
 
     if (c->cancelled || f->gone)
         return -ECANCELED;
-    while (rc == 0 && ranges_next(&c->unread, at, &next) && next.start < end) {
+    while (rc == 0 && at < end && ranges_next(&c->unread, at, &next) && next.start < end) {
         uint64_t from = next.start > at ? next.start : at;
         int fd = file_fd(&s->table, f, false);
         at = next.end < end ? next.end : end;
         rc = fd < 0 ? fd : read_part(fd, from, at, out + (from - start));
     }
     at = start;
-    while (rc == 0 && ranges_next(&c->side, at, &next) && next.start < end) {
+    while (rc == 0 && at < end && ranges_next(&c->side, at, &next) && next.start < end) {
         uint64_t from = next.start > at ? next.start : at;
         at = next.end < end ? next.end : end;
         rc = read_part(c->side_fd, from, at, out + (from - start));

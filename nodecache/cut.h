@@ -16,6 +16,7 @@
 struct cut {
     struct attrs attrs;       /* of that moment */
     uint64_t base_limit;
+    bool mapped;
     int64_t frozen_at;        /* clock_boot_ms */
     struct ranges frozen;
     struct ranges unread;     /* of frozen */

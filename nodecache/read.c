@@ -59,13 +59,13 @@ static int compose(struct store *s, struct file *f, uint64_t start, uint64_t end
     int rc = 0;
 
     memset(out, 0, end - start);
-    while (got && ranges_next(&got->good, at, &next) && next.start < end) {
+    while (got && at < end && ranges_next(&got->good, at, &next) && next.start < end) {
         uint64_t from = next.start > at ? next.start : at;
         at = next.end < end ? next.end : end;
         memcpy(out + (from - start), got->data + (from - got->start), at - from);
     }
     at = start;
-    while (rc == 0 && ranges_next(&f->present, at, &next) && next.start < end) {
+    while (rc == 0 && at < end && ranges_next(&f->present, at, &next) && next.start < end) {
         uint64_t from = next.start > at ? next.start : at;
         int fd = file_fd(&s->table, f, false);
         at = next.end < end ? next.end : end;
@@ -294,4 +294,40 @@ int store_seek(struct store *s, const struct ticket *t, uint64_t offset, bool ho
 out:
     admit_unlock(f);
     return rc;
+}
+
+int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_DETAIL])
+{
+    struct file *f = file_get(&s->table, ino);
+    struct fetched got = {0};
+    uint64_t at = 0;
+    int rc;
+
+    if (!f)
+        return -ENOMEM;
+    pthread_mutex_lock(&f->lock);
+    rc = admit_by_map(s, f);
+    while (rc == 0 || rc == -EAGAIN) {
+        struct range missing;
+        if (f->gone || !read_missing(f, at, f->size, &missing))
+            break;
+        uint64_t start = missing.start - missing.start % NODE_INDEX;
+        uint64_t end = start + NODE_INDEX < f->size ? start + NODE_INDEX : f->size;
+        uint64_t before = f->present.total;
+        pthread_mutex_unlock(&f->lock);
+        rc = fetch_range(s, f, start, end, &got, detail);
+        pthread_mutex_lock(&f->lock);
+        if (rc == 0) {
+            *bytes += f->present.total > before ? f->present.total - before : 0;
+            at = end;
+        }
+    }
+    if (rc == 0 && !f->gone && ranges_bytes(&f->present, 0, f->size) < at && f->present.total == 0) {
+        rc = -ENOSPC;
+        snprintf(detail, NODE_DETAIL, "there is no room to keep it");
+    }
+    pthread_mutex_unlock(&f->lock);
+    fetched_clear(&got);
+    file_unref(f);
+    return rc == -EAGAIN ? 0 : rc;
 }

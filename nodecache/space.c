@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "control/wire/clock.h"
+#include "nodecache/deadline.h"
 
 /* A waiter looks again after this long even if nobody woke it. */
 #define SPACE_POLL_MS 50
@@ -89,13 +90,7 @@ int space_wait(struct space *s, uint64_t bytes, int64_t deadline_ms)
             break;
         }
         press(s);
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += SPACE_POLL_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000L;
-        }
+        struct timespec until = deadline_in(SPACE_POLL_MS);
         pthread_cond_timedwait(&s->freed, &s->lock, &until);
     }
     atomic_fetch_sub(&s->waiting, 1);

@@ -57,23 +57,9 @@ void store_error(struct store *s, char out[NODE_DETAIL])
     pthread_mutex_unlock(&s->error_lock);
 }
 
-struct timespec store_until(int ms)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += (long)(ms % 1000) * 1000000L;
-    if (t.tv_nsec >= 1000000000L) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000L;
-    }
-    return t;
-}
-
 void store_wait(struct file *f)
 {
-    struct timespec until = store_until(STORE_POLL_MS);
+    struct timespec until = deadline_in(STORE_POLL_MS);
 
     pthread_cond_timedwait(&f->changed, &f->lock, &until);
 }

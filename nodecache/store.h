@@ -140,7 +140,7 @@ void store_counts(struct store *s, struct store_counts *out);
 /* "" or what is wrong with the store's disk, as of the last minute. */
 void store_error(struct store *s, char out[NODE_DETAIL]);
 
-/* Checks all invariants that can be checked from outside (tests): the number of violations. */
+/* Checks the invariants while nothing else happens (tests): the number of violations. */
 unsigned store_check(struct store *s, void (*report)(void *ctx, const char *line), void *ctx);
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef UMBEL_NODE_STORE_PRIVATE_H
 #define UMBEL_NODE_STORE_PRIVATE_H
 
+#include "nodecache/deadline.h"
 #include "nodecache/index.h"
 #include "nodecache/maps.h"
 #include "nodecache/mark.h"
@@ -52,7 +53,7 @@ struct store {
     pthread_mutex_t upkeep_lock; /* leaf */
     pthread_cond_t upkeep_cond;
     bool upkeep_kicked;
-    void (*need_flush)(void *ctx); /* eviction alone will not do; set by the flush */
+    void (*need_flush)(void *ctx); /* eviction alone will not do; under upkeep_lock */
     void *need_flush_ctx;
 
     pthread_mutex_t error_lock; /* leaf */
@@ -73,7 +74,8 @@ void staged_again(struct store *s, struct file *f, int64_t since);
 /* Waits on f->changed for at most STORE_POLL_MS; f->lock is held. */
 void store_wait(struct file *f);
 void store_kick_upkeep(struct store *s);
-struct timespec store_until(int ms); /* CLOCK_REALTIME, for condition variables */
+/* fn is called, from the upkeep thread, when eviction alone will not do. NULL: no more. */
+void store_on_need_flush(struct store *s, void (*fn)(void *ctx), void *ctx);
 
 /* --- capacity of a change: what [start, end) of f costs (charge.c) --- */
 struct charge {

@@ -19,7 +19,7 @@ void store_kick_upkeep(struct store *s)
 
 static void wait_for_work(struct store *s)
 {
-    struct timespec until = store_until(UPKEEP_PERIOD_MS);
+    struct timespec until = deadline_in(UPKEEP_PERIOD_MS);
 
     pthread_mutex_lock(&s->upkeep_lock);
     if (!s->upkeep_kicked)
@@ -40,8 +40,18 @@ static void make_room(struct store *s)
     if (atomic_load(&s->space.waiting) > 0 && used <= low)
         low = 0; /* one change wants more than is left above the low-water mark */
     evict_down_to(s, low);
+    pthread_mutex_lock(&s->upkeep_lock);
     if (atomic_load(&s->space.used) > low && s->need_flush)
         s->need_flush(s->need_flush_ctx);
+    pthread_mutex_unlock(&s->upkeep_lock);
+}
+
+void store_on_need_flush(struct store *s, void (*fn)(void *ctx), void *ctx)
+{
+    pthread_mutex_lock(&s->upkeep_lock);
+    s->need_flush = fn;
+    s->need_flush_ctx = ctx;
+    pthread_mutex_unlock(&s->upkeep_lock);
 }
 
 static void *upkeep_main(void *arg)

@@ -109,6 +109,43 @@ static bool is_ready(const struct root *r, const char *name, pid_t pid)
     return ready;
 }
 
+/* The kernel's flags of a process (proc(5), stat, field 9): it ends, it dumps core, a signal killed
+ * it. */
+#define PROCESS_ENDS (0x4ul | 0x200ul | 0x400ul)
+
+static bool kill_is_pending(pid_t pid)
+{
+    char path[64], value[32], *text = NULL;
+    unsigned long long pending = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    if (text_read_file(path, &text, NULL) != 0)
+        return true;
+    if (text_value(text, "SigPnd:", value, sizeof(value)))
+        pending |= strtoull(value, NULL, 16);
+    if (text_value(text, "ShdPnd:", value, sizeof(value)))
+        pending |= strtoull(value, NULL, 16);
+    free(text);
+    return (pending & 1ull << (SIGKILL - 1)) != 0;
+}
+
+/* A killed process holds its lock a little longer than it lives. */
+static bool is_ending(pid_t pid)
+{
+    char path[64], *text = NULL, state = 'X';
+    unsigned long flags = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if (text_read_file(path, &text, NULL) != 0)
+        return true;
+    const char *rest = strrchr(text, ')'); /* its name may hold anything */
+    bool known =
+        rest != NULL && sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %lu", &state, &flags) == 2;
+    free(text);
+    return !known || state == 'Z' || state == 'X' || (flags & PROCESS_ENDS) != 0 ||
+           kill_is_pending(pid);
+}
+
 static void sleep_ms(int ms)
 {
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
@@ -278,7 +315,7 @@ static int wait_running(const struct root *r, const char *name, char *detail)
             rc = pid == 0 ? -ENOENT : pid;
             break;
         }
-        if (is_ready(r, name, pid)) {
+        if (is_ready(r, name, pid) && !is_ending(pid)) {
             rc = 0;
             break;
         }

@@ -41,7 +41,7 @@ static int connect_to(int fd, const char *path)
     int link = -1;
     int err = 0;
     if (strlen(path) < sizeof(sun.sun_path)) {
-        strcpy(sun.sun_path, path);
+        memcpy(sun.sun_path, path, strlen(path) + 1);
     } else {
         link = open(path, O_PATH | O_CLOEXEC);
         if (link < 0)

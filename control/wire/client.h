@@ -76,7 +76,9 @@ int client_call_wait(struct client *c, uint16_t type, const ProtobufCMessage *bo
                      size_t *payload_len);
 
 /* Only in on_connect: one request and its reply on the fresh stream, ahead of everything pending.
- * Same results as client_call_wait. Pushes that arrive meanwhile are delivered after on_connect. */
+ * Same results as client_call_wait. Pushes that arrive meanwhile are delivered after on_connect.
+ * Deadlines of pending calls are looked at again when on_connect has returned, so give a short one
+ * here. */
 int client_handshake(struct client *c, uint16_t type, const ProtobufCMessage *body, int deadline_ms,
                      const ProtobufCMessageDescriptor *type_of_reply, ProtobufCMessage **reply,
                      char *detail);

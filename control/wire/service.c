@@ -40,7 +40,8 @@ struct service_conn {
 
     pthread_mutex_t send;
     bool open;
-    uint8_t *copy; /* FILE_COPY_MAX and a header, once needed */
+    uint8_t *copy; /* for payloads from files that are copied; made when needed */
+    size_t copy_size;
 };
 
 struct service {
@@ -52,6 +53,8 @@ struct service {
     int wake;
     pthread_t acceptor;
     atomic_bool stopping;
+    atomic_bool careful; /* a file could not be read after its header was out: from now on copy, so
+                            that errors come before it */
     _Atomic uint64_t garbage;
 
     pthread_mutex_t lock;
@@ -153,12 +156,19 @@ static int read_whole(int fd, off_t offset, uint8_t *out, size_t length)
     return 0;
 }
 
-/* With send held. A small payload, copied: errors of the file come before anything was sent. */
+/* With send held. Copied: errors of the file come before anything was sent. */
 static int send_copied(struct service_conn *conn, struct packed *p, int fd, off_t offset,
                        size_t length)
 {
-    if (!conn->copy && !(conn->copy = malloc(FILE_COPY_MAX)))
-        return -ENOMEM;
+    if (conn->copy_size < length) {
+        free(conn->copy);
+        conn->copy_size = length <= FILE_COPY_MAX ? FILE_COPY_MAX : FRAME_PAYLOAD_MAX;
+        conn->copy = malloc(conn->copy_size);
+        if (!conn->copy) {
+            conn->copy_size = 0;
+            return -ENOMEM;
+        }
+    }
     int err = read_whole(fd, offset, conn->copy, length);
     if (err)
         return err;
@@ -178,9 +188,11 @@ static int send_pages(struct service_conn *conn, struct packed *p, int fd, off_t
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) { /* the header is out: there is no way back to a frame's beginning */
+            err = -errno;
             conn->open = false;
             shutdown(conn->socket, SHUT_RDWR);
-            return -errno;
+            atomic_store(&conn->service->careful, true);
+            return err;
         }
         if (n == 0) {
             n = (ssize_t)(length < sizeof(zeros) ? length : sizeof(zeros));
@@ -204,7 +216,8 @@ int service_reply_file(struct service_conn *conn, const struct message *request,
     pthread_mutex_lock(&conn->send);
     if (!conn->open)
         err = -ENOTCONN;
-    else if (length <= FILE_COPY_MAX)
+    else if (length <= FILE_COPY_MAX ||
+             atomic_load_explicit(&conn->service->careful, memory_order_relaxed))
         err = send_copied(conn, &p, fd, offset, length);
     else
         err = send_pages(conn, &p, fd, offset, length);

@@ -43,8 +43,12 @@ void *service_data(struct service_conn *conn);
 /* Thread-safe. A gone connection: -ENOTCONN. */
 int service_reply(struct service_conn *conn, const struct message *request, int status,
                   const ProtobufCMessage *body, const struct iovec *payload, int payload_n);
-/* As service_reply with a payload of length bytes at offset of fd, by sendfile. If the file turns
- * out shorter the missing bytes are sent as zeros. length <= FRAME_PAYLOAD_MAX. */
+/* As service_reply with a payload of length bytes at offset of fd; large ones by sendfile, without
+ * a copy here: the peer may then see what is written to the file until it reads. If the file turns
+ * out shorter, the missing bytes are sent as zeros. length <= FRAME_PAYLOAD_MAX. An error of the
+ * file before anything was sent is returned, and the request still wants an answer; later, the
+ * connection is closed (service_error returns -ENOTCONN then), and the service goes on without
+ * sendfile, so that the peer gets the error when it asks again. */
 int service_reply_file(struct service_conn *conn, const struct message *request,
                        const ProtobufCMessage *body, int fd, off_t offset, size_t length);
 /* status < 0 with an ErrorReply made by printf rules. */

@@ -171,7 +171,7 @@ int trailer_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, uint64_t
     return 0;
 }
 
-void record_put(uint8_t entry[PACK_RECORD_ENTRY], const struct pack_record *record)
+void pack_record_put(uint8_t entry[PACK_RECORD_ENTRY], const struct pack_record *record)
 {
     put64(entry, record->ino);
     put64(entry + 8, record->offset);
@@ -180,7 +180,7 @@ void record_put(uint8_t entry[PACK_RECORD_ENTRY], const struct pack_record *reco
     put32(entry + 28, record->length);
 }
 
-void record_get(const uint8_t entry[PACK_RECORD_ENTRY], struct pack_record *record)
+void pack_record_get(const uint8_t entry[PACK_RECORD_ENTRY], struct pack_record *record)
 {
     record->ino = get64(entry);
     record->offset = get64(entry + 8);
@@ -189,7 +189,7 @@ void record_get(const uint8_t entry[PACK_RECORD_ENTRY], struct pack_record *reco
     record->length = get32(entry + 28);
 }
 
-void file_put(uint8_t entry[PACK_FILE_ENTRY], const struct pack_file *file)
+void pack_file_put(uint8_t entry[PACK_FILE_ENTRY], const struct pack_file *file)
 {
     put64(entry, file->ino);
     put64(entry + 8, file->size);
@@ -201,7 +201,7 @@ void file_put(uint8_t entry[PACK_FILE_ENTRY], const struct pack_file *file)
     put32(entry + 52, 0);
 }
 
-bool file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file)
+bool pack_file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file)
 {
     file->ino = get64(entry);
     file->size = get64(entry + 8);

@@ -60,10 +60,10 @@ int trailer_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, uint64_t
                 struct pack_shape *shape, char *detail);
 
 /* Entries of the footer. The get functions only decode. */
-void record_put(uint8_t entry[PACK_RECORD_ENTRY], const struct pack_record *record);
-void record_get(const uint8_t entry[PACK_RECORD_ENTRY], struct pack_record *record);
-void file_put(uint8_t entry[PACK_FILE_ENTRY], const struct pack_file *file);
-bool file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file); /* false: absurd */
+void pack_record_put(uint8_t entry[PACK_RECORD_ENTRY], const struct pack_record *record);
+void pack_record_get(const uint8_t entry[PACK_RECORD_ENTRY], struct pack_record *record);
+void pack_file_put(uint8_t entry[PACK_FILE_ENTRY], const struct pack_file *file);
+bool pack_file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file); /* false: absurd */
 
 /* True if these may stand in a record (offset and length) or a file. */
 bool record_sane(const struct pack_record *record);

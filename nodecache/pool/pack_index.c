@@ -40,7 +40,7 @@ static int check_footer(const struct run *run, const struct pack_shape *shape,
     struct pack_file file;
 
     for (uint32_t i = 0; i < shape->records; i++, footer += PACK_RECORD_ENTRY) {
-        record_get(footer, &record);
+        pack_record_get(footer, &record);
         if (record.number != i || record.pack_offset != at || !record_sane(&record))
             return run_fail(run, detail, "records overlap, leave a gap or lie outside");
         at += run_sealed(record.length);
@@ -50,7 +50,7 @@ static int check_footer(const struct run *run, const struct pack_shape *shape,
     if (at != shape->footer_at)
         return run_fail(run, detail, "there are bytes that belong to no record");
     for (uint32_t i = 0; i < shape->files; i++, footer += PACK_FILE_ENTRY) {
-        if (!file_get(footer, &file))
+        if (!pack_file_get(footer, &file))
             return run_fail(run, detail, "absurd attributes of a file");
     }
     return 0;
@@ -113,12 +113,12 @@ int pack_index(struct pool *p, uint64_t pack, void (*record)(void *arg, const st
         return rc;
     const uint8_t *entry = footer;
     for (uint32_t i = 0; i < shape.records; i++, entry += PACK_RECORD_ENTRY) {
-        record_get(entry, &one_record);
+        pack_record_get(entry, &one_record);
         if (record != NULL)
             record(arg, &one_record);
     }
     for (uint32_t i = 0; i < shape.files; i++, entry += PACK_FILE_ENTRY) {
-        file_get(entry, &one_file); /* was checked */
+        pack_file_get(entry, &one_file); /* was checked */
         if (file != NULL)
             file(arg, &one_file);
     }

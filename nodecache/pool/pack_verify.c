@@ -82,7 +82,7 @@ int pack_verify(struct pool *p, uint64_t pack, uint64_t *bytes, char *detail)
         goto out;
     }
     for (uint32_t i = 0; i < shape.records && rc == 0; i++) {
-        record_get(footer + (size_t)i * PACK_RECORD_ENTRY, &record);
+        pack_record_get(footer + (size_t)i * PACK_RECORD_ENTRY, &record);
         rc = verify_record(&w, &record, detail);
     }
     if (rc == 0 && bytes != NULL)

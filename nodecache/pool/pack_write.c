@@ -159,7 +159,7 @@ int pack_add_record(struct pack_writer *w, const void *content, struct pack_reco
     struct run run = {.kind = RUN_RECORD, .number = record->number, .length = record->length};
     rc = put_run(w, &run, content, detail);
     record->pack_offset = run.at;
-    record_put(entry, record);
+    pack_record_put(entry, record);
     return rc;
 }
 
@@ -176,7 +176,7 @@ int pack_add_file(struct pack_writer *w, const struct pack_file *file, char *det
     rc = table_add(&w->files, PACK_FILE_ENTRY, &entry);
     if (rc != 0)
         return w->error = pool_fail(detail, rc, "no memory for the pack's footer");
-    file_put(entry, file);
+    pack_file_put(entry, file);
     return 0;
 }
 

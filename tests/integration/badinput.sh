@@ -87,7 +87,8 @@ chmod u+w "$largest"
 printf '\377' | dd of="$largest" bs=1 seek=$(($(stat -c %s "$largest") / 2)) conv=notrunc status=none
 printf '\000' | dd of="$largest" bs=1 seek=$(($(stat -c %s "$largest") / 2 + 1)) conv=notrunc status=none
 refused 1 'Input/output error' cat "$MNT/damaged"
-within 10 sh -c "UMBEL_MOUNT='$MNT' '$UMBEL' events | tail -n +$((events_before + 1)) | grep -i pack" || fail "no event names the pack: $(new_events)"
+pack_in_events() { new_events | grep -i pack; }
+within 10 pack_in_events || fail "no event names the pack: $(new_events)"
 refused 1 'problem pack' umbel fsck --data
 alive
 for name in control-1 node-1; do kill -0 "$(pid_of $name)" || fail "$name did not outlive a damaged pack"; done

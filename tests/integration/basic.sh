@@ -10,7 +10,7 @@ up
 [ "$(findmnt -no FSTYPE "$MNT" | cut -c1-4)" = fuse ] || fail "nothing is mounted at $MNT"
 [ "$(stat -c %a "$ROOT")" = 700 ] || fail "the root is open to others"
 ! find "$ROOT" ! -type l -perm /077 -print -quit | grep . || fail "open to others"
-"$UMBEL" up --root "$ROOT" --mount "$MNT" | grep -q 'was running' || fail "up does not find what runs"
+says 'was running' "$UMBEL" up --root "$ROOT" --mount "$MNT" || fail "up does not find what runs"
 
 step "what applications ask of a filesystem"
 mkdir "$MNT/probe" "$WORK/probe"
@@ -54,9 +54,9 @@ setfattr -n user.colour -v green "$MNT/a/size-0"
 mkdir "$MNT/acl" && chmod 755 "$MNT" "$MNT/acl"
 setfacl -m u:12345:rwx,d:u:12345:rwx "$MNT/acl"
 touch "$MNT/acl/inherits"
-getfacl -c "$MNT/acl/inherits" 2>/dev/null | grep -q '^user:12345:rw' || fail "a default access list is not inherited"
+says '^user:12345:rw' getfacl -c "$MNT/acl/inherits" || fail "a default access list is not inherited"
 chmod 700 "$MNT/acl/inherits" && setfacl -m u:12345:rw "$MNT/acl/inherits"
-getfacl -c "$MNT/acl/inherits" 2>/dev/null | grep -q '^mask::rw' || fail "setfacl did not set the mask"
+says '^mask::rw' getfacl -c "$MNT/acl/inherits" || fail "setfacl did not set the mask"
 setpriv --reuid 12345 --regid 12345 --clear-groups cat "$MNT/acl/inherits" || fail "an access list that grants is not obeyed"
 refused 1 'denied' setpriv --reuid 54321 --regid 54321 --clear-groups cat "$MNT/acl/inherits"
 
@@ -69,12 +69,12 @@ flock -w 20 "$MNT/lock" true || fail "a flock was never granted"
 wait
 
 step "control files and their commands"
-[ -z "$(ls -A "$MNT" | grep umbel)" ] || fail ".umbel is listed"
-umbel status | grep -q '^cloud' || fail "status"
+! says umbel ls -A "$MNT" || fail ".umbel is listed"
+says '^cloud' umbel status || fail "status"
 ! command -v python3 >/dev/null || umbel status --json | python3 -c 'import json, sys; s = json.load(sys.stdin); assert s["nodes_here"] == 1 and len(s["nodes"]) == 1, s'
 within 15 umbel health || fail "health: $(umbel health)"
-umbel events | grep -q . || fail "no events"
-umbel where "$MNT/a/size-131072" | grep -q 'node-1' || fail "where: $(umbel where "$MNT/a/size-131072")"
+says . umbel events || fail "no events"
+says node-1 umbel where "$MNT/a/size-131072" || fail "where: $(umbel where "$MNT/a/size-131072")"
 umbel set >/dev/null
 setting=$(umbel set | awk '$1 == "flush_age" { print $2 }')
 umbel set flush_age $((setting + 7))
@@ -104,12 +104,12 @@ for name in control-1 node-1 keeper-mnt mount-mnt; do
     [ ! -e "$ROOT/run/$name.pid" ] || fail "$name.pid is left after down"
 done
 [ -z "$(ls -A "$MNT")" ] || fail "something was written under the mountpoint"
-"$UMBEL" down --root "$ROOT" | grep -q 'was not running' || fail "down of what is down"
+says 'was not running' "$UMBEL" down --root "$ROOT" || fail "down of what is down"
 up
 [ "$before" = "$(tree_sum "$MNT")" ] || fail "the tree differs after down and up"
 [ "$inode" = "$(stat -c %i "$MNT/a/b/hard")" ] || fail "an inode number changed"
 [ "$(getfattr --only-values -n user.colour "$MNT/a/size-0")" = green ] || fail "xattr after down and up"
-getfacl -c "$MNT/acl" 2>/dev/null | grep -q '^default:user:12345:rwx' || fail "access list after down and up"
+says '^default:user:12345:rwx' getfacl -c "$MNT/acl" || fail "access list after down and up"
 fsck_clean --data
 
 step "remove all"

@@ -7,9 +7,9 @@ commands=$("$UMBEL" --help | sed -n 's/^  \([a-z]*\) .*/\1/p')
 [ "$(wc -w <<<"$commands")" -ge 20 ] || fail "umbel --help lists too little: $commands"
 
 step "help everywhere"
-"$UMBEL" --version | grep -q '^umbel [0-9]'
+says '^umbel [0-9]' "$UMBEL" --version || fail "umbel --version"
 for command in $commands; do
-    "$UMBEL" "$command" --help | grep -q "^Usage: umbel $command" || fail "umbel $command --help"
+    says "^Usage: umbel $command" "$UMBEL" "$command" --help || fail "umbel $command --help"
     "$UMBEL" help "$command" >/dev/null
 done
 

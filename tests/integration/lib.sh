@@ -6,6 +6,8 @@
 #   up [OPTION...]            start (or go on with) the cloud in $ROOT, mounted at $MNT
 #   down                      stop it
 #   step TEXT                 say what comes now
+#   says PATTERN COMMAND...   whether it succeeds and says that
+#   refused STATUS PATTERN COMMAND...   it must fail with that status and say that
 #   fail TEXT                 this test has failed
 #
 # Options of every script: --full runs it at full size, --keep leaves $WORK as it is.
@@ -110,6 +112,13 @@ refused() {
     output=$("$@" 2>&1) || status=$?
     [ "$status" = "$want" ] || fail "'$*' ended with $status, not $want: $output"
     grep -qiE -- "$pattern" <<<"$output" || fail "'$*' does not say /$pattern/: $output"
+}
+
+# says PATTERN COMMAND...: it succeeds and says that. (A pipe into grep -q would kill what speaks on.)
+says() {
+    local pattern=$1 output
+    shift
+    output=$("$@" 2>&1) && grep -qE -- "$pattern" <<<"$output"
 }
 
 # within SECONDS COMMAND...: until it succeeds

@@ -12,7 +12,7 @@ mkdir "$OTHER" "$WORK/reference"
 up
 "$UMBEL" mount --root "$ROOT" "$OTHER" >/dev/null
 EXTRA_MOUNTS+=("$OTHER")
-"$UMBEL" mount --root "$ROOT" "$OTHER" | grep -q 'was mounted' || fail "a second mount at the same place"
+says 'was mounted' "$UMBEL" mount --root "$ROOT" "$OTHER" || fail "a second mount at the same place"
 
 step "what one writes the other reads at once"
 for i in $(seq 200); do

@@ -1,0 +1,264 @@
+#include "fs/control_files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#include "fs/answer.h"
+#include "fs/centre.h"
+
+/* An open control file that is read. */
+struct control {
+    uint64_t fh;
+    char *text;
+    size_t size;
+    uint64_t
+        base; /* the answer to a write stands behind what was written: it is read there, and at 0 */
+    bool reread; /* read from the start again: fetch anew */
+    UT_hash_handle hh;
+};
+
+struct controls {
+    pthread_mutex_t lock;
+    struct control *open;
+};
+
+int controls_start(struct worker *w)
+{
+    w->controls = calloc(1, sizeof(*w->controls));
+    if (!w->controls)
+        return -ENOMEM;
+    pthread_mutex_init(&w->controls->lock, NULL);
+    return 0;
+}
+
+static void control_free(struct controls *cs, struct control *c)
+{
+    HASH_DEL(cs->open, c);
+    free(c->text);
+    free(c);
+}
+
+void controls_stop(struct worker *w)
+{
+    struct controls *cs = w->controls;
+    struct control *c, *tmp;
+
+    if (!cs)
+        return;
+    HASH_ITER (hh, cs->open, c, tmp)
+        control_free(cs, c);
+    pthread_mutex_destroy(&cs->lock);
+    free(cs);
+    w->controls = NULL;
+}
+
+/* Makes size bytes the text of fh. -ENFILE, -ENOMEM. */
+static int set_text(struct worker *w, uint64_t fh, const void *text, size_t size, uint64_t base,
+                    bool reread)
+{
+    struct controls *cs = w->controls;
+    char *copy = malloc(size ? size : 1);
+    struct control *c;
+    int rc = copy ? 0 : -ENOMEM;
+
+    if (rc < 0)
+        return rc;
+    if (size)
+        memcpy(copy, text, size);
+    pthread_mutex_lock(&cs->lock);
+    HASH_FIND(hh, cs->open, &fh, sizeof(fh), c);
+    if (!c && HASH_COUNT(cs->open) >= CONTROLS_MAX) {
+        rc = -ENFILE;
+    } else if (!c && !(c = calloc(1, sizeof(*c)))) {
+        rc = -ENOMEM;
+    } else {
+        if (!c->fh) {
+            c->fh = fh;
+            HASH_ADD(hh, cs->open, fh, sizeof(c->fh), c);
+        }
+        free(c->text);
+        c->text = copy;
+        c->size = size;
+        c->base = base;
+        c->reread = reread;
+        copy = NULL;
+    }
+    pthread_mutex_unlock(&cs->lock);
+    free(copy);
+    return rc;
+}
+
+void control_release(struct worker *w, uint64_t fh)
+{
+    struct controls *cs = w->controls;
+    struct control *c;
+
+    pthread_mutex_lock(&cs->lock);
+    HASH_FIND(hh, cs->open, &fh, sizeof(fh), c);
+    if (c)
+        control_free(cs, c);
+    pthread_mutex_unlock(&cs->lock);
+}
+
+/* --- names --- */
+
+static void ask_name(struct kreq *q, uint16_t type, const char *name, unsigned flags, kreq_fn then)
+{
+    Star__CtlLookup body = STAR__CTL_LOOKUP__INIT;
+    Star__Cred cred;
+
+    kreq_cred(q, &cred);
+    body.parent = q->ino;
+    body.name = kreq_bytes(name);
+    body.cred = &cred;
+    kreq_ask_within(q, type, &body.base, METADATA_DEADLINE_MS, flags, then);
+}
+
+static void on_done(struct kreq *q, const struct message *reply)
+{
+    kreq_end(q, reply->status);
+}
+
+void control_lookup(struct kreq *q, const char *name)
+{
+    ask_name(q, STAR__MSG_TYPE__CTL_LOOKUP, name, CLIENT_RESEND, kanswer_on_entry);
+}
+
+/* Not asked twice: they carry no number that would make a second asking harmless. */
+void control_mkdir(struct kreq *q, const char *name)
+{
+    ask_name(q, STAR__MSG_TYPE__CTL_MKDIR, name, 0, kanswer_on_entry);
+}
+
+void control_rmdir(struct kreq *q, const char *name)
+{
+    ask_name(q, STAR__MSG_TYPE__CTL_RMDIR, name, 0, on_done);
+}
+
+/* --- open, read --- */
+
+static void fetch(struct kreq *q, kreq_fn then)
+{
+    Star__Inode body = STAR__INODE__INIT;
+
+    body.ino = q->ino;
+    kreq_ask(q, STAR__MSG_TYPE__CTL_READ, &body.base, then);
+}
+
+static void answer_opened(struct kreq *q)
+{
+    if (kanswer_open(q->req, q->fh, FOPEN_DIRECT_IO) < 0)
+        control_release(q->w, q->fh);
+    kreq_free(q);
+}
+
+static void on_opened(struct kreq *q, const struct message *reply)
+{
+    int rc = reply->status;
+
+    if (rc >= 0)
+        rc = set_text(q->w, q->fh, reply->payload, reply->payload_len, 0, false);
+    if (rc < 0)
+        kreq_end(q, rc);
+    else
+        answer_opened(q);
+}
+
+void control_open(struct kreq *q)
+{
+    q->fh = fh_make(q->w, FH_CONTROL);
+    if ((q->flags & O_ACCMODE) == O_RDONLY)
+        fetch(q, on_opened);
+    else
+        answer_opened(q); /* a command; what is read, is fetched then */
+}
+
+/* From memory; false: it must be fetched first. */
+static bool answer_text(struct kreq *q)
+{
+    struct controls *cs = q->w->controls;
+    struct control *c;
+
+    pthread_mutex_lock(&cs->lock);
+    HASH_FIND(hh, cs->open, &q->fh, sizeof(q->fh), c);
+    if (!c || (c->reread && q->offset == 0)) {
+        pthread_mutex_unlock(&cs->lock);
+        return false;
+    }
+    uint64_t at = c->base && q->offset >= c->base ? q->offset - c->base : q->offset;
+    size_t size = at < c->size ? c->size - (size_t)at : 0;
+    if (size > q->length)
+        size = q->length;
+    if (c->base == 0)
+        c->reread = true;
+    fuse_reply_buf(q->req, size ? c->text + at : NULL, size);
+    pthread_mutex_unlock(&cs->lock);
+    kreq_free(q);
+    return true;
+}
+
+static void on_text(struct kreq *q, const struct message *reply)
+{
+    int rc = reply->status;
+
+    if (rc >= 0)
+        rc = set_text(q->w, q->fh, reply->payload, reply->payload_len, 0, false);
+    if (rc < 0)
+        kreq_end(q, rc);
+    else if (!answer_text(q))
+        kreq_end(q, -EIO); /* closed meanwhile */
+}
+
+void control_read(struct kreq *q)
+{
+    if (!answer_text(q))
+        fetch(q, on_text);
+}
+
+/* --- write --- */
+
+static void on_command(struct kreq *q, const struct message *reply)
+{
+    int status;
+    Star__CtlReply *r = kreq_unpack(reply, &star__ctl_reply__descriptor, &status);
+
+    if (r && r->text && r->text[0])
+        status = set_text(q->w, q->fh, r->text, strlen(r->text), q->offset + q->length, false);
+    if (r)
+        star__ctl_reply__free_unpacked(r, NULL);
+    if (status < 0) {
+        kreq_end(q, status);
+        return;
+    }
+    fuse_reply_write(q->req, q->length);
+    kreq_free(q);
+}
+
+static void on_command_answer(void *arg, const struct message *reply)
+{
+    struct kreq *q = arg;
+
+    kreq_answered(q);
+    on_command(q, reply);
+}
+
+void control_write(struct kreq *q, const char *text, size_t size)
+{
+    Star__CtlWrite body = STAR__CTL_WRITE__INIT;
+    struct iovec payload = {.iov_base = (void *)(uintptr_t)text, .iov_len = size};
+    struct head_box box;
+    int rc = kreq_head(q, &box);
+
+    if (rc == 0) {
+        body.ino = q->ino;
+        body.head = &box.head;
+        rc = msession_call(q->w, STAR__MSG_TYPE__CTL_WRITE, &body.base, &payload, size ? 1 : 0,
+                           METADATA_DEADLINE_MS, CLIENT_RESEND, on_command_answer, q, NULL);
+    }
+    if (rc < 0)
+        kreq_end(q, rc);
+}

@@ -1,0 +1,25 @@
+/*
+ * The control-file tree (.umbel): every operation asks the centre, nothing is kept but the text of
+ * an open file.
+ */
+#ifndef UMBEL_FS_CONTROL_FILES_H
+#define UMBEL_FS_CONTROL_FILES_H
+
+#include "fs/kreq.h"
+
+/* Open control files; their text is at most FRAME_PAYLOAD_MAX each. Beyond: -ENFILE. */
+#define CONTROLS_MAX 1024
+
+int controls_start(struct worker *w);
+void controls_stop(struct worker *w);
+
+/* Each answers q. */
+void control_lookup(struct kreq *q, const char *name);
+void control_mkdir(struct kreq *q, const char *name);
+void control_rmdir(struct kreq *q, const char *name);
+void control_open(struct kreq *q);
+void control_read(struct kreq *q);
+void control_write(struct kreq *q, const char *text, size_t size);
+void control_release(struct worker *w, uint64_t fh);
+
+#endif

@@ -1,0 +1,370 @@
+/*
+ * The keeper: mounts, holds the descriptor of /dev/fuse and the saved INIT message, starts the
+ * worker, waits. It has one thread and no state that it could not lose, so that it practically
+ * cannot fail.
+ */
+#define FUSE_USE_VERSION 314
+#include "fs/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "control/wire/daemon.h"
+#include "control/wire/log.h"
+#include "fs/worker.h"
+
+/* The worker needs START_DEADLINE_MS for the centre, twice (session, root). */
+#define READY_DEADLINE_MS (2 * START_DEADLINE_MS + 5000)
+/* After the unmount the worker finishes what it has (DRAIN_MS, twice at the worst, and BYE). */
+#define END_DEADLINE_MS (2 * DRAIN_MS + 10000)
+
+/* So long until it is asked by SIGTERM: without fusectl a lazy unmount does not end the connection.
+ */
+#define END_SOON_MS 2000
+
+struct keeper {
+    const struct mount_options *options;
+    struct mount_place place;
+    struct fuse_session *se;
+    struct keeper_page *page;
+    int fd;        /* /dev/fuse */
+    int signal_fd; /* SIGTERM, SIGINT, SIGCHLD */
+    int report_fd; /* what the worker says at its start */
+    pid_t worker;  /* 0: none */
+    int status;    /* of the worker's end */
+    bool mounted;
+    char detail[256];
+};
+
+/* --- mount --- */
+
+static int map_page(struct keeper *k)
+{
+    int fd = memfd_create("umbel-keeper", MFD_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    int rc = ftruncate(fd, sizeof(*k->page)) < 0 ? -errno : 0;
+    if (rc == 0) {
+        k->page = mmap(NULL, sizeof(*k->page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        rc = k->page == MAP_FAILED ? -errno : 0;
+    }
+    close(fd); /* the mapping stays, also in workers */
+    if (rc < 0)
+        k->page = NULL;
+    return rc;
+}
+
+static int mount_it(struct keeper *k)
+{
+    char *argv[] = {
+        (char *)(uintptr_t) "umbel", (char *)(uintptr_t) "-o",
+        (char *)(uintptr_t) "default_permissions,allow_other,fsname=umbel,subtype=umbel", NULL};
+    static const struct fuse_lowlevel_ops none; /* the keeper never serves */
+    struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+
+    k->se = fuse_session_new(&args, &none, sizeof(none), NULL);
+    fuse_opt_free_args(&args);
+    if (!k->se) {
+        snprintf(k->detail, sizeof(k->detail), "libfuse cannot make a session");
+        return -ENOMEM;
+    }
+    if (fuse_session_mount(k->se, k->place.path) != 0) {
+        snprintf(k->detail, sizeof(k->detail),
+                 "mounting on %.150s failed (the log says why); are you root?", k->place.path);
+        return -EPERM;
+    }
+    k->mounted = true;
+    k->fd = fuse_session_fd(k->se);
+    int rc = place_find(&k->place);
+    if (rc < 0)
+        snprintf(k->detail, sizeof(k->detail), "%.180s was unmounted at once", k->place.path);
+    return rc;
+}
+
+/* --- worker --- */
+
+static int start_worker(struct keeper *k)
+{
+    int pipe_fds[2];
+
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return -errno;
+    pid_t pid = fork();
+    if (pid < 0) {
+        int rc = -errno;
+        close(pipe_fds[0]);
+        close(pipe_fds[1]);
+        return rc;
+    }
+    if (pid == 0) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, SIGCHLD);
+        sigprocmask(SIG_UNBLOCK, &set, NULL);
+        close(pipe_fds[0]);
+        close(k->signal_fd);
+        if (k->options->ready_fd >= 0)
+            close(k->options->ready_fd);
+        int rc = worker_run(k->options, k->fd, k->page, pipe_fds[1]);
+        _exit(rc < 0 ? 1 : 0);
+    }
+    close(pipe_fds[1]);
+    k->report_fd = pipe_fds[0];
+    k->worker = pid;
+    return 0;
+}
+
+/* Takes the worker's end if it came to one. */
+static void reap(struct keeper *k)
+{
+    if (k->worker && waitpid(k->worker, &k->status, WNOHANG) == k->worker)
+        k->worker = 0;
+}
+
+/* Reads the worker's line. 0: it serves. */
+static int take_report(struct keeper *k)
+{
+    char line[300];
+    ssize_t n = read(k->report_fd, line, sizeof(line) - 1);
+
+    if (n <= 0) {
+        snprintf(k->detail, sizeof(k->detail),
+                 "the mount's worker died at its start (see the log)");
+        return -EIO;
+    }
+    line[n] = '\0';
+    line[strcspn(line, "\n")] = '\0';
+    if (strcmp(line, "ready") == 0)
+        return 0;
+    snprintf(k->detail, sizeof(k->detail), "%.250s",
+             strncmp(line, "error: ", 7) == 0 ? line + 7 : line);
+    return -EIO;
+}
+
+/* -EINTR: asked to stop meanwhile. */
+static int wait_ready(struct keeper *k)
+{
+    struct pollfd fds[2] = {{.fd = k->report_fd, .events = POLLIN},
+                            {.fd = k->signal_fd, .events = POLLIN}};
+    int64_t until = clock_boot_ms() + READY_DEADLINE_MS;
+
+    for (;;) {
+        int64_t left = until - clock_boot_ms();
+        int n = left > 0 ? poll(fds, 2, (int)left) : 0;
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n == 0) {
+            snprintf(k->detail, sizeof(k->detail), "the mount did not get ready in time");
+            return -ETIMEDOUT;
+        }
+        if (n > 0 && fds[0].revents)
+            return take_report(k);
+        struct signalfd_siginfo info;
+        if (n > 0 && read(k->signal_fd, &info, sizeof(info)) == sizeof(info) &&
+            info.ssi_signo != SIGCHLD) {
+            snprintf(k->detail, sizeof(k->detail), "stopped before it was ready");
+            return -EINTR;
+        }
+    }
+}
+
+static int write_pid(const char *path, pid_t pid)
+{
+    char temporary[4096];
+
+    if (!path)
+        return 0;
+    if (snprintf(temporary, sizeof(temporary), "%s.new", path) >= (int)sizeof(temporary))
+        return -ENAMETOOLONG;
+    FILE *f = fopen(temporary, "we");
+    if (!f)
+        return -errno;
+    int bad = fprintf(f, "%d\n", (int)pid) < 0;
+    bad |= fclose(f) != 0;
+    if (bad || rename(temporary, path) < 0) {
+        int rc = bad ? -EIO : -errno;
+        unlink(temporary);
+        return rc;
+    }
+    return 0;
+}
+
+static int write_pids(struct keeper *k)
+{
+    int rc = daemon_pid_write(k->options->keeper_pid_file);
+
+    if (rc == 0)
+        rc = write_pid(k->options->worker_pid_file, k->worker);
+    if (rc < 0)
+        snprintf(k->detail, sizeof(k->detail), "cannot write the pid files: %s", strerror(-rc));
+    return rc;
+}
+
+/* --- the end --- */
+
+/* true: it ended. */
+static bool wait_worker(struct keeper *k, int64_t deadline_ms)
+{
+    int64_t until = clock_boot_ms() + deadline_ms;
+    struct timespec pause = {.tv_nsec = 5000000};
+
+    for (;;) {
+        reap(k);
+        if (!k->worker)
+            return true;
+        if (clock_boot_ms() >= until)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void end_worker(struct keeper *k)
+{
+    if (!k->worker)
+        return;
+    kill(k->worker, SIGTERM);
+    if (wait_worker(k, END_DEADLINE_MS))
+        return;
+    log_error("the mount's worker does not end: it is killed");
+    kill(k->worker, SIGKILL);
+    wait_worker(k, END_DEADLINE_MS);
+}
+
+static void unmount(struct keeper *k)
+{
+    if (!k->mounted)
+        return;
+    int rc = k->worker ? place_unmount(&k->place) : -EBUSY;
+    if (rc < 0 && k->worker)
+        log_warning("%s is busy: what is still open there fails from now on", k->place.path);
+    if (rc < 0)
+        rc = place_take_down(&k->place);
+    if (rc < 0)
+        log_error("unmounting %s: %s", k->place.path, strerror(-rc));
+    k->mounted = false;
+}
+
+static void clean_up(struct keeper *k)
+{
+    unmount(k);
+    wait_worker(k, END_SOON_MS); /* it saw the end of the connection */
+    end_worker(k);
+    if (k->se)
+        fuse_session_destroy(k->se); /* closes the descriptor: the last one, so nobody hangs */
+    if (k->report_fd >= 0)
+        close(k->report_fd);
+    if (k->signal_fd >= 0)
+        close(k->signal_fd);
+    if (k->page)
+        munmap(k->page, sizeof(*k->page));
+    daemon_pid_remove(k->options->keeper_pid_file);
+    if (k->options->worker_pid_file)
+        unlink(k->options->worker_pid_file);
+}
+
+/* The worker is gone. Until a new one can take over: nobody shall hang. */
+static int worker_died(struct keeper *k)
+{
+    if (WIFEXITED(k->status) && WEXITSTATUS(k->status) == 0) {
+        log_info("%s is unmounted", k->place.path);
+        return 0;
+    }
+    if (WIFSIGNALED(k->status))
+        log_error("the mount's worker was killed by signal %d: %s is taken down",
+                  WTERMSIG(k->status), k->place.path);
+    else
+        log_error("the mount's worker failed: %s is taken down", k->place.path);
+    return -EIO;
+}
+
+/* Until the worker ends or a signal asks to unmount. */
+static int watch(struct keeper *k)
+{
+    struct signalfd_siginfo info;
+
+    for (;;) {
+        struct pollfd fd = {.fd = k->signal_fd, .events = POLLIN};
+        if (poll(&fd, 1, -1) < 0 && errno != EINTR)
+            return -errno;
+        if (read(k->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+            continue;
+        reap(k);
+        if (!k->worker)
+            return worker_died(k);
+        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+            log_info("unmounting %s", k->place.path);
+            return 0;
+        }
+    }
+}
+
+static int take_signals(struct keeper *k)
+{
+    sigset_t set;
+
+    int rc = daemon_start();
+    if (rc < 0)
+        return rc;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGCHLD);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    k->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return k->signal_fd < 0 ? -errno : 0;
+}
+
+static int start(struct keeper *k)
+{
+    int rc = take_signals(k);
+
+    if (rc == 0)
+        rc = place_check(k->options->mountpoint, &k->place, k->detail);
+    if (rc == 0)
+        rc = map_page(k);
+    if (rc == 0)
+        rc = mount_it(k);
+    if (rc == 0)
+        rc = start_worker(k);
+    if (rc == 0)
+        rc = wait_ready(k);
+    if (rc == 0)
+        rc = write_pids(k);
+    if (rc < 0 && !k->detail[0])
+        snprintf(k->detail, sizeof(k->detail), "cannot mount on %.150s: %s", k->options->mountpoint,
+                 strerror(-rc));
+    return rc;
+}
+
+int mount_run(const struct mount_options *options)
+{
+    struct keeper k = {.options = options, .fd = -1, .signal_fd = -1, .report_fd = -1};
+
+    prctl(PR_SET_NAME, "umbel-keeper");
+    int rc = start(&k);
+    if (rc < 0) {
+        log_error("%s", k.detail);
+        clean_up(&k);
+        daemon_ready(options->ready_fd, k.detail);
+        return rc;
+    }
+    place_read_ahead(&k.place);
+    log_info("%s is mounted", k.place.path);
+    daemon_ready(options->ready_fd, NULL);
+    rc = watch(&k);
+    clean_up(&k);
+    return rc;
+}

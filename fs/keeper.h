@@ -1,0 +1,34 @@
+/* The keeper's dealings with the kernel's mount. */
+#ifndef UMBEL_FS_KEEPER_H
+#define UMBEL_FS_KEEPER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* An unmount, which may have to write dirty pages through the worker, may take so long; then it is
+ * done lazily. */
+#define UNMOUNT_DEADLINE_MS 15000
+/* Kernel's read-ahead, if we may set it; its default of 128 KiB costs half of the sequential speed.
+ */
+#define READ_AHEAD_KB 1024
+
+/* A mount as /proc/self/mountinfo shows it. */
+struct mount_place {
+    char path[4096]; /* absolute, without symbolic links */
+    unsigned major, minor;
+};
+
+/* Checks path and fills place->path. detail gets one line with what to do. */
+int place_check(const char *path, struct mount_place *place, char detail[256]);
+/* Fills the device numbers of what is mounted there now. -ENOENT: nothing is. */
+int place_find(struct mount_place *place);
+/* Our filesystem is still mounted there. */
+bool place_is_ours(const struct mount_place *place);
+/* Writes back, unmounts; if it is busy or takes too long, -EBUSY: then place_take_down is left. */
+int place_unmount(const struct mount_place *place);
+/* All requests fail, now and later, so that nobody waits for a worker that is gone; off the tree.
+ */
+int place_take_down(const struct mount_place *place);
+void place_read_ahead(const struct mount_place *place);
+
+#endif

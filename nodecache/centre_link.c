@@ -1,0 +1,500 @@
+/* The connection to the centre: HELLO, calls, reports. */
+#include "nodecache/centre_link.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/log.h"
+#include "nodecache/link_private.h"
+
+/* pool_statvfs may wait for a pool that is away, so it is asked seldom. */
+#define LINK_STATVFS_MS 5000
+
+/* ---- the centre's calls ---- */
+
+struct waiter {
+    sem_t answered;
+    const ProtobufCMessageDescriptor *type;
+    ProtobufCMessage *reply;
+    int status;
+};
+
+static void on_answer(void *arg, const struct message *reply)
+{
+    struct waiter *w = arg;
+
+    w->status = reply->status;
+    if (reply->status >= 0 && w->type)
+        w->reply = frame_unpack(reply, w->type);
+    sem_post(&w->answered);
+}
+
+int link_call(struct link *l, uint16_t type, const ProtobufCMessage *body, unsigned flags,
+              const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **reply)
+{
+    struct waiter w = {.type = reply_type};
+    int rc = -ESHUTDOWN;
+
+    sem_init(&w.answered, 0, 0);
+    pthread_rwlock_rdlock(&l->client_lock);
+    if (l->client && !l->client_stops)
+        rc = client_call(l->client, type, body, NULL, 0, LINK_CALL_MS, flags, on_answer, &w, NULL);
+    pthread_rwlock_unlock(&l->client_lock);
+    if (rc == 0) {
+        while (sem_wait(&w.answered) < 0) /* bounded by the call's deadline */
+            ;
+        rc = w.status;
+    }
+    sem_destroy(&w.answered);
+    if (rc >= 0 && reply_type && !w.reply)
+        rc = -EPROTO;
+    if (reply)
+        *reply = w.reply;
+    return rc;
+}
+
+void link_answer(struct link *l, const struct message *m, int status, const ProtobufCMessage *body)
+{
+    pthread_rwlock_rdlock(&l->client_lock);
+    /* A stream that is gone: the centre asks again. */
+    if (!l->client_stops)
+        (void)client_reply(l->client, m, status, body);
+    pthread_rwlock_unlock(&l->client_lock);
+}
+
+static int call(struct link *l, uint16_t type, const ProtobufCMessage *body,
+                const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **reply)
+{
+    return link_call(l, type, body, CLIENT_RESEND, reply_type, reply);
+}
+
+static int call_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t length, Star__MapReply **out)
+{
+    Star__MapRequest m = STAR__MAP_REQUEST__INIT;
+    ProtobufCMessage *reply = NULL;
+
+    m.ino = ino;
+    m.offset = offset;
+    m.length = length;
+    int rc = call(ctx, STAR__MSG_TYPE__MAP, &m.base, &star__map_reply__descriptor, &reply);
+    *out = (Star__MapReply *)reply;
+    return rc < 0 ? rc : 0;
+}
+
+static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
+{
+    Star__AllocPacks m = STAR__ALLOC_PACKS__INIT;
+    ProtobufCMessage *reply = NULL;
+
+    m.count = count;
+    m.seq = random_id();
+    int rc = call(ctx, STAR__MSG_TYPE__ALLOC_PACKS, &m.base, &star__alloc_packs_reply__descriptor,
+                  &reply);
+    if (rc < 0)
+        return rc;
+    *first = ((Star__AllocPacksReply *)reply)->first;
+    *got = ((Star__AllocPacksReply *)reply)->count;
+    protobuf_c_message_free_unpacked(reply, NULL);
+    return 0;
+}
+
+static int call_confirm(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out)
+{
+    ProtobufCMessage *reply = NULL;
+    int rc = call(ctx, STAR__MSG_TYPE__CONFIRM, &confirm->base, &star__confirm_reply__descriptor,
+                  &reply);
+
+    if (rc == -EPROTO)
+        rc = -ECONNRESET; /* an answer that cannot be read: it may have been taken */
+    *out = (Star__ConfirmReply *)reply;
+    return rc < 0 ? rc : 0;
+}
+
+static int call_discard(void *ctx, uint64_t pack)
+{
+    Star__PackRef m = STAR__PACK_REF__INIT;
+
+    m.pack = pack;
+    int rc = call(ctx, STAR__MSG_TYPE__DISCARD_PACK, &m.base, NULL, NULL);
+    return rc < 0 ? rc : 0;
+}
+
+const struct centre_calls *link_calls(void)
+{
+    static const struct centre_calls calls = {.map = call_map,
+                                              .alloc_packs = call_alloc,
+                                              .confirm = call_confirm,
+                                              .discard_pack = call_discard};
+    return &calls;
+}
+
+/* ---- HELLO ---- */
+
+static void take_hello(struct link *l, const Star__HelloReply *r)
+{
+    store_set_node(l->store, r->node);
+    store_set_water(l->store, r->high_water, r->low_water, r->flush_age);
+    pthread_mutex_lock(&l->lock);
+    if (!l->hello)
+        log_info("the centre knows us as node %u", r->node);
+    l->hello = true;
+    l->refused = 0;
+    l->connects++;
+    snprintf(l->cloud, sizeof(l->cloud), "%s", r->cloud);
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+}
+
+static int on_connect(void *ctx, struct client *c)
+{
+    struct link *l = ctx;
+    Star__Hello m = STAR__HELLO__INIT;
+    ProtobufCMessage *reply = NULL;
+    char detail[NODE_DETAIL] = "";
+
+    m.protocol = PROTOCOL_VERSION;
+    m.role = STAR__ROLE__NODE;
+    m.name = (char *)l->options.name;
+    m.cloud = (char *)l->options.cloud;
+    m.instance = l->instance;
+    m.address = (char *)l->options.address;
+    m.capacity = l->options.capacity;
+    m.machine = (char *)l->options.machine;
+    m.store = (char *)store_id(l->store);
+    int rc = client_handshake(c, STAR__MSG_TYPE__HELLO, &m.base, LINK_HELLO_MS,
+                              &star__hello_reply__descriptor, &reply, detail);
+    if (rc >= 0 && !reply)
+        rc = -EPROTO;
+    if (rc >= 0) {
+        take_hello(l, (Star__HelloReply *)reply);
+        protobuf_c_message_free_unpacked(reply, NULL);
+        return 0;
+    }
+    pthread_mutex_lock(&l->lock);
+    if (l->refused != rc)
+        log_warning("the centre does not take us: %s%s%s", strerror(-rc), detail[0] ? ": " : "",
+                    detail);
+    l->refused = rc;
+    snprintf(l->detail, sizeof(l->detail), "%s", detail[0] ? detail : strerror(-rc));
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    return rc;
+}
+
+static void on_disconnect(void *ctx, struct client *c)
+{
+    (void)ctx;
+    (void)c;
+    log_warning("the connection to the centre is lost");
+}
+
+/* ---- what the centre should know ---- */
+
+struct attrs_batch {
+    struct link *link;
+    struct wire_attrs wire[LINK_ATTRS_MAX];
+    Star__HomeAttrs *list[LINK_ATTRS_MAX];
+    size_t count;
+};
+
+static int batch_send(struct attrs_batch *b, bool done)
+{
+    Star__NodeAttrs m = STAR__NODE_ATTRS__INIT;
+
+    m.attrs = b->list;
+    m.n_attrs = b->count;
+    m.done = done;
+    b->count = 0;
+    return call(b->link, STAR__MSG_TYPE__NODE_ATTRS, &m.base, NULL, NULL);
+}
+
+static int batch_add(void *arg, const struct attrs *attrs)
+{
+    struct attrs_batch *b = arg;
+
+    put_attrs(&b->wire[b->count], attrs, store_node(b->link->store));
+    b->list[b->count] = &b->wire[b->count].attrs;
+    b->count++;
+    return b->count == LINK_ATTRS_MAX ? batch_send(b, false) : 0;
+}
+
+static int send_attrs(struct link *l)
+{
+    struct attrs_batch *b = calloc(1, sizeof(*b));
+
+    if (!b)
+        return -ENOMEM;
+    b->link = l;
+    int rc = store_unlogged(l->store, batch_add, b);
+    if (rc >= 0)
+        rc = batch_send(b, true);
+    free(b);
+    return rc;
+}
+
+static int send_lines(struct link *l, const struct copy_line *lines, size_t count)
+{
+    Star__Copies m = STAR__COPIES__INIT;
+    Star__Copy *copies = calloc(count, sizeof(*copies));
+    Star__Copy **list = calloc(count, sizeof(*list));
+    int rc = copies && list ? 0 : -ENOMEM;
+
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        star__copy__init(&copies[i]);
+        copies[i].ino = lines[i].ino;
+        copies[i].version = lines[i].version;
+        copies[i].cached = lines[i].cached;
+        copies[i].staged = lines[i].staged;
+        copies[i].gone = lines[i].gone;
+        list[i] = &copies[i];
+    }
+    m.copies = list;
+    m.n_copies = count;
+    m.node = store_node(l->store);
+    if (rc == 0)
+        rc = call(l, STAR__MSG_TYPE__COPIES, &m.base, NULL, NULL);
+    free(copies);
+    free(list);
+    return rc;
+}
+
+static void send_changed_lines(struct link *l)
+{
+    struct copy_line *lines = malloc(LINK_COPIES_MAX * sizeof(*lines));
+    size_t n;
+
+    while (lines && (n = store_changed_lines(l->store, lines, LINK_COPIES_MAX)) > 0) {
+        if (send_lines(l, lines, n) < 0) {
+            store_change_all_lines(l->store); /* which of them arrived is not known */
+            break;
+        }
+        if (n < LINK_COPIES_MAX)
+            break;
+    }
+    free(lines);
+}
+
+struct pool_state {
+    int64_t asked;
+    uint64_t total, free;
+    char error[POOL_DETAIL];
+};
+
+static void ask_pool(struct link *l, struct pool_state *p)
+{
+    struct statvfs v;
+
+    if (p->asked != 0 && clock_boot_ms() - p->asked < LINK_STATVFS_MS)
+        return;
+    p->error[0] = 0;
+    if (pool_statvfs(l->pool, &v, p->error) == 0) {
+        p->total = (uint64_t)v.f_blocks * v.f_frsize;
+        p->free = (uint64_t)v.f_bavail * v.f_frsize;
+        p->error[0] = 0;
+    }
+    p->asked = clock_boot_ms();
+}
+
+static void take_settings(struct link *l, const Star__NodeReportReply *r)
+{
+    store_set_water(l->store, r->high_water, r->low_water, r->flush_age);
+    if (!r->draining)
+        store_set_closed(l->store, false);
+}
+
+static void send_report(struct link *l, struct pool_state *p)
+{
+    Star__NodeReport m = STAR__NODE_REPORT__INIT;
+    ProtobufCMessage *reply = NULL;
+    struct store_counts c;
+    char pool_error[NODE_DETAIL], disk_error[NODE_DETAIL];
+    double load = 0;
+
+    ask_pool(l, p);
+    store_counts(l->store, &c);
+    flush_pool_error(l->flush, pool_error);
+    store_error(l->store, disk_error);
+    if (getloadavg(&load, 1) == 1)
+        m.load = load;
+    m.capacity = c.capacity;
+    m.used = c.used;
+    m.staged = c.staged;
+    m.cached = c.cached;
+    m.files = c.files;
+    m.pool_total = p->total;
+    m.pool_free = p->free;
+    m.pool_error = pool_error[0] ? pool_error : p->error;
+    m.store_error = disk_error;
+    m.read_bytes = c.read_bytes;
+    m.write_bytes = c.write_bytes;
+    m.fetched_bytes = c.fetched_bytes;
+    m.flushed_bytes = c.flushed_bytes;
+    /* Not sent again: the next one is newer. */
+    int rc = link_call(l, STAR__MSG_TYPE__NODE_REPORT, &m.base, 0,
+                       &star__node_report_reply__descriptor, &reply);
+    if (rc >= 0 && reply)
+        take_settings(l, (Star__NodeReportReply *)reply);
+    if (reply)
+        protobuf_c_message_free_unpacked(reply, NULL);
+}
+
+/* Until something is to be sent. false: stop. */
+static bool wait_turn(struct link *l, uint64_t *connects, bool *connected)
+{
+    struct timespec until = deadline_in(LINK_COPIES_MS);
+
+    pthread_mutex_lock(&l->lock);
+    if (!l->stop && !l->lines_lost && l->connects == *connects)
+        pthread_cond_timedwait(&l->changed, &l->lock, &until);
+    l->lines_lost = false;
+    *connected = l->connects != *connects;
+    *connects = l->connects;
+    bool go_on = !l->stop;
+    pthread_mutex_unlock(&l->lock);
+    return go_on;
+}
+
+static void *report_main(void *arg)
+{
+    struct link *l = arg;
+    struct pool_state *pool = calloc(1, sizeof(*pool));
+    int64_t next_report = 0;
+    uint64_t connects = 0;
+    bool connected, owes_attrs = false;
+
+    prctl(PR_SET_NAME, "report");
+    store_change_all_lines(l->store);
+    while (pool && wait_turn(l, &connects, &connected)) {
+        owes_attrs = owes_attrs || connected;
+        if (owes_attrs)
+            owes_attrs = send_attrs(l) < 0;
+        if (clock_boot_ms() >= next_report) {
+            next_report = clock_boot_ms() + LINK_REPORT_MS;
+            send_report(l, pool);
+        }
+        send_changed_lines(l);
+    }
+    free(pool);
+    return NULL;
+}
+
+static void on_lost_lines(void *ctx)
+{
+    struct link *l = ctx;
+
+    pthread_mutex_lock(&l->lock);
+    l->lines_lost = true;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* ---- life ---- */
+
+int link_new(const struct link_options *options, struct link **out)
+{
+    struct link *l = calloc(1, sizeof(*l));
+
+    if (!l)
+        return -ENOMEM;
+    l->options = *options;
+    l->instance = random_id();
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    pthread_rwlock_init(&l->client_lock, NULL);
+    for (unsigned i = 0; i < LINK_WORKERS; i++)
+        l->workers[i].link = l;
+    *out = l;
+    return 0;
+}
+
+int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool *pool)
+{
+    struct client_ops ops = {
+        .on_connect = on_connect, .on_disconnect = on_disconnect, .on_push = link_on_push};
+
+    l->store = s;
+    l->flush = fl;
+    l->pool = pool;
+    return client_start(l->options.centre, "centre", &ops, l, &l->client);
+}
+
+/* These do not pass by waiting. */
+static bool final(int rc)
+{
+    return rc == -EPROTONOSUPPORT || rc == -EXDEV || rc == -EPERM || rc == -EACCES ||
+           rc == -EEXIST || rc == -EINVAL;
+}
+
+int link_wait(struct link *l, int ms, char detail[NODE_DETAIL])
+{
+    struct timespec until = deadline_in(ms);
+    int rc = 0;
+
+    pthread_mutex_lock(&l->lock);
+    while (!l->hello && rc == 0 && !final(l->refused))
+        rc = pthread_cond_timedwait(&l->changed, &l->lock, &until);
+    if (l->hello)
+        rc = 0;
+    else if (final(l->refused))
+        rc = l->refused;
+    else
+        rc = -ETIMEDOUT;
+    snprintf(detail, NODE_DETAIL, "the centre at %s: %.160s", l->options.centre,
+             l->detail[0] ? l->detail : "no answer");
+    pthread_mutex_unlock(&l->lock);
+    return rc;
+}
+
+int link_ready(struct link *l)
+{
+    int rc = pushes_start(l);
+
+    if (rc < 0)
+        return rc;
+    store_on_lost_lines(l->store, on_lost_lines, l);
+    rc = -pthread_create(&l->reporter, NULL, report_main, l);
+    l->reports = rc == 0;
+    return rc;
+}
+
+const char *link_cloud(struct link *l)
+{
+    return l->cloud;
+}
+
+void link_stop(struct link *l)
+{
+    if (!l)
+        return;
+    if (l->store)
+        store_on_lost_lines(l->store, NULL, NULL);
+    pthread_mutex_lock(&l->lock);
+    l->stop = true;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    pthread_rwlock_wrlock(&l->client_lock);
+    l->client_stops = true;
+    pthread_rwlock_unlock(&l->client_lock);
+    if (l->client)
+        client_stop(l->client); /* ends all waiting calls */
+    if (l->reports)
+        pthread_join(l->reporter, NULL);
+    l->reports = false;
+    pushes_stop(l);
+}
+
+void link_free(struct link *l)
+{
+    if (!l)
+        return;
+    pthread_rwlock_destroy(&l->client_lock);
+    pthread_cond_destroy(&l->changed);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}

@@ -1,0 +1,216 @@
+/* Writing packs: records go into one pack after the other; a full one is synced by a thread beside. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nodecache/flush_private.h"
+
+struct finishing {
+    pthread_t thread;
+    struct pack_writer *writer;
+    uint64_t pack, size;
+    int rc;
+    char detail[POOL_DETAIL];
+};
+
+bool flush_stopping(struct flush *fl)
+{
+    pthread_mutex_lock(&fl->lock);
+    bool stop = fl->stop;
+    pthread_mutex_unlock(&fl->lock);
+    return stop;
+}
+
+static int pack_id(struct flush *fl, uint64_t *id)
+{
+    uint64_t first;
+    uint32_t got;
+    int rc = 0;
+
+    pthread_mutex_lock(&fl->lock);
+    if (fl->packs_left == 0) {
+        pthread_mutex_unlock(&fl->lock);
+        rc = fl->centre->alloc_packs(fl->centre_ctx, FLUSH_ALLOC_PACKS, &first, &got);
+        if (rc == 0 && (got == 0 || first == 0))
+            rc = -EPROTO;
+        pthread_mutex_lock(&fl->lock);
+        /* Two threads may both have asked: the older batch is just left unused. */
+        if (rc == 0) {
+            fl->pack_next = first;
+            fl->packs_left = got;
+        }
+    }
+    if (rc == 0) {
+        *id = fl->pack_next++;
+        fl->packs_left--;
+    }
+    pthread_mutex_unlock(&fl->lock);
+    return rc;
+}
+
+static void *finish_main(void *arg)
+{
+    struct finishing *f = arg;
+
+    f->rc = pack_finish(f->writer, &f->size, f->detail);
+    return NULL;
+}
+
+/* Waits for the pack that is being synced, if there is one. */
+static int finish_join(struct group *g)
+{
+    struct finishing *f = g->finishing;
+
+    if (!f)
+        return 0;
+    pthread_join(f->thread, NULL);
+    int rc = f->rc;
+    for (size_t i = 0; i < g->packs_count; i++) {
+        if (g->packs[i].pack == f->pack)
+            g->packs[i].size = f->size;
+    }
+    if (rc < 0) {
+        snprintf(g->detail, sizeof(g->detail), "%s", f->detail);
+        g->pool_failed = true;
+    }
+    free(f);
+    g->finishing = NULL;
+    return rc;
+}
+
+/* Hands the current pack to a thread that finishes it. */
+static int finish_start(struct group *g)
+{
+    int rc = finish_join(g);
+    struct finishing *f;
+
+    if (!g->writer || rc < 0)
+        return rc;
+    f = calloc(1, sizeof(*f));
+    if (!f)
+        return -ENOMEM;
+    f->writer = g->writer;
+    f->pack = g->pack;
+    rc = -pthread_create(&f->thread, NULL, finish_main, f);
+    if (rc < 0) {
+        free(f);
+        return rc;
+    }
+    g->finishing = f;
+    g->writer = NULL;
+    return 0;
+}
+
+static int pack_begin(struct group *g)
+{
+    int rc;
+
+    if (g->packs_count == g->packs_room) {
+        size_t room = g->packs_room ? g->packs_room * 2 : 8;
+        void *packs = realloc(g->packs, room * sizeof(*g->packs));
+        if (!packs)
+            return -ENOMEM;
+        g->packs = packs;
+        g->packs_room = room;
+    }
+    rc = pack_id(g->flush, &g->pack);
+    if (rc < 0) {
+        snprintf(g->detail, sizeof(g->detail), "allocating packs: %s", strerror(-rc));
+        return rc;
+    }
+    rc = pack_create(g->flush->pool, g->pack, &g->writer, g->detail);
+    if (rc < 0) {
+        g->pool_failed = true;
+        return rc;
+    }
+    g->packs[g->packs_count].pack = g->pack;
+    g->packs[g->packs_count].size = 0;
+    g->packs_count++;
+    return 0;
+}
+
+static int record_room(struct member *m)
+{
+    if (m->count < m->room)
+        return 0;
+    size_t room = m->room ? m->room * 2 : 1;
+    struct cut_record *records = realloc(m->records, room * sizeof(*records));
+    if (!records)
+        return -ENOMEM;
+    m->records = records;
+    m->room = room;
+    return 0;
+}
+
+int packs_add(struct group *g, struct member *m, uint64_t offset, uint32_t length)
+{
+    struct pack_record r = {.ino = m->file->ino, .offset = offset, .length = length};
+    int rc = record_room(m);
+
+    for (int tries = 0; rc == 0 && tries < 2; tries++) {
+        if (!g->writer)
+            rc = pack_begin(g);
+        if (rc < 0)
+            break;
+        rc = pack_add_record(g->writer, g->buffer, &r, g->detail);
+        if (rc != -EFBIG) {
+            g->pool_failed = rc < 0;
+            break;
+        }
+        rc = finish_start(g); /* full: the next one */
+    }
+    if (rc < 0)
+        return rc;
+    m->records[m->count++] = (struct cut_record){.offset = offset,
+                                                 .pack = g->pack,
+                                                 .pack_offset = r.pack_offset,
+                                                 .length = length,
+                                                 .number = r.number};
+    g->records++;
+    return 0;
+}
+
+int packs_add_file(struct group *g, const struct member *m)
+{
+    const struct cut *c = m->file->cut;
+    struct pack_file f = {.ino = m->file->ino,
+                          .size = c->attrs.size,
+                          .version = c->attrs.version,
+                          .cut = m->file->cut_number + 1,
+                          .base_limit = c->base_limit,
+                          .mtime_sec = c->attrs.mtime.tv_sec,
+                          .mtime_nsec = (uint32_t)c->attrs.mtime.tv_nsec};
+    int rc;
+
+    if (m->count == 0 || !g->writer)
+        return 0; /* only truncated: the log says so */
+    rc = pack_add_file(g->writer, &f, g->detail);
+    g->pool_failed = rc < 0;
+    return rc;
+}
+
+int packs_finish(struct group *g)
+{
+    int rc = finish_start(g);
+
+    return rc == 0 ? finish_join(g) : rc;
+}
+
+void packs_discard(struct group *g)
+{
+    struct flush *fl = g->flush;
+    char ignored[POOL_DETAIL];
+
+    (void)finish_join(g); /* its error was met, or does not matter any more */
+    if (g->writer)
+        pack_abandon(g->writer);
+    g->writer = NULL;
+    /* Both may fail, when pool or centre are away: then the centre lists them as allocated, and its own cleaning finds
+     * them. */
+    for (size_t i = 0; i < g->packs_count; i++) {
+        if (fl->centre->discard_pack(fl->centre_ctx, g->packs[i].pack) == 0)
+            (void)pack_remove(fl->pool, g->packs[i].pack, ignored);
+    }
+    g->packs_count = 0;
+}

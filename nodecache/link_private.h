@@ -1,0 +1,70 @@
+/* The link's insides. Private to centre_link.c and pushes.c. */
+#ifndef UMBEL_NODE_LINK_PRIVATE_H
+#define UMBEL_NODE_LINK_PRIVATE_H
+
+#include "control/wire/client.h"
+#include "nodecache/centre_link.h"
+#include "nodecache/deadline.h"
+
+#define LINK_WORKERS 4
+
+/* A push of the centre: a copy of its frame. */
+struct push {
+    struct push *prev, *next;
+    struct link *link;
+    struct message m; /* body is body[] */
+    uint8_t body[];
+};
+
+struct worker {
+    struct link *link;
+    pthread_t thread;
+    struct push *queue;
+};
+
+struct link {
+    struct link_options options;
+    /* Read-locked around each use of the client, none of which waits; link_stop takes it for writing to know that
+     * nobody is inside. */
+    pthread_rwlock_t client_lock;
+    struct client *client;
+    bool client_stops;
+    struct store *store;
+    struct flush *flush;
+    struct pool *pool;
+    uint64_t instance; /* of this process */
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* everything below */
+    bool stop, ready, hello;
+    int refused; /* why the last HELLO was: -errno */
+    char detail[NODE_DETAIL];
+    char cloud[64];
+    uint64_t connects;
+    bool lines_lost; /* send changed lines now */
+    struct worker workers[LINK_WORKERS];
+    unsigned running;
+    unsigned queued, long_running;
+    pthread_t reporter;
+    bool reports;
+};
+
+/* A request, waiting for its answer: as client_call_wait, but safe while the link stops. flags: CLIENT_RESEND. */
+int link_call(struct link *l, uint16_t type, const ProtobufCMessage *body, unsigned flags,
+              const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **reply);
+void link_answer(struct link *l, const struct message *m, int status, const ProtobufCMessage *body);
+
+/* pushes.c */
+void link_on_push(void *ctx, struct client *c, const struct message *m);
+int pushes_start(struct link *l);
+void pushes_stop(struct link *l); /* after the client has stopped */
+
+/* message.c: between protobuf and the store's types */
+struct wire_attrs {
+    Star__HomeAttrs attrs;
+    Star__Time mtime, ctime;
+};
+void put_attrs(struct wire_attrs *out, const struct attrs *in, uint32_t node);
+struct timespec get_time(const Star__Time *t); /* NULL: now */
+int get_ticket(const Star__Ticket *in, struct ticket *out); /* -EINVAL */
+
+#endif

@@ -1,0 +1,170 @@
+/* The node process: its parts, in the order in which they start and stop. */
+#include "nodecache/node.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/daemon.h"
+#include "control/wire/log.h"
+#include "nodecache/centre_link.h"
+#include "nodecache/flush.h"
+#include "nodecache/pool/pool.h"
+#include "nodecache/serve.h"
+#include "nodecache/store.h"
+
+/* Less does not hold the index, one pack on its way and anything else. */
+#define NODE_CAPACITY_MIN (16u << 20)
+/* Looks for a signal between waits for the centre. */
+#define NODE_WAIT_MS 200
+/* How often it is said that the centre does not answer. */
+#define NODE_WAIT_SAY_MS 10000
+
+struct node {
+    const struct node_options *options;
+    char boot[37];
+    int stop_fd;
+    struct pool *pool;
+    struct link *link;
+    struct store *store;
+    struct flush *flush;
+    struct serve *serve;
+    char detail[NODE_DETAIL];
+};
+
+static void say(void *ctx, const char *line)
+{
+    (void)ctx;
+    log_warning("%s", line);
+}
+
+static bool stop_asked(const struct node *n, int ms)
+{
+    struct pollfd p = {.fd = n->stop_fd, .events = POLLIN};
+
+    return poll(&p, 1, ms) > 0;
+}
+
+static int open_store(struct node *n)
+{
+    const struct node_options *o = n->options;
+    struct store_options options = {.dir = o->store,
+                                    .capacity = o->capacity,
+                                    .boot_id = n->boot,
+                                    .pool = n->pool,
+                                    .centre = link_calls(),
+                                    .centre_ctx = n->link,
+                                    .say = say};
+
+    if (o->capacity < NODE_CAPACITY_MIN) {
+        snprintf(n->detail, sizeof(n->detail), "the capacity must be at least %u bytes",
+                 NODE_CAPACITY_MIN);
+        return -EINVAL;
+    }
+    return store_open(&options, &n->store, n->detail);
+}
+
+/* Until the centre has answered, a signal has come (-ECANCELED), or the centre refuses. */
+static int meet_centre(struct node *n)
+{
+    int64_t said = clock_boot_ms();
+    int rc;
+
+    while ((rc = link_wait(n->link, NODE_WAIT_MS, n->detail)) == -ETIMEDOUT) {
+        if (stop_asked(n, 0))
+            return -ECANCELED;
+        if (clock_boot_ms() - said > NODE_WAIT_SAY_MS) {
+            log_warning("still waiting for %s", n->detail);
+            said = clock_boot_ms();
+        }
+    }
+    /* The centre may go away in between; then what is in doubt is asked for once more. */
+    while (rc == 0 && (rc = store_resolve_doubts(n->store, n->detail)) < 0) {
+        log_warning("%s", n->detail);
+        if (stop_asked(n, NODE_WAIT_MS))
+            return -ECANCELED;
+        rc = 0;
+    }
+    return rc;
+}
+
+static int start(struct node *n)
+{
+    const struct node_options *o = n->options;
+    struct link_options link = {.centre = o->centre,
+                                .name = o->name,
+                                .cloud = o->cloud ? o->cloud : "",
+                                .address = o->listen,
+                                .machine = n->boot,
+                                .capacity = o->capacity};
+    int rc = clock_boot_id(n->boot);
+
+    if (rc == 0)
+        rc = pool_open(o->pool, o->cloud, true, &n->pool, n->detail);
+    if (rc == 0)
+        rc = link_new(&link, &n->link);
+    if (rc == 0)
+        rc = open_store(n);
+    if (rc == 0)
+        rc = flush_start(n->store, n->pool, link_calls(), n->link, &n->flush);
+    if (rc == 0)
+        rc = link_connect(n->link, n->store, n->flush, n->pool);
+    if (rc == 0)
+        rc = meet_centre(n);
+    if (rc < 0)
+        return rc;
+    n->detail[0] = 0;
+    rc = serve_start(o->listen, link_cloud(n->link), n->store, &n->serve);
+    if (rc < 0)
+        snprintf(n->detail, sizeof(n->detail), "%s: %s", o->listen, strerror(-rc));
+    if (rc == 0)
+        rc = link_ready(n->link);
+    return rc == 0 ? daemon_pid_write(o->pid_file) : rc;
+}
+
+static int stop(struct node *n)
+{
+    int rc;
+
+    serve_stop(n->serve);
+    link_stop(n->link); /* ends what flush and pushes wait for */
+    flush_stop(n->flush);
+    rc = store_close(n->store, true);
+    if (rc < 0)
+        log_error("the store could not be closed cleanly: %s", strerror(-rc));
+    link_free(n->link);
+    if (n->pool)
+        pool_close(n->pool);
+    return rc;
+}
+
+int node_run(const struct node_options *options)
+{
+    struct node n = {.options = options, .stop_fd = -1};
+    int rc = daemon_start(), stopped;
+
+    if (rc == 0) {
+        n.stop_fd = daemon_stop_fd();
+        rc = n.stop_fd < 0 ? n.stop_fd : start(&n);
+    }
+    if (rc < 0) {
+        if (!n.detail[0])
+            snprintf(n.detail, sizeof(n.detail), "%s", strerror(-rc));
+        log_error("%s", n.detail);
+        daemon_ready(options->ready_fd, n.detail);
+    } else {
+        log_info("ready at %s", options->listen);
+        daemon_ready(options->ready_fd, NULL);
+        while (!stop_asked(&n, -1))
+            ;
+        log_info("stopping");
+    }
+    stopped = stop(&n);
+    daemon_pid_remove(options->pid_file);
+    if (n.stop_fd >= 0)
+        close(n.stop_fd);
+    return rc < 0 ? rc : stopped;
+}

@@ -1,0 +1,432 @@
+/* What the centre asks of the node. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include <utlist.h>
+
+#include "control/wire/log.h"
+#include "nodecache/link_private.h"
+
+/* Attempts to evict a file that a read or a cut holds. */
+#define EVICT_TRIES 200
+
+static void answer(struct push *p, int status, const ProtobufCMessage *body)
+{
+    if (p->m.kind == FRAME_REQUEST)
+        link_answer(p->link, &p->m, status, body);
+}
+
+static void refuse(struct push *p, int status, const char *detail)
+{
+    Star__ErrorReply e = STAR__ERROR_REPLY__INIT;
+
+    e.detail = (char *)(detail ? detail : "");
+    answer(p, status, &e.base);
+}
+
+/* ---- quick ones ---- */
+
+static void do_getattr(struct push *p, const Star__Inode *m)
+{
+    struct link *l = p->link;
+    struct wire_attrs wire;
+    struct attrs attrs = {.ino = m->ino};
+
+    /* Not known here: version 0, so that what the log says is newer. */
+    if (store_getattr(l->store, m->ino, &attrs) < 0)
+        attrs = (struct attrs){.ino = m->ino};
+    put_attrs(&wire, &attrs, store_node(l->store));
+    answer(p, 0, &wire.attrs.base);
+}
+
+static void do_setattr(struct push *p, const Star__HomeSetAttr *m)
+{
+    struct link *l = p->link;
+    struct setattr set = {.set_size = m->set_size,
+                          .size = m->size,
+                          .set_mtime = m->set_mtime,
+                          .mtime = get_time(m->mtime),
+                          .now = get_time(m->now)};
+    struct wire_attrs wire;
+    struct attrs attrs;
+    struct ticket t;
+    int rc = get_ticket(m->ticket, &t);
+
+    if (rc == 0) {
+        t.rights |= RIGHT_WRITE; /* it comes from the centre itself */
+        rc = store_setattr(l->store, &t, &set, &attrs);
+    }
+    if (rc < 0) {
+        refuse(p, rc, "the home cannot set attributes");
+        return;
+    }
+    put_attrs(&wire, &attrs, store_node(l->store));
+    answer(p, 0, &wire.attrs.base);
+}
+
+static void do_drop(struct push *p, const Star__Drop *m)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < m->n_ino; i++) {
+        int one = store_drop(p->link->store, m->ino[i], m->deleted);
+        rc = rc == 0 ? one : rc;
+    }
+    if (rc < 0)
+        refuse(p, rc, "drop");
+    else
+        answer(p, 0, NULL);
+}
+
+static void do_logged(struct push *p, const Star__NodeAttrs *m)
+{
+    for (size_t i = 0; i < m->n_attrs; i++)
+        store_logged(p->link->store, m->attrs[i]->ino, m->attrs[i]->version);
+    answer(p, 0, NULL);
+}
+
+/* ---- long ones ---- */
+
+static void answer_flush(struct push *p, int rc, struct flush_result *r)
+{
+    Star__FlushReply m = STAR__FLUSH_REPLY__INIT;
+
+    if (rc < 0 && r->failed == 0)
+        r->failed = 1;
+    m.files = r->files;
+    m.bytes = r->bytes;
+    m.failed = r->failed;
+    m.detail = r->detail;
+    /* A failure is told in the reply: how much, and why. */
+    answer(p, 0, &m.base);
+}
+
+static void do_flush(struct push *p, const Star__FlushRequest *m)
+{
+    struct flush_result r;
+
+    if (!m->all && m->n_ino == 0) {
+        refuse(p, -EINVAL, "flush of nothing");
+        return;
+    }
+    int rc = flush_wait(p->link->flush, m->ino, m->all ? 0 : m->n_ino, LINK_FLUSH_MS, &r);
+    answer_flush(p, rc, &r);
+}
+
+static int evict_one(struct link *l, uint64_t ino, uint64_t *bytes)
+{
+    int rc = -EBUSY;
+
+    for (int i = 0; rc == -EBUSY && i < EVICT_TRIES; i++) {
+        rc = store_evict(l->store, ino, bytes);
+        if (rc == -EBUSY)
+            nanosleep(&(struct timespec){.tv_nsec = 10 * 1000000L}, NULL);
+    }
+    return rc;
+}
+
+static void do_evict(struct push *p, const Star__FlushRequest *m)
+{
+    struct link *l = p->link;
+    struct flush_result r;
+    int rc = flush_wait(l->flush, m->ino, m->all ? 0 : m->n_ino, LINK_FLUSH_MS, &r);
+
+    r.bytes = r.files = 0;
+    if (rc == 0 && m->all) {
+        struct store_counts before, after;
+        store_counts(l->store, &before);
+        rc = store_evict(l->store, 0, &r.bytes);
+        store_counts(l->store, &after);
+        r.bytes = before.cached > after.cached ? before.cached - after.cached : 0;
+    }
+    for (size_t i = 0; rc == 0 && !m->all && i < m->n_ino; i++) {
+        rc = evict_one(l, m->ino[i], &r.bytes);
+        r.files += rc == 0;
+        if (rc < 0)
+            snprintf(r.detail, sizeof(r.detail), "inode %" PRIu64 " is in use", m->ino[i]);
+    }
+    answer_flush(p, rc, &r);
+}
+
+static void do_warm(struct push *p, const Star__FlushRequest *m)
+{
+    struct flush_result r = {0};
+    int rc = 0;
+
+    for (size_t i = 0; i < m->n_ino; i++) {
+        int one = store_warm(p->link->store, m->ino[i], &r.bytes, r.detail);
+        r.files += one == 0;
+        r.failed += one < 0;
+    }
+    answer_flush(p, rc, &r);
+}
+
+static void do_drain(struct push *p)
+{
+    struct link *l = p->link;
+    struct flush_result first, last;
+    uint64_t bytes = 0;
+    /* Most of it while writers go on, the rest after the door is closed. */
+    int rc = flush_wait(l->flush, NULL, 0, LINK_FLUSH_MS, &first);
+
+    if (rc == 0) {
+        store_set_closed(l->store, true);
+        rc = flush_wait(l->flush, NULL, 0, LINK_FLUSH_MS, &last);
+        first.files += last.files;
+        first.bytes += last.bytes;
+        first.failed = last.failed;
+        memcpy(first.detail, last.detail, sizeof(first.detail));
+    }
+    if (rc == 0)
+        rc = store_evict(l->store, 0, &bytes);
+    if (rc < 0)
+        store_set_closed(l->store, false);
+    answer_flush(p, rc, &first);
+}
+
+static void do_delete_packs(struct push *p, const Star__PackRefs *m)
+{
+    struct link *l = p->link;
+    Star__PackRefs done = STAR__PACK_REFS__INIT;
+    char detail[POOL_DETAIL] = "";
+    int rc = 0;
+
+    done.pack = calloc(m->n_pack + 1, sizeof(uint64_t));
+    if (!done.pack) {
+        refuse(p, -ENOMEM, "deleting packs");
+        return;
+    }
+    for (size_t i = 0; i < m->n_pack; i++) {
+        int one = pack_remove(l->pool, m->pack[i], detail);
+        if (one == 0)
+            done.pack[done.n_pack++] = m->pack[i];
+        else
+            rc = one;
+    }
+    if (done.n_pack > 0) {
+        int told = link_call(l, STAR__MSG_TYPE__DELETED_PACKS, &done.base, CLIENT_RESEND, NULL,
+                             NULL);
+        rc = told < 0 ? told : rc;
+    }
+    free(done.pack);
+    if (rc < 0)
+        refuse(p, rc, detail);
+    else
+        answer(p, 0, NULL);
+}
+
+/* ---- dispatch ---- */
+
+struct kind {
+    uint16_t type;
+    bool is_long;
+    const ProtobufCMessageDescriptor *body;
+};
+
+static const struct kind *kind_of(uint16_t type)
+{
+    static const struct kind kinds[] = {
+        {STAR__MSG_TYPE__HOME_GETATTR, false, &star__inode__descriptor},
+        {STAR__MSG_TYPE__HOME_SETATTR, false, &star__home_set_attr__descriptor},
+        {STAR__MSG_TYPE__DROP, false, &star__drop__descriptor},
+        {STAR__MSG_TYPE__ATTRS_LOGGED, false, &star__node_attrs__descriptor},
+        {STAR__MSG_TYPE__FLUSH, true, &star__flush_request__descriptor},
+        {STAR__MSG_TYPE__EVICT, true, &star__flush_request__descriptor},
+        {STAR__MSG_TYPE__WARM, true, &star__flush_request__descriptor},
+        {STAR__MSG_TYPE__DELETE_PACKS, true, &star__pack_refs__descriptor},
+        {STAR__MSG_TYPE__DRAIN, true, &star__empty__descriptor},
+    };
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (kinds[i].type == type)
+            return &kinds[i];
+    }
+    return NULL;
+}
+
+static void push_do(struct push *p)
+{
+    const struct kind *kind = kind_of(p->m.type);
+    ProtobufCMessage *m = frame_unpack(&p->m, kind->body);
+
+    if (!m) {
+        refuse(p, -EPROTO, "the message cannot be read");
+        return;
+    }
+    switch (p->m.type) {
+    case STAR__MSG_TYPE__HOME_GETATTR:
+        do_getattr(p, (Star__Inode *)m);
+        break;
+    case STAR__MSG_TYPE__HOME_SETATTR:
+        do_setattr(p, (Star__HomeSetAttr *)m);
+        break;
+    case STAR__MSG_TYPE__DROP:
+        do_drop(p, (Star__Drop *)m);
+        break;
+    case STAR__MSG_TYPE__ATTRS_LOGGED:
+        do_logged(p, (Star__NodeAttrs *)m);
+        break;
+    case STAR__MSG_TYPE__FLUSH:
+        do_flush(p, (Star__FlushRequest *)m);
+        break;
+    case STAR__MSG_TYPE__EVICT:
+        do_evict(p, (Star__FlushRequest *)m);
+        break;
+    case STAR__MSG_TYPE__WARM:
+        do_warm(p, (Star__FlushRequest *)m);
+        break;
+    case STAR__MSG_TYPE__DELETE_PACKS:
+        do_delete_packs(p, (Star__PackRefs *)m);
+        break;
+    default:
+        do_drain(p);
+    }
+    protobuf_c_message_free_unpacked(m, NULL);
+}
+
+static void *long_main(void *arg)
+{
+    struct push *p = arg;
+    struct link *l = p->link;
+
+    prctl(PR_SET_NAME, "push");
+    push_do(p);
+    free(p);
+    pthread_mutex_lock(&l->lock);
+    l->long_running--;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+/* l->lock is held. */
+static void start_long(struct link *l, struct push *p)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    l->long_running++;
+    if (pthread_create(&thread, &attr, long_main, p) != 0) {
+        l->long_running--;
+        refuse(p, -EAGAIN, "no thread for it");
+        free(p);
+    }
+    pthread_attr_destroy(&attr);
+}
+
+static struct push *take(struct worker *w)
+{
+    struct link *l = w->link;
+    struct push *p = NULL;
+
+    pthread_mutex_lock(&l->lock);
+    while (!l->stop && !w->queue)
+        pthread_cond_wait(&l->changed, &l->lock);
+    if (!l->stop) {
+        p = w->queue;
+        DL_DELETE(w->queue, p);
+        l->queued--;
+    }
+    pthread_mutex_unlock(&l->lock);
+    return p;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct push *p;
+
+    prctl(PR_SET_NAME, "push");
+    while ((p = take(w))) {
+        push_do(p);
+        free(p);
+    }
+    return NULL;
+}
+
+/* Pushes about one inode keep their order: they go to one worker. The inode is the first field of all quick ones
+ * but HOME_SETATTR; there the first bytes hold the ticket, which begins with it. */
+static unsigned queue_of(const struct message *m)
+{
+    unsigned sum = 0;
+
+    if (m->type == STAR__MSG_TYPE__ATTRS_LOGGED)
+        return 0;
+    for (size_t i = 0; i < m->body_len && i < 4; i++)
+        sum = sum * 31 + m->body[i];
+    return sum % LINK_WORKERS;
+}
+
+void link_on_push(void *ctx, struct client *c, const struct message *m)
+{
+    struct link *l = ctx;
+    const struct kind *kind = kind_of(m->type);
+    struct push *p = kind ? malloc(sizeof(*p) + m->body_len) : NULL;
+    int rc = 0;
+
+    if (!p) {
+        if (m->kind == FRAME_REQUEST)
+            (void)client_reply(c, m, kind ? -ENOMEM : -EOPNOTSUPP, NULL);
+        return;
+    }
+    *p = (struct push){.link = l, .m = *m};
+    if (m->body_len > 0)
+        memcpy(p->body, m->body, m->body_len);
+    p->m.body = p->body;
+    p->m.payload = NULL;
+    p->m.payload_len = 0;
+    pthread_mutex_lock(&l->lock);
+    if (l->stop || l->queued >= LINK_QUEUE_MAX || (kind->is_long && l->long_running >= LINK_LONG_MAX)) {
+        rc = -EBUSY;
+    } else if (kind->is_long && l->ready) {
+        start_long(l, p);
+    } else {
+        struct worker *w = &l->workers[queue_of(&p->m)];
+        DL_APPEND(w->queue, p);
+        l->queued++;
+        pthread_cond_broadcast(&l->changed);
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (rc < 0) {
+        refuse(p, rc, "too many requests of the centre wait");
+        free(p);
+    }
+}
+
+int pushes_start(struct link *l)
+{
+    pthread_mutex_lock(&l->lock);
+    l->ready = true;
+    pthread_mutex_unlock(&l->lock);
+    for (; l->running < LINK_WORKERS; l->running++) {
+        struct worker *w = &l->workers[l->running];
+        int rc = pthread_create(&w->thread, NULL, worker_main, w);
+        if (rc != 0)
+            return -rc;
+    }
+    return 0;
+}
+
+void pushes_stop(struct link *l)
+{
+    while (l->running > 0)
+        pthread_join(l->workers[--l->running].thread, NULL);
+    pthread_mutex_lock(&l->lock);
+    while (l->long_running > 0)
+        pthread_cond_wait(&l->changed, &l->lock); /* their calls and waits have ended */
+    for (unsigned i = 0; i < LINK_WORKERS; i++) {
+        struct push *p, *next;
+        DL_FOREACH_SAFE(l->workers[i].queue, p, next)
+        {
+            DL_DELETE(l->workers[i].queue, p);
+            free(p);
+        }
+    }
+    pthread_mutex_unlock(&l->lock);
+}

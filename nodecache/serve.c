@@ -1,0 +1,290 @@
+/* The handler of mounts' requests. */
+#include "nodecache/serve.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/wire/service.h"
+#include "nodecache/link_private.h"
+
+struct serve {
+    struct service *service;
+    struct store *store;
+    char cloud[64];
+};
+
+/* ---- answers ---- */
+
+static void answer(struct service_conn *conn, const struct message *m, int status,
+                   const ProtobufCMessage *body)
+{
+    /* A connection that is gone: its mount asks again. */
+    (void)service_reply(conn, m, status, body, NULL, 0);
+}
+
+static void refuse(struct service_conn *conn, const struct message *m, int rc, const char *detail)
+{
+    char name[16];
+
+    if (detail && detail[0])
+        (void)service_error(conn, m, rc, "%s", detail);
+    else
+        (void)service_error(conn, m, rc, "%s: %s", frame_type_name(m->type, name), strerror(-rc));
+}
+
+static void answer_write(struct serve *v, struct service_conn *conn, const struct message *m,
+                         int rc, const struct attrs *attrs, uint64_t offset, uint64_t written)
+{
+    Star__WriteReply reply = STAR__WRITE_REPLY__INIT;
+    struct wire_attrs wire;
+
+    if (rc < 0) {
+        refuse(conn, m, rc, NULL);
+        return;
+    }
+    put_attrs(&wire, attrs, store_node(v->store));
+    reply.attrs = &wire.attrs;
+    reply.offset = offset;
+    reply.written = written;
+    reply.instance = store_instance(v->store);
+    answer(conn, m, 0, &reply.base);
+}
+
+/* ---- requests ---- */
+
+static void do_hello(struct serve *v, struct service_conn *conn, const struct message *m,
+                     const Star__Hello *hello)
+{
+    Star__HelloReply reply = STAR__HELLO_REPLY__INIT;
+
+    if (hello->protocol != PROTOCOL_VERSION) {
+        (void)service_error(conn, m, -EPROTONOSUPPORT, "this node speaks protocol %u, not %u",
+                            PROTOCOL_VERSION, hello->protocol);
+        return;
+    }
+    if (hello->cloud[0] && v->cloud[0] && strcmp(hello->cloud, v->cloud) != 0) {
+        (void)service_error(conn, m, -EXDEV, "this node belongs to another cloud");
+        return;
+    }
+    reply.node = store_node(v->store);
+    reply.node_instance = store_instance(v->store);
+    reply.cloud = v->cloud;
+    answer(conn, m, 0, &reply.base);
+}
+
+static uint8_t *conn_buffer(struct service_conn *conn)
+{
+    uint8_t *buffer = service_data(conn);
+
+    if (!buffer) {
+        buffer = malloc(NODE_IO_MAX);
+        service_set_data(conn, buffer);
+    }
+    return buffer;
+}
+
+static void on_close(void *ctx, struct service_conn *conn)
+{
+    (void)ctx;
+    free(service_data(conn));
+    service_set_data(conn, NULL);
+}
+
+static void do_read(struct serve *v, struct service_conn *conn, const struct message *m,
+                    const Star__Read *read)
+{
+    Star__ReadReply reply = STAR__READ_REPLY__INIT;
+    char detail[NODE_DETAIL] = "";
+    struct store_reading r;
+    struct wire_attrs wire;
+    struct ticket t;
+    uint8_t *buffer = conn_buffer(conn);
+    int rc = buffer ? get_ticket(read->ticket, &t) : -ENOMEM;
+
+    if (rc == 0)
+        rc = store_read(v->store, &t, read->offset, read->length, buffer, &r, detail);
+    if (rc < 0) {
+        refuse(conn, m, rc, detail);
+        return;
+    }
+    put_attrs(&wire, &r.attrs, store_node(v->store));
+    reply.attrs = &wire.attrs;
+    if (r.fd >= 0) {
+        (void)service_reply_file(conn, m, &reply.base, r.fd, (off_t)r.offset, r.length);
+    } else {
+        struct iovec iov = {.iov_base = r.data, .iov_len = r.length};
+        (void)service_reply(conn, m, 0, &reply.base, &iov, r.length > 0 ? 1 : 0);
+    }
+    store_read_done(v->store, &r);
+}
+
+static void do_write(struct serve *v, struct service_conn *conn, const struct message *m,
+                     const Star__Write *write)
+{
+    uint64_t placed = 0;
+    struct attrs attrs;
+    struct ticket t;
+    int rc = get_ticket(write->ticket, &t);
+
+    if (rc == 0)
+        rc = store_write(v->store, &t, write->offset, write->append, get_time(write->now),
+                         m->payload, m->payload_len, &attrs, &placed);
+    answer_write(v, conn, m, rc, &attrs, placed, m->payload_len);
+}
+
+static void do_fsync(struct serve *v, struct service_conn *conn, const struct message *m,
+                     const Star__Fsync *fsync)
+{
+    struct attrs attrs;
+    struct ticket t;
+    int rc = get_ticket(fsync->ticket, &t);
+
+    if (rc == 0 && fsync->instance != 0 && fsync->instance != store_instance(v->store)) {
+        (void)service_error(conn, m, -EIO,
+                            "the node's machine went down since these writes: instance %" PRIx64,
+                            store_instance(v->store));
+        return;
+    }
+    if (rc == 0)
+        rc = store_fsync(v->store, &t, &attrs);
+    answer_write(v, conn, m, rc, &attrs, 0, 0);
+}
+
+static void do_fallocate(struct serve *v, struct service_conn *conn, const struct message *m,
+                         const Star__Fallocate *f)
+{
+    struct attrs attrs;
+    struct ticket t;
+    int rc = get_ticket(f->ticket, &t);
+
+    if (rc == 0)
+        rc = store_fallocate(v->store, &t, f->mode, f->offset, f->length, get_time(f->now), &attrs);
+    answer_write(v, conn, m, rc, &attrs, f->offset, 0);
+}
+
+static void do_seek(struct serve *v, struct service_conn *conn, const struct message *m,
+                    const Star__Seek *seek)
+{
+    Star__SeekReply reply = STAR__SEEK_REPLY__INIT;
+    struct ticket t;
+    int rc = get_ticket(seek->ticket, &t);
+
+    if (rc == 0)
+        rc = store_seek(v->store, &t, seek->offset, seek->hole, &reply.offset);
+    if (rc < 0)
+        refuse(conn, m, rc, NULL);
+    else
+        answer(conn, m, 0, &reply.base);
+}
+
+static void do_copy(struct serve *v, struct service_conn *conn, const struct message *m,
+                    const Star__CopyRange *c)
+{
+    char detail[NODE_DETAIL] = "";
+    struct attrs attrs = {0};
+    struct ticket from, to;
+    uint64_t copied = 0;
+    int rc = get_ticket(c->from, &from);
+
+    if (rc == 0)
+        rc = get_ticket(c->to, &to);
+    if (rc == 0)
+        rc = store_copy_range(v->store, &from, c->from_offset, &to, c->to_offset, c->length,
+                              get_time(c->now), &attrs, &copied, detail);
+    answer_write(v, conn, m, rc, &attrs, c->to_offset, copied);
+}
+
+static const ProtobufCMessageDescriptor *body_of(uint16_t type)
+{
+    switch (type) {
+    case STAR__MSG_TYPE__HELLO:
+        return &star__hello__descriptor;
+    case STAR__MSG_TYPE__READ:
+        return &star__read__descriptor;
+    case STAR__MSG_TYPE__WRITE:
+        return &star__write__descriptor;
+    case STAR__MSG_TYPE__FSYNC:
+        return &star__fsync__descriptor;
+    case STAR__MSG_TYPE__FALLOCATE:
+        return &star__fallocate__descriptor;
+    case STAR__MSG_TYPE__SEEK:
+        return &star__seek__descriptor;
+    case STAR__MSG_TYPE__COPY_RANGE:
+        return &star__copy_range__descriptor;
+    default:
+        return NULL;
+    }
+}
+
+static void dispatch(struct serve *v, struct service_conn *conn, const struct message *m,
+                     const ProtobufCMessage *body)
+{
+    switch (m->type) {
+    case STAR__MSG_TYPE__HELLO:
+        do_hello(v, conn, m, (const Star__Hello *)body);
+        break;
+    case STAR__MSG_TYPE__READ:
+        do_read(v, conn, m, (const Star__Read *)body);
+        break;
+    case STAR__MSG_TYPE__WRITE:
+        do_write(v, conn, m, (const Star__Write *)body);
+        break;
+    case STAR__MSG_TYPE__FSYNC:
+        do_fsync(v, conn, m, (const Star__Fsync *)body);
+        break;
+    case STAR__MSG_TYPE__FALLOCATE:
+        do_fallocate(v, conn, m, (const Star__Fallocate *)body);
+        break;
+    case STAR__MSG_TYPE__SEEK:
+        do_seek(v, conn, m, (const Star__Seek *)body);
+        break;
+    default:
+        do_copy(v, conn, m, (const Star__CopyRange *)body);
+    }
+}
+
+static void on_request(void *ctx, struct service_conn *conn, const struct message *m)
+{
+    const ProtobufCMessageDescriptor *type = body_of(m->type);
+    ProtobufCMessage *body;
+
+    if (!type) {
+        refuse(conn, m, -EOPNOTSUPP, NULL);
+        return;
+    }
+    body = frame_unpack(m, type);
+    if (!body) {
+        refuse(conn, m, -EPROTO, "the message cannot be read");
+        return;
+    }
+    dispatch(ctx, conn, m, body);
+    protobuf_c_message_free_unpacked(body, NULL);
+}
+
+int serve_start(const char *address, const char *cloud, struct store *s, struct serve **out)
+{
+    struct service_ops ops = {.on_request = on_request, .on_close = on_close};
+    struct serve *v = calloc(1, sizeof(*v));
+
+    if (!v)
+        return -ENOMEM;
+    v->store = s;
+    snprintf(v->cloud, sizeof(v->cloud), "%s", cloud ? cloud : "");
+    int rc = service_start(address, "node", &ops, v, &v->service);
+    if (rc < 0)
+        free(v);
+    else
+        *out = v;
+    return rc;
+}
+
+void serve_stop(struct serve *v)
+{
+    if (!v)
+        return;
+    service_stop(v->service);
+    free(v);
+}

@@ -1,0 +1,424 @@
+/* The store: what is written is read again, through truncation, holes, eviction, restarts, and within the capacity. */
+#include "node_fake.h"
+
+#include <linux/falloc.h>
+
+#define MIB (1u << 20)
+
+static struct rig rig;
+
+static void setup(void)
+{
+    rig_start(&rig, 256 * MIB);
+    rig_open(&rig, true);
+}
+
+static void teardown(void)
+{
+    rig_end(&rig);
+}
+
+TestSuite(node_store, .init = setup, .fini = teardown, .timeout = 100);
+
+Test(node_store, write_and_read)
+{
+    rig_write(&rig, 5, 1, 0, 10000);
+    rig_write(&rig, 5, 2, 4000, 100);
+    rig_expect(&rig, 5, 1, 0, 4000);
+    rig_expect(&rig, 5, 2, 4000, 100);
+    rig_expect(&rig, 5, 1, 4100, 5900);
+    struct attrs a = rig_attrs(&rig, 5);
+    cr_assert_eq(a.size, 10000);
+    cr_assert_eq(a.version, 2);
+    cr_assert_eq(a.mtime.tv_sec, 1002);
+    uint8_t out[16];
+    cr_assert_eq(rig_read(&rig, 5, 9990, 16, out), 10, "short only at the end");
+    cr_assert_eq(rig_read(&rig, 5, 10000, 16, out), 0);
+    rig_write(&rig, 5, 3, 5 * MIB, 1);
+    rig_expect(&rig, 5, -1, 10000, 5 * MIB - 10000);
+    rig_check(&rig);
+}
+
+Test(node_store, append_is_placed_at_the_end)
+{
+    struct ticket t = rig_ticket(9);
+    struct attrs attrs;
+    uint64_t placed;
+
+    rig_write(&rig, 9, 1, 0, 100);
+    cr_assert_eq(store_write(rig.store, &t, 7, true, (struct timespec){0}, "abc", 3, &attrs, &placed),
+                 0);
+    cr_assert_eq(placed, 100);
+    cr_assert_eq(attrs.size, 103);
+}
+
+Test(node_store, epochs_fence)
+{
+    struct ticket t = rig_ticket(9);
+    struct attrs attrs;
+    uint64_t placed;
+
+    t.home_epoch = 5;
+    cr_assert_eq(store_write(rig.store, &t, 0, false, (struct timespec){0}, "abc", 3, &attrs, &placed),
+                 0);
+    t.home_epoch = 4;
+    cr_assert_eq(store_write(rig.store, &t, 0, false, (struct timespec){0}, "xyz", 3, &attrs, &placed),
+                 -ESTALE);
+    t.home_epoch = 5;
+    t.rights = RIGHT_READ;
+    cr_assert_eq(store_write(rig.store, &t, 0, false, (struct timespec){0}, "xyz", 3, &attrs, &placed),
+                 -EACCES);
+    /* A newer epoch without our bytes: they are put aside, never shown, never lost. */
+    t.home_epoch = 6;
+    struct store_reading r;
+    char detail[NODE_DETAIL];
+    uint8_t *buffer = malloc(NODE_IO_MAX);
+    cr_assert_eq(store_read(rig.store, &t, 0, 10, buffer, &r, detail), 0);
+    cr_assert_eq(r.length, 0);
+    store_read_done(rig.store, &r);
+    free(buffer);
+    char command[160];
+    snprintf(command, sizeof(command), "test $(ls %s/lost | wc -l) = 1", rig.store_dir);
+    cr_assert_eq(system(command), 0);
+    rig_check(&rig);
+}
+
+Test(node_store, truncate_and_holes_before_the_pool_knows)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    rig_write(&rig, 5, 1, 0, 100000);
+    rig_truncate(&rig, 5, 30000);
+    rig_truncate(&rig, 5, 60000);
+    rig_expect(&rig, 5, 1, 0, 30000);
+    rig_expect(&rig, 5, -1, 30000, 30000);
+    cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000,
+                                 9000, (struct timespec){0}, &attrs),
+                 0);
+    rig_expect(&rig, 5, 1, 0, 5000);
+    rig_expect(&rig, 5, -1, 5000, 9000);
+    rig_expect(&rig, 5, 1, 14000, 16000);
+    cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE, 50000, 50000,
+                                 (struct timespec){0}, &attrs),
+                 0);
+    cr_assert_eq(attrs.size, 100000);
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 200000, (struct timespec){0}, &attrs), 0);
+    cr_assert_eq(attrs.size, 200000);
+    cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_COLLAPSE_RANGE, 0, 4096,
+                                 (struct timespec){0}, &attrs),
+                 -EOPNOTSUPP);
+    rig_check(&rig);
+    uint64_t found;
+    cr_assert_eq(store_seek(rig.store, &t, 0, true, &found), 0);
+    cr_assert_eq(found, 5000);
+    cr_assert_eq(store_seek(rig.store, &t, 5000, false, &found), 0);
+    cr_assert_eq(found, 14000);
+    cr_assert_eq(store_seek(rig.store, &t, 30000, false, &found), -ENXIO);
+    cr_assert_eq(store_seek(rig.store, &t, 30000, true, &found), 0);
+    cr_assert_eq(found, 30000);
+    cr_assert_eq(store_seek(rig.store, &t, 200000, true, &found), -ENXIO);
+}
+
+Test(node_store, flushed_and_evicted_data_comes_back)
+{
+    rig_write(&rig, 5, 1, 0, 3 * MIB / 2);
+    rig_write(&rig, 6, 1, 10 * MIB, 100);
+    rig_flush(&rig);
+    struct store_counts c = rig_counts(&rig);
+    cr_assert_eq(c.staged, 0);
+    cr_assert_eq(c.cached, 3 * MIB / 2 + 100);
+    rig_evict(&rig, 0);
+    cr_assert_eq(rig_counts(&rig).cached, 0);
+    rig_expect(&rig, 5, 1, 0, 3 * MIB / 2);
+    rig_expect(&rig, 6, -1, 5 * MIB, MIB);
+    rig_expect(&rig, 6, 1, 10 * MIB, 100);
+    cr_assert_gt(rig_counts(&rig).cached, 3 * MIB / 2, "it is kept");
+    rig_check(&rig);
+}
+
+Test(node_store, holes_and_truncation_over_flushed_data)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    rig_write(&rig, 5, 1, 0, 2 * MIB);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000,
+                                 9000, (struct timespec){0}, &attrs),
+                 0);
+    rig_truncate(&rig, 5, MIB);
+    rig_truncate(&rig, 5, 2 * MIB);
+    for (int round = 0; round < 2; round++) {
+        rig_expect(&rig, 5, 1, 0, 5000);
+        rig_expect(&rig, 5, -1, 5000, 9000);
+        rig_expect(&rig, 5, 1, 14000, MIB - 14000);
+        rig_expect(&rig, 5, -1, MIB, MIB);
+        rig_check(&rig);
+        rig_flush(&rig);
+        rig_evict(&rig, 5);
+    }
+    uint64_t found;
+    cr_assert_eq(store_seek(rig.store, &t, 0, true, &found), 0);
+    cr_assert_eq(found, MIB);
+}
+
+Test(node_store, a_restart_keeps_everything)
+{
+    rig_write(&rig, 5, 1, 0, 100000);
+    rig_write(&rig, 6, 1, 0, 5000);
+    rig_flush(&rig);
+    rig_write(&rig, 5, 2, 50000, 1000);
+    rig_truncate(&rig, 5, 90000);
+    rig_write(&rig, 7, 3, 123, 456);
+    cr_assert_eq(store_drop(rig.store, 6, true), 0);
+    for (int round = 0; round < 4; round++) {
+        struct attrs before = rig_attrs(&rig, 5);
+        struct store_counts counts = rig_counts(&rig);
+        uint64_t instance = store_instance(rig.store);
+        rig_close(&rig, round % 2);
+        rig_open(&rig, true);
+        struct attrs after = rig_attrs(&rig, 5);
+        cr_assert_eq(memcmp(&before, &after, sizeof(before)), 0);
+        cr_assert_eq(store_instance(rig.store), instance);
+        cr_assert_eq(rig_counts(&rig).staged, counts.staged);
+        cr_assert_eq(rig_counts(&rig).cached, counts.cached);
+        rig_expect(&rig, 5, 1, 0, 50000);
+        rig_expect(&rig, 5, 2, 50000, 1000);
+        rig_expect(&rig, 5, 1, 51000, 39000);
+        rig_expect(&rig, 7, 3, 123, 456);
+        cr_assert_eq(store_getattr(rig.store, 6, &after), -ENOENT);
+        rig_check(&rig);
+    }
+}
+
+Test(node_store, a_row_that_was_forgotten_begins_from_the_centre)
+{
+    /* The ticket of the creation still says size 0; the truth is at the centre. */
+    rig_write(&rig, 5, 1, 0, 5000);
+    rig_flush(&rig);
+    cr_assert_eq(store_drop(rig.store, 5, false), 0);
+    rig_expect(&rig, 5, 1, 0, 5000);
+    rig_write(&rig, 5, 2, 5000, 10);
+    cr_assert_eq(rig_attrs(&rig, 5).size, 5010);
+    cr_assert_gt(rig_attrs(&rig, 5).version, 1);
+}
+
+static void run_random(unsigned seed, bool with_flush)
+{
+    enum { SIZE = 3 * MIB, FILES = 3 };
+    static uint8_t model[FILES][SIZE], got[MIB];
+    size_t size[FILES] = {0};
+
+    memset(model, 0, sizeof(model));
+    srandom(seed);
+    for (int n = 0; n < 1500; n++) {
+        unsigned i = (unsigned)random() % FILES;
+        uint64_t ino = 100 + i, at = (uint64_t)random() % (SIZE - 70000);
+        size_t length = 1 + (size_t)random() % (random() % 4 ? 3000 : 70000);
+        struct ticket t = rig_ticket(ino);
+        struct attrs attrs;
+        switch (random() % (with_flush ? 12 : 8)) {
+        case 0:
+        case 1:
+        case 2:
+        case 3:
+        case 4:
+            rig_write(&rig, ino, (unsigned)n, at, length);
+            rig_fill(&model[i][at], (unsigned)n, at, length);
+            if (at + length > size[i])
+                size[i] = at + length;
+            break;
+        case 5:
+            if (random() % 3)
+                break;
+            rig_truncate(&rig, ino, at);
+            if (at < size[i])
+                memset(&model[i][at], 0, size[i] - at);
+            size[i] = at;
+            break;
+        case 6:
+            cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                         at, length, (struct timespec){0}, &attrs),
+                         0);
+            memset(&model[i][at], 0, length);
+            break;
+        case 7: {
+            size_t there = rig_read(&rig, ino, at, length, got);
+            cr_assert_eq(there, at >= size[i]             ? 0
+                                : size[i] - at < length ? size[i] - at
+                                                        : length);
+            cr_assert_eq(memcmp(got, &model[i][at], there), 0, "seed %u, step %d", seed, n);
+            break;
+        }
+        case 8:
+            rig_flush(&rig);
+            break;
+        case 9:
+            rig_evict(&rig, ino);
+            break;
+        case 10:
+            if (random() % 8 == 0) {
+                rig_close(&rig, random() % 2);
+                rig_open(&rig, true);
+            }
+            break;
+        default:
+            cr_assert_eq(store_fsync(rig.store, &t, &attrs), 0);
+        }
+        if (n % 100 == 0)
+            rig_check(&rig);
+    }
+    for (unsigned i = 0; i < FILES; i++) {
+        for (size_t at = 0; at < size[i]; at += MIB) {
+            size_t there = rig_read(&rig, 100 + i, at, MIB, got);
+            cr_assert_eq(memcmp(got, &model[i][at], there), 0, "seed %u, at %zu", seed, at);
+        }
+    }
+    rig_check(&rig);
+    cr_assert_leq(rig_du(&rig), rig_counts(&rig).used);
+}
+
+Test(node_store, random_changes_equal_a_model)
+{
+    run_random(1, false);
+}
+
+Test(node_store, random_changes_with_flush_eviction_and_restart_equal_a_model)
+{
+    for (unsigned seed = 10; seed < 14; seed++) {
+        run_random(seed, true);
+        teardown();
+        setup();
+    }
+}
+
+Test(node_store, the_capacity_is_hard)
+{
+    teardown();
+    rig_start(&rig, 40 * MIB);
+    rig.options.space_deadline_ms = 300;
+    rig_open(&rig, false); /* nobody flushes */
+    int rc = 0;
+    unsigned n = 0;
+    for (; rc == 0 && n < 100; n++)
+        rc = rig_try_write(&rig, 10 + n, n, 0, MIB);
+    cr_assert_eq(rc, -ENOSPC);
+    cr_assert(n > 20 && n < 41, "%u", n);
+    cr_assert_leq(rig_du(&rig), 40 * MIB);
+    rig_check(&rig);
+    for (unsigned i = 0; i + 1 < n; i++)
+        rig_expect(&rig, 10 + i, (int)i, 0, MIB);
+    /* Overwriting needs no room; what is dropped gives it back. */
+    rig_write(&rig, 10, 77, 0, MIB);
+    store_drop(rig.store, 11, true);
+    rig_write(&rig, 200, 78, 0, MIB / 2);
+}
+
+Test(node_store, a_full_node_flushes_and_evicts_its_way)
+{
+    teardown();
+    rig_start(&rig, 64 * MIB);
+    rig.options.space_deadline_ms = 20000;
+    rig_open(&rig, true);
+    store_set_water(rig.store, 60, 30, 3600);
+    for (unsigned n = 0; n < 200; n++) {
+        rig_write(&rig, 10 + n, n, 0, MIB);
+        if (n % 20 == 0)
+            cr_assert_leq(rig_du(&rig), 64 * MIB);
+    }
+    for (unsigned n = 0; n < 200; n += 7)
+        rig_expect(&rig, 10 + n, (int)n, 0, MIB);
+    cr_assert_leq(rig_du(&rig), 64 * MIB);
+    rig_check(&rig);
+}
+
+Test(node_store, copy_range)
+{
+    struct ticket from = rig_ticket(5), to = rig_ticket(6);
+    struct attrs attrs;
+    char detail[NODE_DETAIL];
+    uint64_t copied;
+
+    rig_write(&rig, 5, 1, 0, MIB);
+    rig_write(&rig, 5, 1, MIB, MIB / 2);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    cr_assert_eq(store_copy_range(rig.store, &from, 0, &to, 0, 10 * MIB, (struct timespec){0}, &attrs,
+                                  &copied, detail),
+                 0);
+    cr_assert_eq(copied, 3 * MIB / 2);
+    rig_expect(&rig, 6, 1, 0, 3 * MIB / 2);
+    cr_assert_eq(store_copy_range(rig.store, &from, 0, &from, 100, 200, (struct timespec){0}, &attrs,
+                                  &copied, detail),
+                 -EINVAL);
+}
+
+Test(node_store, lines_of_the_cache_table)
+{
+    struct copy_line lines[16];
+
+    rig_write(&rig, 5, 1, 0, 5000);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1);
+    cr_assert_eq(lines[0].staged, 5000);
+    cr_assert_eq(lines[0].cached, 0);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 0);
+    rig_flush(&rig);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1);
+    cr_assert_eq(lines[0].cached, 5000);
+    rig_evict(&rig, 5);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1);
+    cr_assert(lines[0].gone);
+    store_drop(rig.store, 5, true);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1);
+    cr_assert(lines[0].gone);
+}
+
+struct writer {
+    pthread_t thread;
+    unsigned id;
+};
+
+static void *write_much(void *arg)
+{
+    struct writer *w = arg;
+
+    for (unsigned n = 0; n < 400; n++) {
+        uint64_t at = (uint64_t)w->id * 64 * 1024 + n % 16 * 4096;
+        rig_write(&rig, 50 + n % 3, w->id, at, 4096);
+        if (n % 50 == 0) {
+            struct ticket t = rig_ticket(50 + n % 3);
+            struct attrs attrs;
+            cr_assert_eq(store_fsync(rig.store, &t, &attrs), 0);
+        }
+        rig_expect(&rig, 50 + n % 3, (int)w->id, at, 4096);
+    }
+    return NULL;
+}
+
+Test(node_store, threads_write_read_flush_and_evict_at_once)
+{
+    struct writer writers[4];
+
+    for (unsigned i = 0; i < 4; i++) {
+        writers[i].id = i;
+        pthread_create(&writers[i].thread, NULL, write_much, &writers[i]);
+    }
+    for (int n = 0; n < 20; n++) {
+        uint64_t bytes;
+        rig_flush(&rig);
+        store_evict(rig.store, 50 + (uint64_t)n % 3, &bytes); /* may be busy */
+    }
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(writers[i].thread, NULL);
+    rig_check(&rig);
+}
+
+Test(node_store, two_processes_cannot_share_a_store)
+{
+    char detail[NODE_DETAIL];
+    struct store *other;
+
+    cr_assert_eq(store_open(&rig.options, &other, detail), -EBUSY);
+}
