@@ -157,12 +157,34 @@ static void move_at(struct op *op, struct node *n, uint16_t type, const struct i
         body.ino = l->ino + at;
         body.n_ino = l->n - at < NODE_BATCH_MAX ? l->n - at : NODE_BATCH_MAX;
         at += body.n_ino;
-        op->pending++;
-        if (peer_request(n->peer, type, &body.base, NODE_COMMAND_DEADLINE_MS, on_moved, op) < 0) {
-            op->pending--;
-            op->status = -ENOTCONN;
-        }
+        int rc = peer_request(n->peer, type, &body.base, NODE_COMMAND_DEADLINE_MS, on_moved, op);
+        if (rc == 0)
+            op->pending++;
+        else
+            op->status = rc;
     } while (at < l->n);
+}
+
+static bool is_away(const struct node *n)
+{
+    return n && !n->peer && node_keeps_homes(n);
+}
+
+/* A node whose staged data of these files cannot be flushed now, or NULL. */
+static const struct node *away_home(struct centre *c, const struct inos *l, bool all)
+{
+    struct node *n;
+    struct inode i;
+
+    for (n = c->nodes; n && all; n = n->hh.next)
+        if (is_away(n))
+            return n;
+    for (size_t k = 0; k < l->n; k++) {
+        n = state_inode(c->state, l->ino[k], &i) == 0 && i.home ? node_find(c, i.home) : NULL;
+        if (is_away(n))
+            return n;
+    }
+    return NULL;
 }
 
 static void move_data(struct op *op, uint16_t type, const char *path)
@@ -181,6 +203,15 @@ static void move_data(struct op *op, uint16_t type, const char *path)
         return;
     }
     struct node *warm = type == STAR__MSG_TYPE__WARM ? home_choose(c, op->session) : NULL;
+    const struct node *away = type == STAR__MSG_TYPE__FLUSH ? away_home(c, &l, all) : NULL;
+    if (away || (type == STAR__MSG_TYPE__WARM && !warm)) {
+        free(l.ino);
+        if (away)
+            op_error(op, -EAGAIN, "node %s is away: what is staged there cannot be flushed", away->name);
+        else
+            op_error(op, -EAGAIN, "no node is ready to take data");
+        return;
+    }
     for (n = c->nodes; n && (all || l.n > 0); n = n->hh.next)
         if (n->peer && (!warm || n == warm))
             move_at(op, n, type, &l, all);
@@ -195,13 +226,17 @@ static void on_drained(struct op *op)
     struct centre *c = op->c;
     struct moved *sum = op->data;
     struct node *n = node_find(c, op->node);
+    bool done = op->status >= 0 && !sum->failed;
 
-    if (n && op->status >= 0 && !sum->failed) {
-        node_set_state(c, n, "drained");
-        events_add(&c->events, "node-drained", "%s: %" PRIu64 " files, %" PRIu64 " bytes flushed", n->name,
-                   sum->files, sum->bytes);
-    } else if (n) {
-        node_set_state(c, n, "ready");
+    /* It may have said HELLO meanwhile, or have been given up. */
+    if (n && strcmp(n->state, "draining") == 0) {
+        int rc = node_set_state(c, n, done ? "drained" : "ready");
+        op->status = op->status ? op->status : rc;
+        if (rc == 0 && done)
+            events_add(&c->events, "node-drained", "%s: %" PRIu64 " files, %" PRIu64 " bytes flushed", n->name,
+                       sum->files, sum->bytes);
+    } else if (op->status == 0) {
+        op->status = -ECANCELED;
     }
     move_finish(op);
 }
@@ -214,19 +249,23 @@ static void node_drain(struct op *op, struct node *n)
         op_error(op, -EAGAIN, "node %s is away; start it, or forget it and lose what only it has", n->name);
         return;
     }
-    free(op->data);
-    op->data = calloc(1, sizeof(struct moved));
-    if (!op->data) {
-        op_reply(op, -ENOMEM, NULL);
+    if (strcmp(n->state, "ready") != 0) {
+        op_error(op, -EBUSY, "node %s is %s already", n->name, n->state);
         return;
     }
-    node_set_state(op->c, n, "draining");
-    op->node = n->id;
-    op->pending++;
-    if (peer_request(n->peer, STAR__MSG_TYPE__DRAIN, &body.base, NODE_COMMAND_DEADLINE_MS, on_moved, op) < 0) {
-        op->pending--;
-        op->status = -ENOTCONN;
+    free(op->data);
+    op->data = calloc(1, sizeof(struct moved));
+    int rc = op->data ? node_set_state(op->c, n, "draining") : -ENOMEM;
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
     }
+    op->node = n->id;
+    rc = peer_request(n->peer, STAR__MSG_TYPE__DRAIN, &body.base, NODE_COMMAND_DEADLINE_MS, on_moved, op);
+    if (rc == 0)
+        op->pending++;
+    else
+        op->status = rc;
     op_wait(op, on_drained);
 }
 
@@ -248,27 +287,62 @@ static bool report_loss(void *arg, const struct state_copy_line *line)
     return true;
 }
 
-static void ignore_result(void *arg, int status, const struct state_result *r)
+static void on_forgotten(struct op *op, const struct state_result *r)
 {
-    (void)arg, (void)status, (void)r;
+    struct centre *c = op->c;
+    struct node *n = node_find(c, op->node);
+    struct live *l, *tmp;
+
+    c->lease_stops--;
+    if (r->status < 0) {
+        op_refuse(op, r);
+        return;
+    }
+    nodes_load(c);
+    HASH_ITER(hh, c->lives, l, tmp)
+        if (l->home_unknown || l->have_home)
+            home_caught_up(c, l->ino);
+    events_add(&c->events, "node-forgotten", "%s", n ? n->name : "?");
+    op_reply(op, 0, NULL);
 }
 
+static void forget_recalled(struct op *op)
+{
+    struct node *n = node_find(op->c, op->node);
+    struct loss l = {.c = op->c, .node = op->node};
+    Star__LogNode body;
+
+    if (!n || n->peer || op->status < 0) {
+        op->c->lease_stops--;
+        op_error(op, op->status < 0 ? op->status : -EBUSY, "node %s came back, or not everybody could be told",
+                 n ? n->name : "?");
+        return;
+    }
+    state_copies(op->c->state, 0, 0, 0, report_loss, &l);
+    node_entry(n, "gone", &body);
+    op_submit_own(op, STAR__LOG_TYPE__LOG_NODE, &body.base, on_forgotten);
+}
+
+/* Files that have their home there fall back to what the pool holds: nobody may go on with what he remembers. */
 static void node_forget(struct op *op, struct node *n)
 {
     struct centre *c = op->c;
-    struct loss l = {.c = c, .node = n->id};
-    Star__LogHome body = STAR__LOG_HOME__INIT;
+    struct session *asker = op->session;
+    struct live *l, *tmp;
+    struct inode i;
 
     if (n->peer) {
         op_error(op, -EBUSY, "node %s is here: drain it, or stop it first", n->name);
         return;
     }
-    state_copies(c->state, 0, 0, 0, report_loss, &l);
-    body.node = n->id;
-    centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL);
-    node_set_state(c, n, "gone");
-    events_add(&c->events, "node-forgotten", "%s", n->name);
-    op_reply(op, 0, NULL);
+    op->node = n->id;
+    c->lease_stops++;
+    op->session = NULL; /* it is recalled like all others */
+    HASH_ITER(hh, c->lives, l, tmp)
+        if (l->holders && state_inode(c->state, l->ino, &i) == 0 && i.home == n->id)
+            recall_all(op, l->ino);
+    op->session = asker;
+    op_wait(op, forget_recalled);
 }
 
 /* --- parsing --- */
@@ -327,10 +401,14 @@ void admin_node_command(struct op *op, struct node *n, char *command)
     if (*rest_of_line(rest)) {
         op_error(op, -EINVAL, "%.64s takes nothing after it", word);
     } else if (strcmp(word, "flush") == 0) {
+        if (!n->peer) {
+            op_error(op, -EAGAIN, "node %s is away", n->name);
+            return;
+        }
         free(op->data);
         op->data = calloc(1, sizeof(struct moved));
-        if (!op->data || !n->peer) {
-            op_error(op, op->data ? -EAGAIN : -ENOMEM, "node %s is away", n->name);
+        if (!op->data) {
+            op_reply(op, -ENOMEM, NULL);
             return;
         }
         move_at(op, n, STAR__MSG_TYPE__FLUSH, &none, true);

@@ -36,19 +36,29 @@ static bool reap_found(void *arg, uint64_t ino)
     return true;
 }
 
+/* The lease clock goes on. What this process slept through does not count: mounts could not renew. */
+static void clock_step(struct centre *c)
+{
+    int64_t tick = clock_boot_ms(), step = tick - c->tick_ms;
+
+    if (step > CLOCK_STEP_MAX_MS)
+        log_warning("did not run for %lld ms; leases are given that much more time", (long long)step);
+    c->now += step < CLOCK_STEP_MAX_MS ? step : CLOCK_STEP_MAX_MS;
+    c->tick_ms = tick;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct centre *c = timer->data;
-    int64_t now = clock_boot_ms();
-    bool was_serving = c->serving;
 
+    clock_step(c);
     if (!c->leading)
         return;
-    grace_check(c, now);
-    sessions_tick(c, now);
-    nodes_tick(c, now);
-    gc_tick(c, now);
-    if (c->serving && (!was_serving || !c->swept)) {
+    grace_check(c);
+    sessions_tick(c, c->now);
+    nodes_tick(c, c->now);
+    gc_tick(c, c->now);
+    if (c->serving && !c->swept) {
         c->swept = true;
         state_orphans(c->state, 0, reap_found, c);
     }
@@ -56,16 +66,25 @@ static void on_tick(uv_timer_t *timer)
 
 static void on_prepare(uv_prepare_t *handle)
 {
-    reap_submit(handle->data);
+    struct centre *c = handle->data;
+
+    if (c->stopping)
+        return;
+    ops_wake(c);
+    reap_submit(c);
 }
 
 /* --- leadership --- */
 
-static void listen_failed(struct centre *c, int rc)
+static void start_failed(struct centre *c, const char *what, int rc)
 {
-    log_error("%s: %s", c->options->listen, strerror(-rc));
+    char text[256];
+
+    snprintf(text, sizeof(text), "%.200s: %s", what, strerror(-rc));
+    log_error("%s", text);
     c->result = rc;
-    daemon_ready(c->options->ready_fd, strerror(-rc));
+    c->leading = false;
+    daemon_ready(c->options->ready_fd, text);
     uv_stop(&c->loop);
 }
 
@@ -74,30 +93,33 @@ static void on_leader(void *ctx)
     struct centre *c = ctx;
     static const struct hub_ops ops = {.on_request = centre_request, .on_close = on_peer_close};
 
-    c->started_ms = clock_boot_ms();
+    c->grace_ms = c->now;
     c->leading = true;
-    sessions_load(c);
-    nodes_load(c);
-    if (!c->hub) {
-        int rc = hub_start(&c->loop, c->options->listen, &ops, c, &c->hub);
-        if (rc < 0) {
-            listen_failed(c, rc);
-            return;
-        }
+    int rc = sessions_load(c);
+    if (rc == 0)
+        rc = nodes_load(c);
+    if (rc < 0) {
+        start_failed(c, "sessions and nodes", rc);
+        return;
     }
-    grace_check(c, c->started_ms);
-    if (c->options->pid_file)
-        daemon_pid_write(c->options->pid_file);
+    rc = hub_start(&c->loop, c->options->listen, &ops, c, &c->hub);
+    if (rc < 0) {
+        start_failed(c, c->options->listen, rc);
+        return;
+    }
+    grace_check(c);
+    rc = daemon_pid_write(c->options->pid_file);
+    if (rc < 0)
+        log_warning("%s: %s", c->options->pid_file, strerror(-rc));
     daemon_ready(c->options->ready_fd, NULL);
 }
 
+/* One voter cannot lose its leadership but by its own log, and there is nobody to hand over to. */
 static void on_follower(void *ctx)
 {
-    struct centre *c = ctx;
-
-    /* One voter cannot lose its leadership but by its own log; there is nobody to hand over to. */
-    log_error("leadership is lost");
-    c->leading = c->serving = false;
+    (void)ctx;
+    log_error("leadership is lost: the log cannot be written; the process ends");
+    abort();
 }
 
 /* --- stop --- */
@@ -157,13 +179,9 @@ static void start_handles(struct centre *c)
 
 static void centre_free(struct centre *c)
 {
-    struct op *op;
-
-    while ((op = c->grace_head)) {
-        c->grace_head = op->wait_next;
-        op_end(op);
-    }
+    ops_end_all(c);
     session_free_all(c);
+    lives_free_all(c);
     node_free_all(c);
     events_free(&c->events);
     events_free(&c->errors);
@@ -181,7 +199,8 @@ int control_run(const struct control_options *options)
         return -ENOMEM;
     c->options = options;
     c->instance = random_id();
-    c->started_ms = clock_boot_ms();
+    c->started_ms = c->tick_ms = clock_boot_ms();
+    signal(SIGPIPE, SIG_IGN);
     uv_loop_init(&c->loop);
     int rc = consensus_start(&c->loop, options->dir, options->reserve, &ops, c, &c->log, detail);
     if (rc < 0) {
@@ -194,8 +213,7 @@ int control_run(const struct control_options *options)
     start_handles(c);
     uv_run(&c->loop, UV_RUN_DEFAULT);
     rc = c->result;
-    if (options->pid_file)
-        unlink(options->pid_file);
+    daemon_pid_remove(options->pid_file);
     log_info("stopped");
     if (rc == 0)
         uv_loop_close(&c->loop);

@@ -577,14 +577,10 @@ void serve_ctl_read(struct op *op)
 
 static void setting_done(struct op *op, const struct state_result *r)
 {
-    Star__ErrorReply *e;
-
-    if (r->status < 0 && (e = star__error_reply__unpack(NULL, r->body_len, r->body))) {
-        op_error(op, r->status, "%s", e->detail);
-        star__error_reply__free_unpacked(e, NULL);
-        return;
-    }
-    op_reply(op, r->status, NULL);
+    if (r->status < 0)
+        op_refuse(op, r);
+    else
+        op_reply(op, 0, NULL);
 }
 
 static void write_setting(struct op *op, const char *name, char *value)

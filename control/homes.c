@@ -2,13 +2,12 @@
 #include "control/centre.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "control/placement.h"
 #include "control/wire/clock.h"
-
-#define PLACEMENT_NODES_MAX 4096
 
 void home_attrs_copy(Star__HomeAttrs *to, Star__Time times[2], const Star__HomeAttrs *from)
 {
@@ -29,26 +28,60 @@ void home_attrs_copy(Star__HomeAttrs *to, Star__Time times[2], const Star__HomeA
     to->base.unknown_fields = NULL;
 }
 
+/* The home need not be asked any more: the log, or what was heard, is the newest. */
+static void home_known(struct centre *c, uint64_t ino)
+{
+    struct live *l = live_find(c, ino);
+
+    if (!l)
+        return;
+    l->home_unknown = false;
+    live_drop_if_idle(c, l);
+}
+
 /* Remembers what a home said, if it is news. */
-void home_heard(struct centre *c, const Star__HomeAttrs *a)
+int home_heard(struct centre *c, const Star__HomeAttrs *a)
 {
     struct inode i;
 
-    if (a->ino == 0 || state_inode(c->state, a->ino, &i) < 0)
-        return;
-    struct live *l = live_find(c, a->ino);
-    if (a->home_epoch != i.home_epoch || a->version <= i.version) {
-        if (l && a->home_epoch == i.home_epoch)
-            l->home_unknown = false;
-        return;
+    if (a->ino == 0 || state_inode(c->state, a->ino, &i) < 0 || i.home == 0 || a->home_epoch != i.home_epoch)
+        return 0;
+    if (a->version <= i.version) {
+        home_known(c, a->ino);
+        return 0;
     }
-    if (!l && !(l = live_get(c, a->ino)))
-        return;
+    struct live *l = live_get(c, a->ino);
+    if (!l)
+        return -ENOMEM;
     l->home_unknown = false;
     if (l->have_home && l->home.home_epoch == a->home_epoch && l->home.version >= a->version)
-        return;
+        return 0;
     home_attrs_copy(&l->home, l->home_times, a);
     l->have_home = true;
+    return 0;
+}
+
+void home_caught_up(struct centre *c, uint64_t ino)
+{
+    struct live *l = live_find(c, ino);
+    struct inode i;
+    bool gone = state_inode(c->state, ino, &i) < 0;
+
+    if (l && (gone || i.home == 0))
+        l->home_unknown = false;
+    if (l && l->have_home && (gone || i.version >= l->home.version || i.home_epoch != l->home.home_epoch))
+        l->have_home = false;
+    if (l)
+        live_drop_if_idle(c, l);
+    if (!gone)
+        node_note_logged(c, &i);
+}
+
+void home_writer_lost(struct centre *c, struct live *l)
+{
+    struct inode i;
+
+    l->home_unknown = l->home_unknown || (state_inode(c->state, l->ino, &i) == 0 && i.home != 0);
 }
 
 struct logged {
@@ -59,23 +92,14 @@ struct logged {
 static void attrs_logged(void *arg, int status, const struct state_result *r)
 {
     struct logged *done = arg;
-    struct centre *c = done->c;
-    uint64_t ino = done->ino;
-    struct inode i;
 
     (void)r;
+    if (status == 0)
+        home_caught_up(done->c, done->ino);
     free(done);
-    if (status < 0)
-        return;
-    node_note_logged(c, ino);
-    struct live *l = live_find(c, ino);
-    if (l && l->have_home && (state_inode(c->state, ino, &i) < 0 || i.version >= l->home.version ||
-                              i.home_epoch != l->home.home_epoch)) {
-        l->have_home = false;
-        live_drop_if_idle(c, l);
-    }
 }
 
+/* If it cannot be submitted, then what was heard stays remembered, and the next who asks tries again. */
 void home_log_attrs(struct centre *c, const Star__HomeAttrs *a)
 {
     Star__NodeAttrs body = STAR__NODE_ATTRS__INIT;
@@ -145,28 +169,37 @@ bool home_must_be_asked(struct centre *c, const struct session *s, const struct 
     return !(h && h->lease == STAR__LEASE__LEASE_WRITE);
 }
 
-static void on_home_attrs(void *arg, const struct message *reply)
+/* 0, or why the answer says nothing. */
+static int take_answer(struct op *op, const struct message *reply)
+{
+    struct centre *c = op->c;
+
+    if (reply->status < 0)
+        return reply->status;
+    Star__HomeAttrs *a = (Star__HomeAttrs *)frame_unpack(reply, &star__home_attrs__descriptor);
+    if (!a)
+        return -EPROTO;
+    int rc = a->ino == op->home_ino ? home_heard(c, a) : -EPROTO;
+    if (rc == 0) {
+        home_attrs_copy(&op->home, op->home_times, a);
+        struct live *l = live_find(c, a->ino);
+        if (l && l->have_home && !live_written(l))
+            home_log_attrs(c, &l->home); /* its writer is gone: nobody else will */
+    }
+    star__home_attrs__free_unpacked(a, NULL);
+    return rc;
+}
+
+static void on_home_said(void *arg, const struct message *reply)
 {
     struct op *op = arg;
-    Star__HomeAttrs *a = NULL;
-    int status = reply->status;
+    struct inode i;
+    int rc = take_answer(op, reply);
 
-    if (status >= 0) {
-        a = (Star__HomeAttrs *)frame_unpack(reply, &star__home_attrs__descriptor);
-        if (!a) {
-            status = -EPROTO;
-        } else {
-            home_heard(op->c, a);
-            home_attrs_copy(&op->home, op->home_times, a);
-            struct live *l = live_find(op->c, a->ino);
-            if (l && l->have_home && !live_written(l))
-                home_log_attrs(op->c, a); /* its writer is gone: nobody else will */
-            star__home_attrs__free_unpacked(a, NULL);
-        }
-    }
-    if (status == -ENOENT)
-        status = 0; /* the home knows nothing newer than the log */
-    op_answered(op, status);
+    /* It knows nothing newer than the log. */
+    if (rc == -ENOENT && state_inode(op->c->state, op->home_ino, &i) == 0 && i.home_epoch == op->home_epoch)
+        home_known(op->c, op->home_ino);
+    op_answered(op, rc == -ENOMEM ? rc : 0);
 }
 
 void home_ask(struct op *op, uint64_t ino, op_fn next)
@@ -175,15 +208,18 @@ void home_ask(struct op *op, uint64_t ino, op_fn next)
     struct inode i;
     Star__Inode body = STAR__INODE__INIT;
 
+    op->home_ino = ino;
     if (state_inode(c->state, ino, &i) == 0 && home_must_be_asked(c, op->session, &i)) {
         struct node *n = node_find(c, i.home);
         body.ino = ino;
-        op->pending++;
-        if (!n || !n->peer ||
-            peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS, on_home_attrs, op) < 0) {
-            /* Its data waits for it; what the log knows is the best answer there is. */
-            op->pending--;
-        }
+        op->home_epoch = i.home_epoch;
+        int rc = -ENOTCONN;
+        if (n && n->peer)
+            rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS, on_home_said, op);
+        if (rc == 0)
+            op->pending++;
+        else if (rc != -ENOTCONN) /* away: its data waits for it, and what the log knows is the best answer there is */
+            op->status = op->status ? op->status : rc;
     }
     op_wait(op, next);
 }
@@ -192,15 +228,14 @@ void home_ask(struct op *op, uint64_t ino, op_fn next)
 
 struct node *home_choose(struct centre *c, const struct session *s)
 {
-    static const size_t max = PLACEMENT_NODES_MAX;
-    struct placement_node *list = calloc(max < HASH_COUNT(c->nodes) + 1 ? max : HASH_COUNT(c->nodes) + 1, sizeof(*list));
+    struct placement_node *list = calloc(HASH_COUNT(c->nodes) + 1, sizeof(*list));
     size_t count = 0;
     struct node *n;
 
     (void)s; /* every mount and node is on this machine in a cloud that speaks over unix sockets */
     if (!list)
         return NULL;
-    for (n = c->nodes; n && count < max; n = n->hh.next)
+    for (n = c->nodes; n; n = n->hh.next)
         list[count++] = (struct placement_node){.id = n->id, .usable = node_usable(n), .local = true,
                                                 .capacity = n->capacity, .staged = n->staged, .load = n->load};
     uint32_t id = placement_home(list, count);
@@ -208,14 +243,31 @@ struct node *home_choose(struct centre *c, const struct session *s)
     return id ? node_find(c, id) : NULL;
 }
 
+static void home_take_again(struct op *op);
+
+static void home_taken(struct op *op)
+{
+    op_fn next = op->home_next;
+
+    if (op->status < 0)
+        op_reply(op, op->status, NULL);
+    else
+        next(op);
+}
+
 static void on_home_taken(struct op *op, const struct state_result *r)
 {
+    /* Another op took it first, or the node was given up just now: what is there now? */
+    if (r->status == -ESTALE || r->status == -ENODEV) {
+        home_take_again(op);
+        return;
+    }
     if (r->status < 0) {
         op_reply(op, r->status, NULL);
         return;
     }
-    op_fn next = op->home_next;
-    next(op);
+    recall_all(op, op->home_ino); /* places that were told in the meantime are old */
+    op_wait(op, home_taken);
 }
 
 static void take_submit(struct op *op)
@@ -228,6 +280,7 @@ static void take_submit(struct op *op)
     }
     body.ino = op->home_ino;
     body.node = op->node;
+    body.epoch = op->home_epoch + 1;
     op_submit_own(op, STAR__LOG_TYPE__LOG_TAKE_HOME, &body.base, on_home_taken);
 }
 
@@ -235,7 +288,7 @@ static void on_dropped(void *arg, const struct message *reply)
 {
     struct op *op = arg;
 
-    /* A node that is away is caught by its epoch when it comes back. */
+    /* A node that does not hear it meets the new epoch with the next ticket. */
     (void)reply;
     op_answered(op, 0);
 }
@@ -256,10 +309,14 @@ static bool drop_copy(void *arg, const struct state_copy_line *line)
         return true;
     body.n_ino = 1;
     body.ino = &ino;
-    d->op->pending++;
-    if (peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, on_dropped, d->op) < 0)
-        d->op->pending--;
+    if (peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, on_dropped, d->op) == 0)
+        d->op->pending++;
     return true;
+}
+
+static void home_take_again(struct op *op)
+{
+    home_take(op, op->home_ino, op->home_next);
 }
 
 void home_take(struct op *op, uint64_t ino, op_fn next)
@@ -277,48 +334,126 @@ void home_take(struct op *op, uint64_t ino, op_fn next)
         next(op);
         return;
     }
-    home = home_choose(c, op->session);
-    if (!home) {
-        op_error(op, -EIO, "no node is ready to take data");
-        return;
-    }
     op->home_next = next;
     op->home_ino = ino;
+    op->home_epoch = i.home_epoch;
+    home = home_for_new(op, home_take_again);
+    if (!home)
+        return;
     op->node = home->id;
     struct drop_arg d = {.op = op, .keep = home->id};
     state_copies(c->state, ino, 0, 0, drop_copy, &d);
     op_wait(op, take_submit);
 }
 
+/* --- waiting for a node --- */
+
+/* Until node (0: any that takes data) is here; then again. Not for ever. */
+static void wait_for_node(struct op *op, uint32_t node, op_fn again)
+{
+    struct centre *c = op->c;
+
+    if (op->node_until_ms == 0)
+        op->node_until_ms = c->now + NODE_WAIT_MS;
+    if (c->now >= op->node_until_ms) {
+        struct node *n = node_find(c, node);
+        if (n)
+            op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name, op->home_ino);
+        else
+            op_error(op, -EIO, "no node is ready to take data");
+        return;
+    }
+    op->wait_node = node;
+    op->next = again;
+    LL_APPEND2(c->nodeless, op, wait_next);
+}
+
+static bool node_came(struct centre *c, uint32_t node)
+{
+    struct node *n = node ? node_find(c, node) : home_choose(c, NULL);
+
+    return n && n->peer;
+}
+
+void homes_tick(struct centre *c)
+{
+    struct op *op = c->nodeless;
+
+    c->nodeless = NULL;
+    while (op) {
+        struct op *next = op->wait_next;
+        op->wait_next = NULL;
+        if (node_came(c, op->wait_node) || c->now >= op->node_until_ms)
+            op->next(op);
+        else
+            LL_APPEND2(c->nodeless, op, wait_next);
+        op = next;
+    }
+}
+
+struct node *home_for_new(struct op *op, op_fn again)
+{
+    struct node *n = home_choose(op->c, op->session);
+
+    if (!n)
+        wait_for_node(op, 0, again);
+    return n;
+}
+
 /* --- truncate and utimens --- */
 
-void home_setattr(struct op *op, const struct inode *i, bool set_size, uint64_t size, const Star__Time *mtime, op_fn next)
+/* A change that may or may not have been made. */
+static void change_unsure(struct centre *c, uint64_t ino)
+{
+    struct live *l = live_get(c, ino);
+
+    if (!l)
+        return;
+    l->home_unknown = true;
+    live_drop_if_idle(c, l);
+}
+
+static void on_home_changed(void *arg, const struct message *reply)
+{
+    struct op *op = arg;
+    int rc = take_answer(op, reply);
+
+    if (rc < 0)
+        change_unsure(op->c, op->home_ino);
+    op_answered(op, rc);
+}
+
+void home_setattr(struct op *op, const struct inode *i, const struct home_change *change, op_fn again, op_fn next)
 {
     struct centre *c = op->c;
     struct node *n = node_find(c, i->home);
     Star__HomeSetAttr body = STAR__HOME_SET_ATTR__INIT;
     Star__Ticket ticket;
     Star__Time base_mtime, now = STAR__TIME__INIT;
-    struct timespec t;
+    struct timespec t = clock_real();
 
-    clock_gettime(CLOCK_REALTIME, &t);
+    op->home_ino = i->ino;
+    op->home_epoch = i->home_epoch;
     now.sec = t.tv_sec;
     now.nsec = (uint32_t)t.tv_nsec;
-    fill_ticket(c, i, 3, &ticket, &base_mtime);
+    fill_ticket(c, i, RIGHT_READ | RIGHT_WRITE, &ticket, &base_mtime);
     body.ticket = &ticket;
-    body.set_size = set_size;
-    body.size = size;
-    body.set_mtime = mtime != NULL;
-    body.mtime = (Star__Time *)mtime;
+    body.set_size = change->set_size;
+    body.size = change->size;
+    body.set_mtime = change->mtime != NULL;
+    body.mtime = (Star__Time *)change->mtime;
     body.now = &now;
-    op->pending++;
-    if (!n || !n->peer ||
-        peer_request(n->peer, STAR__MSG_TYPE__HOME_SETATTR, &body.base, HOME_DEADLINE_MS, on_home_attrs, op) < 0) {
-        op->pending--;
-        op_error(op, -EIO, "node %s, the home of inode %llu, is away", n ? n->name : "?",
-                 (unsigned long long)i->ino);
+    int rc = -ENOTCONN;
+    if (n && n->peer)
+        rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_SETATTR, &body.base, HOME_DEADLINE_MS, on_home_changed, op);
+    if (rc == -ENOTCONN) {
+        wait_for_node(op, i->home, again);
         return;
     }
+    if (rc < 0)
+        op->status = rc;
+    else
+        op->pending++;
     op_wait(op, next);
 }
 
@@ -330,18 +465,12 @@ static void node_attrs_logged(struct op *op, const struct state_result *r)
     Star__NodeAttrs *body = (Star__NodeAttrs *)op->body;
     struct centre *c = op->c;
 
-    for (size_t k = 0; k < body->n_attrs; k++) {
-        struct live *l = live_find(c, body->attrs[k]->ino);
-        if (l) {
-            l->home_unknown = false;
-            live_drop_if_idle(c, l);
-        }
-        node_note_logged(c, body->attrs[k]->ino);
-    }
-    if (n && body->done)
+    for (size_t k = 0; k < body->n_attrs; k++)
+        home_caught_up(c, body->attrs[k]->ino);
+    if (n && body->done && r->status >= 0)
         n->reported = true;
     op_reply(op, r->status, NULL);
-    grace_check(c, clock_boot_ms());
+    grace_check(c);
 }
 
 static void node_attrs_submit(struct op *op)
@@ -349,18 +478,21 @@ static void node_attrs_submit(struct op *op)
     op_submit(op, STAR__LOG_TYPE__LOG_HOME_ATTRS, op->body, false, node_attrs_logged);
 }
 
+/* What the node found after a crash is news to everybody: from now on it is what is answered, and what was answered before
+ * is recalled. */
 void serve_node_attrs(struct op *op)
 {
     Star__NodeAttrs *body = (Star__NodeAttrs *)op->body;
     struct inode i;
 
-    for (size_t k = 0; k < body->n_attrs; k++) {
+    for (size_t k = 0; k < body->n_attrs && op->status == 0; k++) {
         const Star__HomeAttrs *a = body->attrs[k];
-        if (state_inode(op->c->state, a->ino, &i) < 0 || a->home_epoch != i.home_epoch || a->version <= i.version)
-            continue;
-        struct live *l = live_find(op->c, a->ino);
-        if (l && !live_written(l))
-            recall_all(op, a->ino); /* what the node found after a crash of the machine is news to everybody */
+        int rc = home_heard(op->c, a);
+        if (rc < 0)
+            op->status = rc;
+        else if (state_inode(op->c->state, a->ino, &i) == 0 && a->home_epoch == i.home_epoch &&
+                 a->version > i.version && !live_written(live_find(op->c, a->ino)))
+            recall_all(op, a->ino);
     }
     op_wait(op, node_attrs_submit);
 }

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control/wire/clock.h"
 #include "control/wire/log.h"
 
 /* --- live inodes and holders --- */
@@ -57,7 +56,6 @@ struct holder *holder_get(struct centre *c, struct live *l, struct session *s)
 {
     struct holder *h = holder_find(l, s);
 
-    (void)c;
     if (h)
         return h;
     h = calloc(1, sizeof(*h));
@@ -67,7 +65,7 @@ struct holder *holder_get(struct centre *c, struct live *l, struct session *s)
     h->live = l;
     DL_APPEND(l->holders, h);
     DL_APPEND2(s->holders, h, s_prev, s_next);
-    s->holder_count++;
+    c->holders++;
     return h;
 }
 
@@ -77,14 +75,14 @@ void holder_free(struct centre *c, struct holder *h)
 
     DL_DELETE(l->holders, h);
     DL_DELETE2(h->session->holders, h, s_prev, s_next);
-    h->session->holder_count--;
+    c->holders--;
     free(h);
     live_drop_if_idle(c, l);
 }
 
 void holder_drop_if_idle(struct centre *c, struct holder *h)
 {
-    if (h->lease == STAR__LEASE__LEASE_NONE && h->readers == 0 && h->writers == 0)
+    if (h->lease == STAR__LEASE__LEASE_NONE && h->recalls == 0 && !holder_opens(h))
         holder_free(c, h);
 }
 
@@ -93,19 +91,14 @@ bool live_open_anywhere(const struct live *l)
     struct holder *h;
 
     DL_FOREACH(l->holders, h)
-        if (h->readers || h->writers)
+        if (holder_opens(h))
             return true;
     return false;
 }
 
 bool live_written(const struct live *l)
 {
-    struct holder *h;
-
-    DL_FOREACH(l->holders, h)
-        if (h->writers)
-            return true;
-    return false;
+    return live_written_by_other(l, NULL);
 }
 
 bool live_written_by_other(const struct live *l, const struct session *s)
@@ -113,7 +106,7 @@ bool live_written_by_other(const struct live *l, const struct session *s)
     struct holder *h;
 
     DL_FOREACH(l->holders, h)
-        if (h->session != s && h->writers)
+        if (h->session != s && holder_writes(h))
             return true;
     return false;
 }
@@ -123,41 +116,64 @@ static bool held_by_other(const struct live *l, const struct session *s)
     struct holder *h;
 
     DL_FOREACH(l->holders, h)
-        if (h->session != s && (h->readers || h->writers || h->lease != STAR__LEASE__LEASE_NONE))
+        if (h->session != s && (holder_opens(h) || h->recalls > 0 || h->lease != STAR__LEASE__LEASE_NONE))
             return true;
     return false;
 }
 
+void lives_free_all(struct centre *c)
+{
+    struct live *l, *tmp;
+
+    HASH_ITER(hh, c->lives, l, tmp) {
+        HASH_DEL(c->lives, l);
+        lock_table_free(l->locks);
+        free(l);
+    }
+}
+
 /* --- leases --- */
+
+static bool may_be_granted(const struct centre *c, const struct session *s)
+{
+    return s && !s->doomed && s->reclaimed && c->serving && c->lease_stops == 0;
+}
+
+/* The holder that a new lease is noted in. NULL: no lease, the mount asks each time. */
+static struct holder *holder_for_lease(struct centre *c, struct live *l, struct session *s)
+{
+    struct holder *h = holder_find(l, s);
+
+    if (!h && c->holders < HOLDERS_MAX)
+        h = holder_get(c, l, s);
+    return h;
+}
+
+static Star__Lease grant(struct centre *c, struct session *s, struct live *l)
+{
+    struct holder *h;
+
+    if (l->busy || l->home_unknown || live_written_by_other(l, s))
+        return STAR__LEASE__LEASE_NONE;
+    h = holder_for_lease(c, l, s);
+    if (!h)
+        return STAR__LEASE__LEASE_NONE;
+    if (!holder_writes(h))
+        h->lease = STAR__LEASE__LEASE_READ;
+    else
+        h->lease = held_by_other(l, s) ? STAR__LEASE__LEASE_NONE : STAR__LEASE__LEASE_WRITE;
+    return h->lease;
+}
 
 Star__Lease lease_grant(struct centre *c, struct session *s, uint64_t ino)
 {
-    if (!s || s->doomed || !s->reclaimed)
-        return STAR__LEASE__LEASE_NONE;
-    struct live *l = live_get(c, ino);
+    struct live *l = may_be_granted(c, s) ? live_get(c, ino) : NULL;
+
     if (!l)
         return STAR__LEASE__LEASE_NONE;
-    struct holder *h = holder_find(l, s);
-    if (l->busy || l->home_unknown || live_written_by_other(l, s)) {
-        live_drop_if_idle(c, l);
-        return STAR__LEASE__LEASE_NONE;
-    }
-    if (h && h->writers) {
-        if (h->lease == STAR__LEASE__LEASE_WRITE)
-            return h->lease;
-        if (held_by_other(l, s))
-            return STAR__LEASE__LEASE_NONE;
-        h->lease = STAR__LEASE__LEASE_WRITE;
-        return h->lease;
-    }
-    if (!h)
-        h = holder_get(c, l, s);
-    if (!h) {
-        live_drop_if_idle(c, l);
-        return STAR__LEASE__LEASE_NONE;
-    }
-    h->lease = STAR__LEASE__LEASE_READ;
-    return h->lease;
+    Star__Lease lease = grant(c, s, l);
+    live_drop_if_idle(c, l);
+    return lease;
 }
 
 static bool name_is_busy(const struct live *l, const void *name, size_t len)
@@ -170,108 +186,120 @@ static bool name_is_busy(const struct live *l, const void *name, size_t len)
 
 bool entry_lease_grant(struct centre *c, struct session *s, uint64_t dir, const void *name, size_t len)
 {
-    if (!s || s->doomed || !s->reclaimed)
-        return false;
-    struct live *l = live_get(c, dir);
+    struct live *l = may_be_granted(c, s) ? live_get(c, dir) : NULL;
+
     if (!l)
         return false;
-    /* The session that changes the name itself is told by its own kernel's locks; another one must not cache it now. */
-    if (len > 0 ? name_is_busy(l, name, len) : l->names != NULL) {
-        live_drop_if_idle(c, l);
-        return false;
-    }
-    struct holder *h = holder_get(c, l, s);
-    if (!h) {
-        live_drop_if_idle(c, l);
-        return false;
-    }
-    if (h->lease == STAR__LEASE__LEASE_NONE)
+    bool busy = len > 0 ? name_is_busy(l, name, len) : l->names != NULL;
+    struct holder *h = busy ? NULL : holder_for_lease(c, l, s);
+    if (h && h->lease == STAR__LEASE__LEASE_NONE)
         h->lease = STAR__LEASE__LEASE_READ;
-    return true;
+    live_drop_if_idle(c, l);
+    return h != NULL;
 }
 
 /* --- recalls --- */
+
+/* Out of the session's list already. The op goes on if this was its last. */
+static void recall_end(struct recall *r)
+{
+    struct op *op = r->op;
+    struct live *l = live_find(op->c, r->ino);
+    struct holder *h = l ? holder_find(l, r->session) : NULL;
+
+    if (h) {
+        h->recalls--;
+        holder_drop_if_idle(op->c, h);
+    }
+    if (r->sent)
+        r->session = NULL;
+    else
+        free(r);
+    op_answered(op, 0);
+}
 
 static void on_recalled(void *arg, const struct message *reply)
 {
     struct recall *r = arg;
 
-    /* A connection that broke or a deadline that passed answers nothing: the session must reclaim or expire. */
+    r->sent = false;
     if (!r->session) {
         free(r);
         return;
     }
-    if (reply->status < 0 && r->session->peer) {
-        log_warning("mount %s did not answer a recall of inode %llu: %s", r->session->name,
-                    (unsigned long long)r->ino, strerror(-reply->status));
-    }
     if (reply->status < 0) {
-        r->since_ms = r->since_ms > 0 ? -r->since_ms : r->since_ms; /* unanswered: settled by reclaim or expiry */
+        /* No answer: it must reclaim, or its lease must end. */
+        if (r->session->peer && reply->status != -ECONNRESET)
+            log_warning("mount %s did not answer a recall of inode %llu: %s", r->session->name,
+                        (unsigned long long)r->ino, strerror(-reply->status));
         return;
     }
     DL_DELETE(r->session->recalls, r);
-    struct op *op = r->op;
-    free(r);
-    if (op)
-        op_answered(op, 0);
+    recall_end(r);
 }
 
-static void recall_send(struct op *op, struct holder *h, Star__Recall *spec)
+/* false: it cannot be asked for want of memory: the op must fail, and the lease stays. */
+static bool recall_send(struct op *op, struct holder *h, const Star__Recall *spec)
 {
-    struct centre *c = op->c;
     struct session *s = h->session;
     struct recall *r = calloc(1, sizeof(*r));
+    int rc = r ? -ENOTCONN : -ENOMEM;
 
-    if (!r) {
-        op->status = op->status ? op->status : -ENOMEM;
-        return;
+    if (r && s->peer)
+        rc = peer_request(s->peer, STAR__MSG_TYPE__RECALL, &spec->base, RECALL_DEADLINE_MS, on_recalled, r);
+    if (rc < 0 && rc != -ENOTCONN) {
+        op->status = op->status ? op->status : rc;
+        free(r);
+        return false;
     }
-    r->session = s;
-    r->op = op;
-    r->ino = spec->ino;
-    r->since_ms = clock_boot_ms();
+    *r = (struct recall){
+        .session = s, .op = op, .ino = spec->ino, .since_ms = op->c->now, .sent = rc == 0};
     DL_APPEND(s->recalls, r);
+    h->recalls++;
     op->pending++;
-    c->recalls_sent++;
-    if (!s->peer || peer_request(s->peer, STAR__MSG_TYPE__RECALL, &spec->base, RECALL_DEADLINE_MS, on_recalled, r) < 0)
-        r->since_ms = -r->since_ms; /* no connection: it will reclaim, or its lease will end */
+    op->c->recalls_sent++;
+    return true;
+}
+
+/* Those that may keep something of l, by a lease or as they have not answered yet. */
+static bool may_keep(const struct op *op, const struct holder *h)
+{
+    return h->session != op->session && (h->lease != STAR__LEASE__LEASE_NONE || h->recalls > 0);
 }
 
 void recall_attr(struct op *op, uint64_t ino)
 {
     struct live *l = live_find(op->c, ino);
+    Star__Recall spec = STAR__RECALL__INIT;
     struct holder *h;
 
     if (!l)
         return;
+    spec.ino = ino;
+    spec.attr = true;
     DL_FOREACH(l->holders, h) {
-        if (h->session == op->session || h->lease == STAR__LEASE__LEASE_NONE)
-            continue;
-        Star__Recall spec = STAR__RECALL__INIT;
-        spec.ino = ino;
-        spec.attr = true;
         spec.keep = h->lease;
-        recall_send(op, h, &spec);
+        if (may_keep(op, h))
+            recall_send(op, h, &spec);
     }
+}
+
+static void recall_whole(struct op *op, struct holder *h, uint64_t offset, uint64_t length)
+{
+    Star__Recall spec = STAR__RECALL__INIT;
+
+    spec.ino = h->live->ino;
+    spec.attr = spec.data = true;
+    spec.offset = offset;
+    spec.length = length;
+    spec.keep = STAR__LEASE__LEASE_NONE;
+    if (recall_send(op, h, &spec))
+        h->lease = STAR__LEASE__LEASE_NONE;
 }
 
 void recall_all(struct op *op, uint64_t ino)
 {
-    struct live *l = live_find(op->c, ino);
-    struct holder *h, *tmp;
-
-    if (!l)
-        return;
-    DL_FOREACH_SAFE(l->holders, h, tmp) {
-        if (h->session == op->session || (h->lease == STAR__LEASE__LEASE_NONE && !h->readers && !h->writers))
-            continue;
-        Star__Recall spec = STAR__RECALL__INIT;
-        spec.ino = ino;
-        spec.attr = spec.data = true;
-        spec.keep = STAR__LEASE__LEASE_NONE;
-        h->lease = STAR__LEASE__LEASE_NONE;
-        recall_send(op, h, &spec);
-    }
+    recall_pages(op, ino, 0, 0);
 }
 
 void recall_pages(struct op *op, uint64_t ino, uint64_t offset, uint64_t length)
@@ -281,71 +309,67 @@ void recall_pages(struct op *op, uint64_t ino, uint64_t offset, uint64_t length)
 
     if (!l)
         return;
-    DL_FOREACH(l->holders, h) {
-        if (h->session == op->session)
-            continue;
-        Star__Recall spec = STAR__RECALL__INIT;
-        spec.ino = ino;
-        spec.attr = spec.data = true;
-        spec.offset = offset;
-        spec.length = length;
-        spec.keep = STAR__LEASE__LEASE_NONE;
-        h->lease = STAR__LEASE__LEASE_NONE;
-        recall_send(op, h, &spec);
-    }
+    DL_FOREACH(l->holders, h)
+        if (may_keep(op, h) || (h->session != op->session && holder_opens(h)))
+            recall_whole(op, h, offset, length);
 }
 
-void recall_name(struct op *op, uint64_t dir, const void *name, size_t len)
+void recall_write(struct op *op, uint64_t ino)
 {
-    struct live *l = live_find(op->c, dir);
+    struct live *l = live_find(op->c, ino);
     struct holder *h;
-    ProtobufCBinaryData n = {.len = len, .data = (uint8_t *)name};
 
     if (!l)
         return;
-    DL_FOREACH(l->holders, h) {
-        if (h->session == op->session || h->lease == STAR__LEASE__LEASE_NONE)
-            continue;
-        Star__Recall spec = STAR__RECALL__INIT;
-        spec.ino = dir;
-        spec.attr = spec.data = true;
-        spec.n_names = 1;
-        spec.names = &n;
-        spec.keep = STAR__LEASE__LEASE_READ;
-        recall_send(op, h, &spec);
-    }
+    DL_FOREACH(l->holders, h)
+        if (may_keep(op, h) && (h->lease == STAR__LEASE__LEASE_WRITE || h->recalls > 0))
+            recall_whole(op, h, 0, 0);
 }
 
-void recalls_settle(struct centre *c, struct session *s)
+void recall_name(struct op *op, uint64_t dir, const ProtobufCBinaryData *name)
 {
-    struct recall *r, *tmp;
+    struct live *l = live_find(op->c, dir);
+    Star__Recall spec = STAR__RECALL__INIT;
+    ProtobufCBinaryData one = *name;
+    struct holder *h;
 
-    (void)c;
-    DL_FOREACH_SAFE(s->recalls, r, tmp) {
-        struct op *op = r->op;
-        DL_DELETE(s->recalls, r);
-        if (r->since_ms < 0)
-            free(r); /* nothing of the wire refers to it any more */
-        else
-            r->session = NULL; /* on_recalled frees it */
-        if (op)
-            op_answered(op, 0);
+    if (!l)
+        return;
+    spec.ino = dir;
+    spec.attr = spec.data = true;
+    spec.n_names = 1;
+    spec.names = &one;
+    spec.keep = STAR__LEASE__LEASE_READ;
+    DL_FOREACH(l->holders, h)
+        if (may_keep(op, h))
+            recall_send(op, h, &spec);
+}
+
+/* Those that are begun by ops which go on here are new, and stay. */
+void recalls_settle(struct session *s)
+{
+    struct recall *all = s->recalls, *r;
+
+    s->recalls = NULL;
+    while ((r = all)) {
+        DL_DELETE(all, r);
+        recall_end(r);
     }
 }
 
 void recalls_tick(struct centre *c, struct session *s, int64_t now)
 {
-    struct recall *r;
+    struct recall *r = s->recalls; /* the oldest */
 
-    DL_FOREACH(s->recalls, r) {
-        int64_t since = r->since_ms < 0 ? -r->since_ms : r->since_ms;
-        if (now - since > RECALL_DEADLINE_MS && !s->doomed) {
-            s->doomed = true;
-            events_add(&c->events, "mount-fenced", "%s does not answer a recall of inode %llu; its session ends",
-                       s->name, (unsigned long long)r->ino);
-            if (s->peer)
-                peer_close(s->peer);
-            return;
-        }
-    }
+    if (r && now - r->since_ms > RECALL_DEADLINE_MS && !s->doomed)
+        session_doom(c, s, "does not answer a recall of inode %llu", (unsigned long long)r->ino);
+}
+
+void recalls_free(struct session *s)
+{
+    struct recall *r, *tmp;
+
+    DL_FOREACH_SAFE(s->recalls, r, tmp)
+        free(r);
+    s->recalls = NULL;
 }

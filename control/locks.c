@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+/* A search for a circle of waiting owners: the longest circle, and the waiters that are looked at in all. */
+#define DEADLOCK_DEPTH_MAX 16
+#define DEADLOCK_STEPS_MAX 256
+
 struct held {
     struct lock_spec spec;
     struct held *prev, *next;
@@ -44,12 +48,15 @@ struct lock_table *lock_table_new(void)
 
 void lock_table_free(struct lock_table *t)
 {
-    struct held *h, *tmp;
+    struct held *h, *htmp;
+    struct waiter *w, *wtmp;
 
     if (!t)
         return;
-    DL_FOREACH_SAFE(t->held, h, tmp)
+    DL_FOREACH_SAFE(t->held, h, htmp)
         free(h);
+    DL_FOREACH_SAFE(t->waiters, w, wtmp)
+        free(w);
     free(t);
 }
 
@@ -155,22 +162,24 @@ int lock_set(struct lock_table *t, const struct lock_spec *spec)
     return 0;
 }
 
-/* Does `from` wait, directly or through others, for `target`? Depth is bounded by the number of waiters. */
+/* Does `from` wait, directly or through others, for `target`? *steps bounds the search: what it does not find in time
+ * waits until it is interrupted. */
 static bool waits_for(const struct lock_table *t, const struct lock_spec *from, const struct lock_spec *target,
-                      unsigned depth)
+                      unsigned depth, unsigned *steps)
 {
     const struct held *h;
     const struct waiter *w;
 
-    if (depth == 0)
+    if (depth == 0 || *steps == 0)
         return false;
+    (*steps)--;
     DL_FOREACH(t->held, h) {
         if (!conflicts(&h->spec, from))
             continue;
         if (same_owner(&h->spec, target))
             return true;
         DL_FOREACH(t->waiters, w)
-            if (same_owner(&w->spec, &h->spec) && waits_for(t, &w->spec, target, depth - 1))
+            if (same_owner(&w->spec, &h->spec) && waits_for(t, &w->spec, target, depth - 1, steps))
                 return true;
     }
     return false;
@@ -178,6 +187,7 @@ static bool waits_for(const struct lock_table *t, const struct lock_spec *from, 
 
 bool lock_deadlocks(const struct lock_table *t, const struct lock_spec *spec)
 {
+    unsigned steps = DEADLOCK_STEPS_MAX;
     const struct held *h;
     const struct waiter *w;
 
@@ -187,7 +197,7 @@ bool lock_deadlocks(const struct lock_table *t, const struct lock_spec *spec)
         if (!conflicts(&h->spec, spec))
             continue;
         DL_FOREACH(t->waiters, w)
-            if (same_owner(&w->spec, &h->spec) && waits_for(t, &w->spec, spec, 16))
+            if (same_owner(&w->spec, &h->spec) && waits_for(t, &w->spec, spec, DEADLOCK_DEPTH_MAX, &steps))
                 return true;
     }
     return false;
@@ -235,30 +245,6 @@ void *lock_grant_next(struct lock_table *t)
 
     DL_FOREACH_SAFE(t->waiters, w, tmp) {
         if (lock_set(t, &w->spec) == 0) {
-            void *cookie = w->cookie;
-            waiter_drop(t, w);
-            return cookie;
-        }
-    }
-    return NULL;
-}
-
-void *lock_find_waiter(const struct lock_table *t, bool (*match)(void *cookie, const void *arg), const void *arg)
-{
-    const struct waiter *w;
-
-    DL_FOREACH(t->waiters, w)
-        if (match(w->cookie, arg))
-            return w->cookie;
-    return NULL;
-}
-
-void *lock_take_waiter(struct lock_table *t, uint64_t session)
-{
-    struct waiter *w;
-
-    DL_FOREACH(t->waiters, w) {
-        if (w->spec.session == session) {
             void *cookie = w->cookie;
             waiter_drop(t, w);
             return cookie;

@@ -28,7 +28,7 @@ struct lock_spec {
 struct lock_table;
 
 struct lock_table *lock_table_new(void);
-void lock_table_free(struct lock_table *t); /* waiters must be gone */
+void lock_table_free(struct lock_table *t);
 bool lock_table_empty(const struct lock_table *t);
 
 /* Sets, changes or (RANGE_UNLOCK) removes. -EAGAIN: conflict. -ENOLCK: too many. -ENOMEM; -EINVAL: start > end. */
@@ -44,10 +44,6 @@ int lock_wait(struct lock_table *t, const struct lock_spec *spec, void *cookie);
 bool lock_cancel(struct lock_table *t, const void *cookie);
 /* Grants the first waiter that can be: its cookie, or NULL. */
 void *lock_grant_next(struct lock_table *t);
-/* The first waiter whose cookie matches, or NULL. */
-void *lock_find_waiter(const struct lock_table *t, bool (*match)(void *cookie, const void *arg), const void *arg);
-/* Takes out any waiter of the session: its cookie, or NULL. */
-void *lock_take_waiter(struct lock_table *t, uint64_t session);
 
 /* Everything of a session, or of one owner of it (flock or POSIX). */
 void lock_drop_session(struct lock_table *t, uint64_t session);

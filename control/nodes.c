@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control/wire/clock.h"
-#include "control/wire/log.h"
 
 /* Extents in one answer to MAP; the node asks on from where it ends. */
 #define MAP_EXTENTS_MAX 16384
@@ -44,18 +42,25 @@ static void copy_text(char *to, size_t size, const char *from)
     snprintf(to, size, "%s", from ? from : "");
 }
 
+struct load {
+    struct centre *c;
+    int rc;
+};
+
 static bool load_node(void *arg, const struct state_node *sn)
 {
-    struct centre *c = arg;
-    struct node *n = node_find(c, sn->id);
+    struct load *l = arg;
+    struct node *n = node_find(l->c, sn->id);
 
     if (!n) {
         n = calloc(1, sizeof(*n));
-        if (!n)
+        if (!n) {
+            l->rc = -ENOMEM;
             return false;
+        }
         n->id = sn->id;
-        n->seen_ms = clock_boot_ms();
-        HASH_ADD(hh, c->nodes, id, sizeof(n->id), n);
+        n->seen_ms = l->c->now;
+        HASH_ADD(hh, l->c->nodes, id, sizeof(n->id), n);
     }
     copy_text(n->name, sizeof(n->name), sn->name);
     copy_text(n->address, sizeof(n->address), sn->address);
@@ -66,9 +71,12 @@ static bool load_node(void *arg, const struct state_node *sn)
     return true;
 }
 
-void nodes_load(struct centre *c)
+int nodes_load(struct centre *c)
 {
-    state_nodes(c->state, load_node, c);
+    struct load l = {.c = c};
+    int rc = state_nodes(c->state, load_node, &l);
+
+    return rc < 0 ? rc : l.rc;
 }
 
 /* --- hello --- */
@@ -89,14 +97,14 @@ static void on_node_logged(struct op *op, const struct state_result *r)
     Star__Hello *hello = (Star__Hello *)op->body;
     Star__HelloReply answer = STAR__HELLO_REPLY__INIT;
 
-    if (r->status < 0 || !peer_is_open(op->peer)) {
-        op_reply(op, r->status < 0 ? r->status : -EIO, NULL);
+    if (r->status < 0) {
+        op_refuse(op, r);
         return;
     }
     nodes_load(c);
     struct node *n = node_named(c, hello->name);
-    if (!n) {
-        op_reply(op, -EIO, NULL);
+    if (!n || !peer_is_open(op->peer)) {
+        op_reply(op, -ENOMEM, NULL);
         return;
     }
     if (n->peer && n->peer != op->peer) {
@@ -111,7 +119,7 @@ static void on_node_logged(struct op *op, const struct state_result *r)
     n->instance = hello->instance;
     n->reported = n->lost = false;
     n->store_error[0] = n->pool_error[0] = '\0';
-    n->seen_ms = clock_boot_ms();
+    n->seen_ms = c->now;
     events_add(&c->events, "node", "%s is here", n->name);
     answer.node = n->id;
     hello_settings(c, &answer);
@@ -147,34 +155,42 @@ out:
     star__hello__free_unpacked(hello, NULL);
 }
 
+void node_entry(const struct node *n, const char *state, Star__LogNode *entry)
+{
+    star__log_node__init(entry);
+    entry->node = n->id;
+    entry->name = (char *)n->name;
+    entry->address = (char *)n->address;
+    entry->machine = (char *)n->machine;
+    entry->capacity = n->capacity;
+    entry->store = (char *)n->store;
+    entry->state = (char *)state;
+}
+
 static void on_state_logged(void *arg, int status, const struct state_result *r)
 {
     struct centre *c = arg;
 
-    (void)r;
+    (void)r; /* refused or not: what the state says now counts */
     if (status == 0)
         nodes_load(c);
 }
 
-void node_set_state(struct centre *c, struct node *n, const char *state)
+int node_set_state(struct centre *c, struct node *n, const char *state)
 {
-    Star__LogNode body = STAR__LOG_NODE__INIT;
+    Star__LogNode body;
 
-    copy_text(n->state, sizeof(n->state), state);
-    body.node = n->id;
-    body.name = n->name;
-    body.address = n->address;
-    body.machine = n->machine;
-    body.capacity = n->capacity;
-    body.store = n->store;
-    body.state = n->state;
-    centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, on_state_logged, c);
+    node_entry(n, state, &body);
+    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, on_state_logged, c);
+    if (rc == 0)
+        copy_text(n->state, sizeof(n->state), state);
+    return rc;
 }
 
 void node_disconnected(struct centre *c, struct node *n)
 {
     n->peer = NULL;
-    n->seen_ms = clock_boot_ms();
+    n->seen_ms = c->now;
     if (!c->stopping)
         events_add(&c->events, "node-away", "%s went away", n->name);
 }
@@ -197,12 +213,11 @@ void node_free_all(struct centre *c)
 
 /* --- what the log knows --- */
 
-void node_note_logged(struct centre *c, uint64_t ino)
+void node_note_logged(struct centre *c, const struct inode *i)
 {
-    struct inode i;
-    struct node *n;
+    struct node *n = i->home ? node_find(c, i->home) : NULL;
 
-    if (state_inode(c->state, ino, &i) < 0 || !i.home || !(n = node_find(c, i.home)) || !n->peer)
+    if (!n || !n->peer)
         return;
     if (!n->logged && !(n->logged = calloc(NODE_BATCH_MAX, sizeof(*n->logged))))
         return; /* only a help: what is not told is sent again after a reconnect */
@@ -210,9 +225,9 @@ void node_note_logged(struct centre *c, uint64_t ino)
         return;
     Star__HomeAttrs *a = &n->logged[n->logged_n++];
     star__home_attrs__init(a);
-    a->ino = ino;
-    a->version = i.version;
-    a->home_epoch = i.home_epoch;
+    a->ino = i->ino;
+    a->version = i->version;
+    a->home_epoch = i->home_epoch;
 }
 
 static void tell_logged(struct node *n)
@@ -238,12 +253,14 @@ void nodes_tick(struct centre *c, int64_t now)
         if (n->peer || n->lost || now - n->seen_ms < LEASE_MS || strcmp(n->state, "gone") == 0)
             continue;
         Star__LogHome body = STAR__LOG_HOME__INIT;
+        body.node = n->id;
+        if (centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL) < 0)
+            continue; /* at the next tick */
         n->lost = true;
         events_add(&c->events, "node-lost", "%s was not heard for %d s; its staged files wait for it", n->name,
                    LEASE_MS / 1000);
-        body.node = n->id;
-        centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL);
     }
+    homes_tick(c);
 }
 
 /* --- settings --- */
@@ -293,7 +310,7 @@ void serve_node_report(struct op *op)
         op_reply(op, -EINVAL, NULL);
         return;
     }
-    n->seen_ms = clock_boot_ms();
+    n->seen_ms = c->now;
     n->capacity = q->capacity;
     n->used = q->used;
     n->staged = q->staged;
@@ -387,8 +404,14 @@ void serve_map(struct op *op)
 
 static void node_logged(struct op *op, const struct state_result *r)
 {
-    if (op->peer)
-        peer_reply_packed(op->peer, &op->request, r->status, r->body, r->status < 0 ? 0 : r->body_len);
+    const Star__Confirm *q = (const Star__Confirm *)op->body;
+
+    if (peer_reply_packed(op->peer, &op->request, r->status, r->body, r->body_len) == -ENOMEM)
+        peer_close(op->peer); /* it connects again and asks what became of it */
+    if (op->request.type == STAR__MSG_TYPE__CONFIRM)
+        for (size_t k = 0; k < q->n_files; k++)
+            if (q->files[k]->attrs)
+                home_caught_up(op->c, q->files[k]->attrs->ino);
     op_end(op);
 }
 

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control/wire/clock.h"
 #include "control/wire/log.h"
 
 struct op *op_new(struct centre *c, struct session *s, struct peer *p, const struct message *m, ProtobufCMessage *body)
@@ -25,6 +24,7 @@ struct op *op_new(struct centre *c, struct session *s, struct peer *p, const str
         op->request.body = op->request.payload = NULL;
     }
     op->body = body;
+    DL_APPEND2(c->all, op, prev, next_op);
     c->ops++;
     return op;
 }
@@ -51,93 +51,125 @@ static struct live *op_hold(struct op *op, uint64_t ino)
     for (unsigned i = 0; i < op->live_n; i++)
         if (op->live[i]->ino == ino)
             return op->live[i];
-    if (op->live_n == OP_LIVE_MAX)
+    struct live *l = op->live_n < OP_LIVE_MAX ? live_get(op->c, ino) : NULL;
+    if (!l) {
+        op->status = op->status ? op->status : -ENOMEM;
         return NULL;
-    struct live *l = live_get(op->c, ino);
-    if (!l)
-        return NULL;
+    }
     l->refs++;
     l->busy++;
     op->live[op->live_n++] = l;
     return l;
 }
 
-bool op_busy_inode(struct op *op, uint64_t ino)
+void op_busy_inode(struct op *op, uint64_t ino)
 {
-    return op_hold(op, ino) != NULL;
+    op_hold(op, ino);
 }
 
-static void unmark_names(struct op *op, struct live *l)
+/* true: the op had names of l. */
+static bool unmark_names(struct op *op, struct live *l)
 {
     struct busy_name **b = &l->names;
+    bool had = false;
 
     while (*b) {
         if ((*b)->op == op) {
             struct busy_name *dead = *b;
             *b = dead->next;
             free(dead);
+            had = true;
         } else {
             b = &(*b)->next;
         }
     }
+    return had;
 }
 
-/* Takes all marks back and starts those who waited for them. */
+/* Not at once: who takes marks back has more to do before another op may begin. */
+static void wake_waiting(struct centre *c, struct live *l)
+{
+    struct op *op;
+
+    while ((op = l->waiting)) {
+        l->waiting = op->wait_next;
+        op->wait_next = NULL;
+        if (c->woken)
+            c->woken_tail->wait_next = op;
+        else
+            c->woken = op;
+        c->woken_tail = op;
+    }
+}
+
+void ops_wake(struct centre *c)
+{
+    struct op *op = c->woken;
+
+    c->woken = c->woken_tail = NULL;
+    while (op) {
+        struct op *next = op->wait_next;
+        op->wait_next = NULL;
+        op->start(op);
+        op = next;
+    }
+}
+
 void op_unmark(struct op *op)
 {
-    struct op *again = NULL, *w;
-
     for (unsigned i = 0; i < op->live_n; i++) {
         struct live *l = op->live[i];
-        unmark_names(op, l);
+        if (unmark_names(op, l))
+            wake_waiting(op->c, l);
         l->busy--;
         l->refs--;
-        while ((w = l->waiting)) {
-            l->waiting = w->wait_next;
-            w->wait_next = again;
-            again = w;
-        }
         live_drop_if_idle(op->c, l);
     }
     op->live_n = 0;
-    while ((w = again)) {
-        again = w->wait_next;
-        w->wait_next = NULL;
-        w->start(w);
-    }
 }
 
-bool op_busy_name(struct op *op, uint64_t dir, const void *name, size_t len)
+static bool same_name(const struct busy_name *b, const ProtobufCBinaryData *name)
 {
-    struct live *l = op_hold(op, dir);
-    struct busy_name *b;
+    return b->len == name->len && memcmp(b->name, name->data, name->len) == 0;
+}
 
-    if (!l) {
-        op->status = -ENOMEM;
-        return true;
+static struct live *changed_by_other(struct op *op, const struct entry_ref *e)
+{
+    struct live *l = live_find(op->c, e->dir);
+
+    for (const struct busy_name *b = l ? l->names : NULL; b; b = b->next)
+        if (b->op != op && same_name(b, e->name))
+            return l;
+    return NULL;
+}
+
+static void mark_name(struct op *op, const struct entry_ref *e)
+{
+    struct live *l = op_hold(op, e->dir);
+    struct busy_name *b = l ? malloc(sizeof(*b) + e->name->len) : NULL;
+
+    if (!b) {
+        op->status = op->status ? op->status : -ENOMEM;
+        return;
     }
-    for (b = l->names; b; b = b->next) {
-        if (b->op != op && b->len == len && memcmp(b->name, name, len) == 0) {
-            l->refs++; /* op_unmark must not let it go */
-            op_unmark(op);
-            l->refs--;
-            struct op **tail = &l->waiting;
-            while (*tail)
-                tail = &(*tail)->wait_next;
-            *tail = op;
+    b->op = op;
+    b->len = e->name->len;
+    memcpy(b->name, e->name->data, e->name->len);
+    b->next = l->names;
+    l->names = b;
+}
+
+bool op_busy_names(struct op *op, const struct entry_ref *names, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        struct live *l = changed_by_other(op, &names[k]);
+        if (l) {
+            LL_APPEND2(l->waiting, op, wait_next);
             return false;
         }
     }
-    b = malloc(sizeof(*b) + len);
-    if (!b) {
-        op->status = -ENOMEM;
-        return true;
-    }
-    b->op = op;
-    b->len = len;
-    memcpy(b->name, name, len);
-    b->next = l->names;
-    l->names = b;
+    for (size_t k = 0; k < n; k++)
+        mark_name(op, &names[k]);
     return true;
 }
 
@@ -150,26 +182,62 @@ void op_end(struct op *op)
 
     if (op->listed)
         LL_DELETE2(s->ops, op, s_next);
+    if (op->waits_for_lock)
+        LL_DELETE2(s->lock_waits, op, s_next);
     op_unmark(op);
+    open_uncount(op);
     if (s && --s->refs == 0 && s->gone)
         free(s);
     if (op->peer)
         peer_unref(op->peer);
     if (op->body)
         protobuf_c_message_free_unpacked(op->body, NULL);
+    DL_DELETE2(c->all, op, prev, next_op);
     free(op->data);
     free(op);
     c->ops--;
 }
 
+void ops_end_all(struct centre *c)
+{
+    c->grace_head = c->grace_tail = c->woken = c->woken_tail = c->nodeless = NULL;
+    for (struct live *l = c->lives; l; l = l->hh.next)
+        l->waiting = NULL;
+    while (c->all)
+        op_end(c->all);
+}
+
+/* The connection that it came by is the session's: an older one's answers are lost, and the mount asks again. */
+static bool op_is_heard(const struct op *op)
+{
+    return op->peer && peer_is_open(op->peer) && (!op->session || op->session->peer == op->peer);
+}
+
+/* An answer that cannot be sent must not leave the other side waiting: an error instead, or it connects again. */
+static int send_answer(struct op *op, int status, const ProtobufCMessage *body)
+{
+    int rc;
+
+    if (status < 0 && op->detail[0])
+        rc = peer_error(op->peer, &op->request, status, "%s", op->detail);
+    else
+        rc = peer_reply(op->peer, &op->request, status, status < 0 ? NULL : body, NULL, 0);
+    if (rc == 0 || rc == -ENOTCONN)
+        return rc;
+    log_error("an answer to a request of type %u cannot be sent: %s", op->request.type, strerror(-rc));
+    if (peer_error(op->peer, &op->request, -EIO, "the centre's answer cannot be sent: %s", strerror(-rc)) < 0)
+        peer_close(op->peer);
+    return rc;
+}
+
 void op_reply(struct op *op, int status, const ProtobufCMessage *body)
 {
-    if (op->peer && op->request.kind == FRAME_REQUEST) {
-        if (status < 0 && op->detail[0])
-            peer_error(op->peer, &op->request, status, "%s", op->detail);
-        else
-            peer_reply(op->peer, &op->request, status, status < 0 ? NULL : body, NULL, 0);
-    }
+    bool heard = op_is_heard(op);
+
+    if (op->peer && op->request.kind == FRAME_REQUEST && send_answer(op, status, body) < 0)
+        heard = false;
+    if (heard && status >= 0)
+        op->counted = false;
     op_end(op);
 }
 
@@ -184,6 +252,18 @@ void op_error(struct op *op, int status, const char *format, ...)
     if (op->note_errors)
         events_add(&op->c->errors, "refused", "%s", op->detail);
     op_reply(op, status, NULL);
+}
+
+void op_refuse(struct op *op, const struct state_result *r)
+{
+    Star__ErrorReply *e = r->body_len > 0 ? star__error_reply__unpack(NULL, r->body_len, r->body) : NULL;
+
+    if (e && e->detail[0])
+        op_error(op, r->status, "%s", e->detail);
+    else
+        op_reply(op, r->status, NULL);
+    if (e)
+        star__error_reply__free_unpacked(e, NULL);
 }
 
 /* --- the log --- */
@@ -273,14 +353,29 @@ int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body,
 
 /* --- exactly once --- */
 
-bool op_deduped(struct op *op, Star__Head *head, op_done_fn done)
+/* The same mutation, sent again by a mount that has a new connection: its answer goes there. */
+static void join_twin(struct op *twin, struct op *op)
+{
+    struct peer *old = twin->peer;
+
+    if (twin->request.type != op->request.type) {
+        op_error(op, -EINVAL, "seq %llu is another mutation's", (unsigned long long)op->seq);
+        return;
+    }
+    twin->peer = op->peer;
+    op->peer = old;
+    twin->request = op->request;
+    op_end(op);
+}
+
+bool op_deduped(struct op *op, const Star__Head *head, op_done_fn done)
 {
     struct session *s = op->session;
     struct op *twin;
     struct state_result r;
 
     if (op->listed)
-        return false; /* started again after waiting */
+        return false; /* it begins again after waiting */
     if (!s || !head || head->seq == 0) {
         op_error(op, -EINVAL, "a mutation needs a session and a seq");
         return true;
@@ -289,21 +384,21 @@ bool op_deduped(struct op *op, Star__Head *head, op_done_fn done)
     op->acked = head->acked;
     LL_SEARCH_SCALAR2(s->ops, twin, seq, op->seq, s_next);
     if (twin) {
-        struct peer *old = twin->peer;
-        twin->peer = op->peer;
-        op->peer = old;
-        twin->request = op->request;
-        op_end(op);
+        join_twin(twin, op);
         return true;
     }
     LL_PREPEND2(s->ops, op, s_next);
     op->listed = true;
-    if (state_dedupe(op->c->state, s->id, op->seq, &r) == 1) {
-        op->replayed = true;
-        done(op, &r);
+    int rc = state_dedupe(op->c->state, s->id, op->seq, &r);
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
         return true;
     }
-    return false;
+    if (rc == 1) {
+        op->replayed = true;
+        done(op, &r);
+    }
+    return rc == 1;
 }
 
 /* --- the grace period --- */
@@ -324,6 +419,7 @@ void op_park(struct op *op)
     c->grace_tail = op;
 }
 
+/* What came by a connection that has broken since is asked again by the next one. */
 void ops_unpark(struct centre *c)
 {
     struct op *op = c->grace_head;
@@ -333,7 +429,10 @@ void ops_unpark(struct centre *c)
     while (op) {
         struct op *next = op->wait_next;
         op->wait_next = NULL;
-        op->start(op);
+        if (peer_is_open(op->peer))
+            op->start(op);
+        else
+            op_end(op);
         op = next;
     }
 }

@@ -140,9 +140,13 @@ void gc_start(struct op *op)
     struct centre *c = op->c;
     struct gc *g = calloc(1, sizeof(*g));
 
-    if (!g || c->gc_running) {
+    if (c->gc_running) {
         free(g);
-        op_reply(op, c->gc_running ? -EBUSY : -ENOMEM, NULL);
+        op_error(op, -EBUSY, "gc is running already");
+        return;
+    }
+    if (!g) {
+        op_reply(op, -ENOMEM, NULL);
         return;
     }
     g->c = c;

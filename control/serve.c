@@ -43,7 +43,7 @@ static const struct route routes[] = {
     ROUTE(SYNC_ATTRS, home_attrs, serve_sync_attrs, MOUNTS, false),
     ROUTE(SETLK, lock, serve_setlk, MOUNTS, false),
     ROUTE(GETLK, lock, serve_getlk, MOUNTS, false),
-    ROUTE(CANCEL_LOCK, cancel_lock, serve_cancel_lock, MOUNTS, true),
+    ROUTE(CANCEL_LOCK, cancel_lock, serve_cancel_lock, MOUNTS, false),
     ROUTE(INVALIDATE, invalidate, serve_invalidate, MOUNTS, false),
     ROUTE(LOCATE, inode, serve_locate, MOUNTS, false),
     ROUTE(CTL_LOOKUP, ctl_lookup, serve_ctl_lookup, MOUNTS, true),
@@ -65,9 +65,13 @@ static const struct route *route_of(uint16_t type)
     return type < sizeof(routes) / sizeof(routes[0]) && routes[type].serve ? &routes[type] : NULL;
 }
 
+/* Again, after it was parked or has waited for a name. */
 static void start_op(struct op *op)
 {
-    route_of(op->request.type)->serve(op);
+    if (op->session && op->session->gone)
+        op_error(op, -ESTALE, "the session has expired");
+    else
+        route_of(op->request.type)->serve(op);
 }
 
 /* GETATTR and LOOKUP of the control tree come as such: the mount need not know which tree an inode is of. */
@@ -135,8 +139,12 @@ static void run(struct centre *c, struct peer *p, const struct message *m, struc
         r->serve(op);
 }
 
-static void hello(struct centre *c, struct peer *p, const struct message *m)
+static void hello(struct centre *c, struct peer *p, const struct message *m, struct link *link)
 {
+    if (link->hello) {
+        peer_error(p, m, -EINVAL, "HELLO is said once on each connection");
+        return;
+    }
     Star__Hello *h = (Star__Hello *)frame_unpack(m, &star__hello__descriptor);
 
     if (!h) {
@@ -150,14 +158,13 @@ static void hello(struct centre *c, struct peer *p, const struct message *m)
         peer_error(p, m, -EXDEV, "this is cloud %s, not %s", c->options->cloud, h->cloud);
     else if (!c->leading)
         peer_error(p, m, -EAGAIN, "this control process does not lead yet");
-    else if (h->role == STAR__ROLE__MOUNT) {
-        session_hello(c, p, m, h);
-        return;
-    } else if (h->role == STAR__ROLE__NODE) {
-        node_hello(c, p, m, h);
-        return;
-    } else
+    else if (h->role != STAR__ROLE__MOUNT && h->role != STAR__ROLE__NODE)
         peer_error(p, m, -EINVAL, "HELLO names no role that the centre serves");
+    else {
+        link->hello = true;
+        (h->role == STAR__ROLE__MOUNT ? session_hello : node_hello)(c, p, m, h);
+        return;
+    }
     star__hello__free_unpacked(h, NULL);
 }
 
@@ -175,6 +182,7 @@ static void return_leases(struct centre *c, struct session *s, const struct mess
     }
     if (r)
         star__return_leases__free_unpacked(r, NULL);
+    peer_reply(s->peer, m, r ? 0 : -EINVAL, NULL, NULL, 0);
 }
 
 static void session_request(struct centre *c, struct peer *p, const struct message *m, struct session *s)
@@ -218,7 +226,7 @@ void centre_request(void *ctx, struct peer *p, const struct message *m)
     }
     switch (m->type) {
     case STAR__MSG_TYPE__HELLO:
-        hello(c, p, m);
+        hello(c, p, m, link);
         break;
     case STAR__MSG_TYPE__RENEW:
     case STAR__MSG_TYPE__RECLAIM:

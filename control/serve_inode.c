@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "control/wire/clock.h"
+
 /* linux/fuse.h */
 #define VALID_SIZE (1u << 3)
 #define VALID_MTIME (1u << 5)
@@ -29,7 +31,9 @@ static void getattr_finish(struct op *op)
     Star__Time times[3];
     struct inode i;
 
-    int rc = state_inode(op->c->state, q->ino, &i);
+    int rc = op->status;
+    if (rc == 0)
+        rc = state_inode(op->c->state, q->ino, &i);
     if (rc == 0) {
         answer_attr(op, &i, &attr, times, &r.lease);
         r.attr = &attr;
@@ -50,12 +54,14 @@ static void answer_changed(struct op *op, uint64_t ino, const struct state_resul
     Star__Attr attr;
     Star__Time times[3];
     struct inode i;
-    int rc = res->status;
 
+    if (res->status < 0) {
+        op_refuse(op, res);
+        return;
+    }
     op_unmark(op);
-    if (rc >= 0)
-        rc = state_inode(op->c->state, ino, &i);
-    if (rc >= 0) {
+    int rc = state_inode(op->c->state, ino, &i);
+    if (rc == 0) {
         answer_attr(op, &i, &attr, times, &r.lease);
         r.attr = &attr;
     }
@@ -83,7 +89,8 @@ static void setattr_submit(struct op *op)
 static void setattr_at_home(struct op *op)
 {
     Star__SetAttr *q = (Star__SetAttr *)op->body;
-    Star__Time now = STAR__TIME__INIT, *mtime = NULL;
+    struct home_change change = {.set_size = (q->valid & VALID_SIZE) != 0, .size = q->size};
+    Star__Time now = STAR__TIME__INIT;
     struct inode i;
 
     int rc = state_inode(op->c->state, q->ino, &i);
@@ -92,15 +99,14 @@ static void setattr_at_home(struct op *op)
         return;
     }
     if (q->valid & VALID_MTIME_NOW) {
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
+        struct timespec t = clock_real();
         now.sec = t.tv_sec;
         now.nsec = (uint32_t)t.tv_nsec;
-        mtime = &now;
+        change.mtime = &now;
     } else if (q->valid & VALID_MTIME) {
-        mtime = q->mtime;
+        change.mtime = q->mtime;
     }
-    home_setattr(op, &i, (q->valid & VALID_SIZE) != 0, q->size, mtime, setattr_submit);
+    home_setattr(op, &i, &change, setattr_at_home, setattr_submit);
 }
 
 /* The leases of others are back. */
@@ -109,7 +115,9 @@ static void setattr_recalled(struct op *op)
     Star__SetAttr *q = (Star__SetAttr *)op->body;
     struct inode i;
 
-    int rc = state_inode(op->c->state, q->ino, &i);
+    int rc = op->status;
+    if (rc == 0)
+        rc = state_inode(op->c->state, q->ino, &i);
     if (rc < 0) {
         op_reply(op, rc, NULL);
         return;
@@ -139,6 +147,8 @@ void serve_setattr(struct op *op)
         else if (q->size > INT64_MAX)
             rc = -EFBIG;
     }
+    if (rc == 0 && (q->valid & VALID_MTIME) && !q->mtime)
+        rc = -EINVAL;
     if (rc < 0) {
         op_reply(op, rc, NULL);
         return;
@@ -260,6 +270,14 @@ void serve_xattr_change(struct op *op)
     if (q->name.len >= strlen(UMBEL_XATTR) && memcmp(q->name.data, UMBEL_XATTR, strlen(UMBEL_XATTR)) == 0) {
         op_error(op, -EOPNOTSUPP, "%.*s cannot be set: of the umbel. attributes this version has umbel.where, to read",
                  (int)(q->name.len < 64 ? q->name.len : 64), (const char *)q->name.data);
+        return;
+    }
+    if (q->name.len > STATE_XATTR_NAME_MAX) {
+        op_reply(op, -ERANGE, NULL);
+        return;
+    }
+    if (q->value.len > STATE_XATTR_VALUE_MAX) {
+        op_reply(op, -E2BIG, NULL);
         return;
     }
     op_busy_inode(op, q->ino);

@@ -32,34 +32,68 @@ static void grant_waiters(struct centre *c, struct live *l)
 {
     struct op *op;
 
-    while (l->locks && (op = lock_grant_next(l->locks)))
+    while ((op = lock_grant_next(l->locks)))
         op_reply(op, 0, NULL);
     table_idle(c, l);
 }
 
-struct wanted {
-    const struct session *session;
-    uint64_t id; /* of the frame */
-};
-
-static bool is_wanted(void *cookie, const void *arg)
+static struct live *lockable(struct centre *c, uint64_t ino, int *rc)
 {
-    const struct op *w = cookie;
-    const struct wanted *wanted = arg;
+    struct inode i;
 
-    return w->session == wanted->session && w->request.id == wanted->id;
+    *rc = state_inode(c->state, ino, &i);
+    struct live *l = *rc == 0 ? live_get(c, ino) : NULL;
+    if (l && !l->locks)
+        l->locks = lock_table_new();
+    if (l && l->locks)
+        return l;
+    if (l)
+        live_drop_if_idle(c, l);
+    *rc = *rc < 0 ? *rc : -ENOMEM;
+    return NULL;
 }
 
-/* A mount that reconnects asks again for what it still waits for: the newer question counts. */
-static void forget_twin(struct live *l, struct op *op)
+int lock_take(struct centre *c, uint64_t ino, const struct lock_spec *spec)
 {
-    struct wanted wanted = {.session = op->session, .id = op->request.id};
-    struct op *old = lock_find_waiter(l->locks, is_wanted, &wanted);
+    int rc;
+    struct live *l = lockable(c, ino, &rc);
 
-    if (old) {
-        lock_cancel(l->locks, old);
-        op_end(old);
+    if (!l)
+        return rc;
+    rc = lock_set(l->locks, spec);
+    table_idle(c, l);
+    return rc;
+}
+
+static struct op *find_waiter(struct session *s, uint64_t id)
+{
+    struct op *op;
+
+    LL_FOREACH2(s->lock_waits, op, s_next)
+        if (op->request.id == id)
+            return op;
+    return NULL;
+}
+
+/* Ends the waiting; the caller answers op and then lets others go on (grant_waiters). */
+static struct live *stop_waiting(struct op *op)
+{
+    struct live *l = live_find(op->c, ((Star__Lock *)op->body)->ino);
+
+    lock_cancel(l->locks, op); /* a waiter keeps the inode and its table */
+    return l;
+}
+
+static int wait_for_lock(struct op *op, struct live *l, const struct lock_spec *spec)
+{
+    if (lock_deadlocks(l->locks, spec))
+        return -EDEADLK;
+    int rc = lock_wait(l->locks, spec, op);
+    if (rc == 0) {
+        LL_PREPEND2(op->session->lock_waits, op, s_next);
+        op->waits_for_lock = true;
     }
+    return rc;
 }
 
 void serve_setlk(struct op *op)
@@ -67,26 +101,28 @@ void serve_setlk(struct op *op)
     Star__Lock *q = (Star__Lock *)op->body;
     struct centre *c = op->c;
     struct lock_spec spec;
-    struct inode i;
+    int rc;
 
     if (bad_lock(op, q)) {
         op_reply(op, -EINVAL, NULL);
         return;
     }
-    int rc = state_inode(c->state, q->ino, &i);
-    struct live *l = rc == 0 ? live_get(c, q->ino) : NULL;
-    if (!l || (!l->locks && !(l->locks = lock_table_new()))) {
-        op_reply(op, rc < 0 ? rc : -ENOMEM, NULL);
+    /* A mount that reconnects asks again for what it still waits for: the newer question counts. */
+    struct op *twin = find_waiter(op->session, op->request.id);
+    if (twin) {
+        struct live *l = stop_waiting(twin);
+        op_end(twin);
+        grant_waiters(c, l);
+    }
+    struct live *l = lockable(c, q->ino, &rc);
+    if (!l) {
+        op_reply(op, rc, NULL);
         return;
     }
     spec_of(op, q, &spec);
-    forget_twin(l, op);
     rc = lock_set(l->locks, &spec);
     if (rc == -EAGAIN && q->wait) {
-        if (lock_deadlocks(l->locks, &spec))
-            rc = -EDEADLK;
-        else
-            rc = lock_wait(l->locks, &spec, op);
+        rc = wait_for_lock(op, l, &spec);
         if (rc == 0)
             return; /* answered when granted or cancelled */
     }
@@ -121,19 +157,13 @@ void serve_getlk(struct op *op)
 
 void serve_cancel_lock(struct op *op)
 {
-    Star__CancelLock *q = (Star__CancelLock *)op->body;
-    struct wanted wanted = {.session = op->session, .id = q->id};
+    struct op *waiter = find_waiter(op->session, ((Star__CancelLock *)op->body)->id);
     struct centre *c = op->c;
-    struct live *l, *tmp;
 
-    HASH_ITER(hh, c->lives, l, tmp) {
-        struct op *w = l->locks ? lock_find_waiter(l->locks, is_wanted, &wanted) : NULL;
-        if (w) {
-            lock_cancel(l->locks, w);
-            op_reply(w, -EINTR, NULL);
-            grant_waiters(c, l);
-            break;
-        }
+    if (waiter) {
+        struct live *l = stop_waiting(waiter);
+        op_reply(waiter, -EINTR, NULL);
+        grant_waiters(c, l);
     }
     op_reply(op, 0, NULL);
 }
@@ -142,12 +172,15 @@ void locks_session_gone(struct centre *c, struct session *s)
 {
     struct live *l, *tmp;
 
+    while (s->lock_waits) {
+        struct op *op = s->lock_waits;
+        l = stop_waiting(op);
+        op_end(op);
+        table_idle(c, l);
+    }
     HASH_ITER(hh, c->lives, l, tmp) {
-        struct op *w;
         if (!l->locks)
             continue;
-        while ((w = lock_take_waiter(l->locks, s->id)))
-            op_end(w);
         lock_drop_session(l->locks, s->id);
         grant_waiters(c, l);
     }

@@ -16,14 +16,23 @@ void answer_attr(struct op *op, const struct inode *i, Star__Attr *attr, Star__T
     *lease = lease_grant(op->c, op->session, i->ino);
 }
 
-static bool bad_name(const ProtobufCBinaryData *name)
+/* false: the op is answered. */
+static bool check_name(struct op *op, const ProtobufCBinaryData *name)
 {
-    return name->len == 0 || memchr(name->data, '/', name->len) || memchr(name->data, '\0', name->len);
+    if (name->len > STATE_NAME_MAX) {
+        op_reply(op, -ENAMETOOLONG, NULL);
+        return false;
+    }
+    if (name->len == 0 || memchr(name->data, '/', name->len) || memchr(name->data, '\0', name->len)) {
+        op_error(op, -EINVAL, "a name is empty or holds a slash or a NUL");
+        return false;
+    }
+    return true;
 }
 
 /* --- lookup --- */
 
-static void lookup_finish(struct op *op)
+void serve_lookup(struct op *op)
 {
     Star__Lookup *q = (Star__Lookup *)op->body;
     Star__EntryReply r = STAR__ENTRY_REPLY__INIT;
@@ -31,7 +40,13 @@ static void lookup_finish(struct op *op)
     Star__Time times[3];
     struct inode i;
 
-    int rc = state_lookup(op->c->state, q->parent, q->name.data, q->name.len, &i);
+    int rc = op->status;
+    if (rc == 0)
+        rc = state_lookup(op->c->state, q->parent, q->name.data, q->name.len, &i);
+    if (rc == 0 && i.ino != op->home_ino && home_must_be_asked(op->c, op->session, &i)) {
+        home_ask(op, i.ino, serve_lookup); /* and look again: the name may lead elsewhere then */
+        return;
+    }
     if (rc == 0) {
         answer_attr(op, &i, &attr, times, &r.lease);
         r.attr = &attr;
@@ -45,61 +60,49 @@ static void lookup_finish(struct op *op)
     op_reply(op, rc, &r.base);
 }
 
-void serve_lookup(struct op *op)
-{
-    Star__Lookup *q = (Star__Lookup *)op->body;
-    struct inode i;
-
-    int rc = state_lookup(op->c->state, q->parent, q->name.data, q->name.len, &i);
-    if (rc == 0)
-        home_ask(op, i.ino, lookup_finish);
-    else
-        lookup_finish(op);
-}
-
 /* --- make --- */
 
-static void answer_entry(struct op *op, const struct state_result *res, uint64_t parent,
-                         const ProtobufCBinaryData *name, int64_t open_flags)
+/* open_flags < 0: it is not opened, too. */
+static void answer_made(struct op *op, const Star__EntryReply *made, uint64_t parent, const ProtobufCBinaryData *name,
+                        int64_t open_flags)
 {
+    Star__EntryReply answer = STAR__ENTRY_REPLY__INIT;
     struct centre *c = op->c;
-    Star__EntryReply *r = NULL;
     struct open_answer open;
     Star__Attr attr;
     Star__Time times[3];
     struct inode i;
-    int rc = res->status;
 
-    op_unmark(op);
-    if (rc < 0)
-        goto out;
-    r = star__entry_reply__unpack(NULL, res->body_len, res->body);
-    if (!r || !r->attr) {
-        rc = -EIO;
-        goto out;
-    }
-    rc = state_inode(c->state, r->attr->ino, &i);
-    if (rc < 0) /* a replayed answer to something that has gone since */
-        goto out;
-    Star__EntryReply answer = STAR__ENTRY_REPLY__INIT;
-    if (open_flags >= 0) {
+    int rc = made && made->attr ? state_inode(c->state, made->attr->ino, &i) : -EIO;
+    if (rc == 0 && open_flags >= 0)
         rc = open_count(op, i.ino, (uint32_t)open_flags);
-        if (rc < 0)
-            goto out;
+    if (rc < 0) { /* -ESTALE: the answer was lost, and what was made has gone since */
+        op_reply(op, rc, NULL);
+        return;
+    }
+    op_unmark(op);
+    if (open_flags >= 0) {
         answer_open(op, &i, (uint32_t)open_flags, &open);
         answer.open = &open.reply;
     }
     answer_attr(op, &i, &attr, times, &answer.lease);
     answer.attr = &attr;
-    answer.parent = r->parent;
+    answer.parent = made->parent;
     answer.entry_lease = entry_lease_grant(c, op->session, parent, name->data, name->len);
     op_reply(op, 0, &answer.base);
-    star__entry_reply__free_unpacked(r, NULL);
-    return;
-out:
-    if (r)
-        star__entry_reply__free_unpacked(r, NULL);
-    op_reply(op, rc, NULL);
+}
+
+static void answer_entry(struct op *op, const struct state_result *res, uint64_t parent,
+                         const ProtobufCBinaryData *name, int64_t open_flags)
+{
+    if (res->status < 0) {
+        op_refuse(op, res);
+        return;
+    }
+    Star__EntryReply *made = star__entry_reply__unpack(NULL, res->body_len, res->body);
+    answer_made(op, made, parent, name, open_flags);
+    if (made)
+        star__entry_reply__free_unpacked(made, NULL);
 }
 
 static void make_done(struct op *op, const struct state_result *res)
@@ -120,21 +123,22 @@ void serve_make(struct op *op)
 
     if (op_deduped(op, q->head, make_done))
         return;
-    if (bad_name(&q->name)) {
-        op_error(op, -EINVAL, "a name is empty or holds a slash or a NUL");
+    if (!check_name(op, &q->name))
+        return;
+    if (q->target.len > STATE_SYMLINK_MAX) {
+        op_reply(op, -ENAMETOOLONG, NULL);
         return;
     }
     if (op->request.type == STAR__MSG_TYPE__CREATE) {
-        struct node *home = home_choose(op->c, op->session);
-        if (!home) {
-            op_error(op, -EIO, "no node is ready to take data");
+        struct node *home = home_for_new(op, serve_make);
+        if (!home)
             return;
-        }
         op->node = home->id;
     }
-    if (!op_busy_name(op, q->parent, q->name.data, q->name.len))
+    struct entry_ref entry = {q->parent, &q->name};
+    if (!op_busy_names(op, &entry, 1))
         return;
-    recall_name(op, q->parent, q->name.data, q->name.len);
+    recall_name(op, q->parent, &q->name);
     op_wait(op, make_submit);
 }
 
@@ -163,14 +167,13 @@ void serve_link(struct op *op)
 
     if (op_deduped(op, q->head, link_done))
         return;
-    if (bad_name(&q->name)) {
-        op_error(op, -EINVAL, "a name is empty or holds a slash or a NUL");
+    if (!check_name(op, &q->name))
         return;
-    }
-    if (!op_busy_name(op, q->parent, q->name.data, q->name.len))
+    struct entry_ref entry = {q->parent, &q->name};
+    if (!op_busy_names(op, &entry, 1))
         return;
     op_busy_inode(op, q->ino);
-    recall_name(op, q->parent, q->name.data, q->name.len);
+    recall_name(op, q->parent, &q->name);
     recall_attr(op, q->ino);
     op_wait(op, link_ask);
 }
@@ -179,14 +182,15 @@ void serve_link(struct op *op)
 
 static void remove_done(struct op *op, const struct state_result *res)
 {
-    Star__RemoveReply *r = NULL;
     struct centre *c = op->c;
 
-    op_unmark(op);
-    if (res->status >= 0)
-        r = star__remove_reply__unpack(NULL, res->body_len, res->body);
+    if (res->status < 0) {
+        op_refuse(op, res);
+        return;
+    }
+    Star__RemoveReply *r = star__remove_reply__unpack(NULL, res->body_len, res->body);
     uint64_t gone = r && r->nlink == 0 ? r->ino : 0;
-    op_reply(op, res->status, r ? &r->base : NULL);
+    op_reply(op, r ? 0 : -EIO, r ? &r->base : NULL);
     if (r)
         star__remove_reply__free_unpacked(r, NULL);
     if (gone)
@@ -205,9 +209,12 @@ void serve_remove(struct op *op)
 
     if (op_deduped(op, q->head, remove_done))
         return;
-    if (!op_busy_name(op, q->parent, q->name.data, q->name.len))
+    if (!check_name(op, &q->name))
         return;
-    recall_name(op, q->parent, q->name.data, q->name.len);
+    struct entry_ref entry = {q->parent, &q->name};
+    if (!op_busy_names(op, &entry, 1))
+        return;
+    recall_name(op, q->parent, &q->name);
     if (state_lookup(op->c->state, q->parent, q->name.data, q->name.len, &victim) == 0) {
         op_busy_inode(op, victim.ino);
         recall_attr(op, victim.ino);
@@ -219,14 +226,15 @@ void serve_remove(struct op *op)
 
 static void rename_done(struct op *op, const struct state_result *res)
 {
-    Star__RenameReply *r = NULL;
     struct centre *c = op->c;
 
-    op_unmark(op);
-    if (res->status >= 0)
-        r = star__rename_reply__unpack(NULL, res->body_len, res->body);
+    if (res->status < 0) {
+        op_refuse(op, res);
+        return;
+    }
+    Star__RenameReply *r = star__rename_reply__unpack(NULL, res->body_len, res->body);
     uint64_t gone = r && r->replaced && r->replaced_nlink == 0 ? r->replaced : 0;
-    op_reply(op, res->status, r ? &r->base : NULL);
+    op_reply(op, r ? 0 : -EIO, r ? &r->base : NULL);
     if (r)
         star__rename_reply__free_unpacked(r, NULL);
     if (gone)
@@ -242,7 +250,7 @@ static void rename_touch(struct op *op, uint64_t dir, const ProtobufCBinaryData 
 {
     struct inode i;
 
-    recall_name(op, dir, name->data, name->len);
+    recall_name(op, dir, name);
     if (state_lookup(op->c->state, dir, name->data, name->len, &i) == 0) {
         op_busy_inode(op, i.ino);
         recall_attr(op, i.ino);
@@ -255,12 +263,10 @@ void serve_rename(struct op *op)
 
     if (op_deduped(op, q->head, rename_done))
         return;
-    if (bad_name(&q->name) || bad_name(&q->new_name)) {
-        op_error(op, -EINVAL, "a name is empty or holds a slash or a NUL");
+    if (!check_name(op, &q->name) || !check_name(op, &q->new_name))
         return;
-    }
-    if (!op_busy_name(op, q->parent, q->name.data, q->name.len) ||
-        !op_busy_name(op, q->new_parent, q->new_name.data, q->new_name.len))
+    struct entry_ref entries[] = {{q->parent, &q->name}, {q->new_parent, &q->new_name}};
+    if (!op_busy_names(op, entries, 2))
         return;
     rename_touch(op, q->parent, &q->name);
     rename_touch(op, q->new_parent, &q->new_name);
@@ -356,10 +362,11 @@ void serve_readdir(struct op *op)
     Star__ReadDirReply r = STAR__READ_DIR_REPLY__INIT;
     bool eof = false;
 
-    r.entry_lease = entry_lease_grant(op->c, op->session, l.q->ino, "", 0);
     int rc = state_readdir(op->c->state, l.q->ino, l.q->cookie, list_one, &l, &eof);
     if (rc == 0)
         rc = l.rc;
+    if (rc == 0)
+        r.entry_lease = entry_lease_grant(op->c, op->session, l.q->ino, "", 0);
     r.n_entries = l.n;
     r.entries = l.entries;
     r.eof = eof;

@@ -8,8 +8,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define RIGHT_READ 1u
-#define RIGHT_WRITE 2u
+/* linux/fuse.h, in SetAttr.valid */
+#define VALID_SIZE         (1u << 3)
+#define VALID_KILL_SUIDGID (1u << 11)
+/* Orphans in one entry of the log: some milliseconds of apply. */
+#define REAP_BATCH_MAX 1024
 
 bool flags_write(uint32_t flags)
 {
@@ -23,32 +26,47 @@ static uint32_t rights_of(uint32_t flags)
 
 int open_count(struct op *op, uint64_t ino, uint32_t flags)
 {
-    if (op->counted || !op->session || op->session->gone)
-        return op->session && !op->session->gone ? 0 : -ESTALE;
-    struct live *l = live_get(op->c, ino);
-    struct holder *h = l ? holder_get(op->c, l, op->session) : NULL;
-    if (!h)
+    struct centre *c = op->c;
+
+    if (op->counted)
+        return 0;
+    if (!op->session || op->session->gone)
+        return -ESTALE;
+    struct live *l = live_get(c, ino);
+    struct holder *h = l ? holder_get(c, l, op->session) : NULL;
+    if (!h) {
+        if (l)
+            live_drop_if_idle(c, l);
         return -ENOMEM;
-    if ((flags & O_ACCMODE) != O_RDONLY)
-        h->writers++;
-    else
-        h->readers++;
+    }
     op->counted = true;
+    op->counted_ino = ino;
+    op->counted_write = (flags & O_ACCMODE) != O_RDONLY;
+    *(op->counted_write ? &h->writers : &h->readers) += 1;
     return 0;
 }
 
-static void open_uncount(struct op *op, uint64_t ino, uint32_t flags)
+/* Some handles of h are closed. */
+static void handles_closed(struct centre *c, struct holder *h, uint32_t readers, uint32_t writers)
 {
-    struct live *l = live_find(op->c, ino);
+    uint64_t ino = h->live->ino;
+
+    h->readers -= readers < h->readers ? readers : h->readers;
+    h->writers -= writers < h->writers ? writers : h->writers;
+    if (!holder_writes(h) && h->lease == STAR__LEASE__LEASE_WRITE)
+        h->lease = STAR__LEASE__LEASE_READ; /* nobody else has it open: a WRITE lease says so */
+    holder_drop_if_idle(c, h);
+    reap_if_unused(c, ino);
+}
+
+void open_uncount(struct op *op)
+{
+    struct live *l = op->counted ? live_find(op->c, op->counted_ino) : NULL;
     struct holder *h = l ? holder_find(l, op->session) : NULL;
 
-    if (!op->counted || !h)
-        return;
     op->counted = false;
-    uint32_t *n = (flags & O_ACCMODE) != O_RDONLY ? &h->writers : &h->readers;
-    if (*n > 0)
-        (*n)--;
-    holder_drop_if_idle(op->c, h);
+    if (h)
+        handles_closed(op->c, h, !op->counted_write, op->counted_write);
 }
 
 /* The node to read and write at: the home, else one that caches it, else any. */
@@ -95,14 +113,6 @@ void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct op
 
 /* --- open --- */
 
-static void open_fail(struct op *op, int rc)
-{
-    Star__Open *q = (Star__Open *)op->body;
-
-    open_uncount(op, q->ino, q->flags);
-    op_reply(op, rc, NULL);
-}
-
 static void open_answer(struct op *op)
 {
     Star__Open *q = (Star__Open *)op->body;
@@ -111,11 +121,13 @@ static void open_answer(struct op *op)
     Star__Time times[3];
     struct inode i;
 
-    int rc = state_inode(op->c->state, q->ino, &i);
+    int rc = op->status;
+    if (rc == 0)
+        rc = state_inode(op->c->state, q->ino, &i);
     if (rc == 0)
         rc = open_count(op, q->ino, q->flags);
     if (rc < 0) {
-        open_fail(op, rc);
+        op_reply(op, rc, NULL);
         return;
     }
     op_unmark(op);
@@ -125,75 +137,62 @@ static void open_answer(struct op *op)
     op_reply(op, 0, &a.reply.base);
 }
 
-static void open_ask(struct op *op)
-{
-    op->status = 0; /* a home that is away says nothing here; reading will find out */
-    home_ask(op, ((Star__Open *)op->body)->ino, open_answer);
-}
-
 static void open_truncated(struct op *op, const struct state_result *res)
 {
     if (res->status < 0)
-        open_fail(op, res->status);
+        op_reply(op, res->status, NULL);
     else
         open_answer(op);
 }
 
+/* Under the seq of the OPEN: sent again, it does not truncate again what others have written since. */
 static void open_log_truncate(struct op *op)
 {
     Star__Open *q = (Star__Open *)op->body;
     Star__SetAttr body = STAR__SET_ATTR__INIT;
 
     if (op->status < 0) {
-        open_fail(op, op->status);
+        op_reply(op, op->status, NULL);
         return;
     }
     body.ino = q->ino;
-    body.valid = (1u << 3) | (q->kill_suidgid ? 1u << 11 : 0);
+    body.valid = VALID_SIZE | (q->kill_suidgid ? VALID_KILL_SUIDGID : 0);
     body.home = &op->home;
-    op_submit_own(op, STAR__MSG_TYPE__SETATTR, &body.base, open_truncated);
+    op_submit(op, STAR__MSG_TYPE__SETATTR, &body.base, false, open_truncated);
 }
 
 static void open_has_home(struct op *op)
 {
+    static const struct home_change to_nothing = {.set_size = true};
     Star__Open *q = (Star__Open *)op->body;
     struct inode i;
 
     int rc = state_inode(op->c->state, q->ino, &i);
     if (rc < 0)
-        open_fail(op, rc);
-    else if (q->flags & O_TRUNC)
-        home_setattr(op, &i, true, 0, NULL, open_log_truncate);
+        op_reply(op, rc, NULL);
+    else if ((q->flags & O_TRUNC) && !op->replayed)
+        home_setattr(op, &i, &to_nothing, open_has_home, open_log_truncate);
     else
-        open_ask(op);
+        home_ask(op, q->ino, open_answer);
 }
 
 static void open_recalled(struct op *op)
 {
     Star__Open *q = (Star__Open *)op->body;
 
-    if (flags_write(q->flags))
+    if (op->status < 0)
+        op_reply(op, op->status, NULL);
+    else if (flags_write(q->flags))
         home_take(op, q->ino, open_has_home);
     else
-        open_ask(op);
+        home_ask(op, q->ino, open_answer);
 }
 
-/* A reader ends another mount's right to write without telling. */
-static void recall_writers(struct op *op, uint64_t ino)
-{
-    struct live *l = live_find(op->c, ino);
-
-    if (l && live_written_by_other(l, op->session))
-        recall_all(op, ino);
-}
-
-void serve_open(struct op *op)
+static void open_begin(struct op *op)
 {
     Star__Open *q = (Star__Open *)op->body;
     struct inode i;
 
-    if (op_deduped(op, q->head, open_truncated))
-        return;
     int rc = state_inode(op->c->state, q->ino, &i);
     if (rc == 0 && !S_ISREG(i.mode))
         rc = S_ISDIR(i.mode) ? -EISDIR : -EINVAL;
@@ -207,9 +206,24 @@ void serve_open(struct op *op)
         op_busy_inode(op, q->ino);
         recall_all(op, q->ino);
     } else {
-        recall_writers(op, q->ino);
+        recall_write(op, q->ino); /* a reader ends another mount's right to write without telling */
     }
     op_wait(op, open_recalled);
+}
+
+/* Its truncate is in the log. */
+static void open_replayed(struct op *op, const struct state_result *res)
+{
+    if (res->status < 0)
+        op_reply(op, res->status, NULL);
+    else
+        open_begin(op);
+}
+
+void serve_open(struct op *op)
+{
+    if (!op_deduped(op, ((Star__Open *)op->body)->head, open_replayed))
+        open_begin(op);
 }
 
 /* After a node went away, or said that the ticket is old. */
@@ -219,7 +233,9 @@ static void locate_answer(struct op *op)
     struct open_answer a;
     struct inode i;
 
-    int rc = state_inode(op->c->state, q->ino, &i);
+    int rc = op->status;
+    if (rc == 0)
+        rc = state_inode(op->c->state, q->ino, &i);
     if (rc < 0) {
         op_reply(op, rc, NULL);
         return;
@@ -244,23 +260,21 @@ void serve_locate(struct op *op)
 
 /* --- release --- */
 
-static uint32_t less(uint32_t have, uint32_t gone)
+/* The last writer is gone, so nobody else tells the log what its home said. */
+static void log_what_was_heard(struct centre *c, uint64_t ino)
 {
-    return gone < have ? have - gone : 0;
+    struct live *l = live_find(c, ino);
+
+    if (l && l->have_home && !live_written(l))
+        home_log_attrs(c, &l->home);
 }
 
-static void close_handles(struct centre *c, struct session *s, const Star__Release *q)
+static bool is_news(struct centre *c, const Star__Release *q)
 {
-    struct live *l = live_find(c, q->ino);
-    struct holder *h = l ? holder_find(l, s) : NULL;
+    struct inode i;
 
-    if (!h)
-        return;
-    h->readers = less(h->readers, q->readers);
-    h->writers = less(h->writers, q->writers);
-    if (h->writers == 0 && h->lease == STAR__LEASE__LEASE_WRITE)
-        h->lease = STAR__LEASE__LEASE_READ;
-    holder_drop_if_idle(c, h);
+    return q->attrs && q->attrs->ino == q->ino && state_inode(c->state, q->ino, &i) == 0 &&
+           q->attrs->home_epoch == i.home_epoch && q->attrs->version > i.version;
 }
 
 void serve_release(struct op *op)
@@ -268,40 +282,30 @@ void serve_release(struct op *op)
     Star__Release *q = (Star__Release *)op->body;
     struct centre *c = op->c;
     struct session *s = op->session;
-    struct inode i;
 
-    if (!s) {
-        op_reply(op, -EINVAL, NULL);
-        return;
-    }
-    if (q->attrs && q->attrs->ino == q->ino && state_inode(c->state, q->ino, &i) == 0 &&
-        q->attrs->home_epoch == i.home_epoch && q->attrs->version > i.version) {
-        home_heard(c, q->attrs);
+    if (is_news(c, q)) {
+        int rc = home_heard(c, q->attrs);
+        if (rc < 0) {
+            op_reply(op, rc, NULL);
+            return;
+        }
         home_log_attrs(c, q->attrs);
     }
     if (q->flock_owner)
         lock_release_owner(c, s, q->ino, q->flock_owner);
-    if (q->seq >= s->seq_floor)
-        close_handles(c, s, q);
-    uint64_t ino = q->ino;
+    struct live *l = live_find(c, q->ino);
+    struct holder *h = l ? holder_find(l, s) : NULL;
+    if (h && q->seq >= s->seq_floor)
+        handles_closed(c, h, q->readers, q->writers);
+    log_what_was_heard(c, q->ino);
     op_reply(op, 0, NULL);
-    reap_if_unused(c, ino);
 }
 
 /* --- fsync's second half --- */
 
 static void sync_done(struct op *op, const struct state_result *res)
 {
-    struct centre *c = op->c;
-    Star__HomeAttrs *a = (Star__HomeAttrs *)op->body;
-    struct live *l = live_find(c, a->ino);
-    struct inode i;
-
-    if (l && l->have_home && state_inode(c->state, a->ino, &i) == 0 && i.version >= l->home.version)
-        l->have_home = false;
-    if (l)
-        live_drop_if_idle(c, l);
-    node_note_logged(c, a->ino);
+    home_caught_up(op->c, ((Star__HomeAttrs *)op->body)->ino);
     op_reply(op, res->status, NULL);
 }
 
@@ -320,7 +324,11 @@ void serve_sync_attrs(struct op *op)
         op_error(op, -ESTALE, "inode %" PRIu64 " has another home now", a->ino);
         return;
     }
-    home_heard(op->c, a);
+    rc = home_heard(op->c, a);
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
+    }
     body.n_attrs = 1;
     body.attrs = &a;
     op_submit_own(op, STAR__LOG_TYPE__LOG_HOME_ATTRS, &body.base, sync_done);
@@ -338,7 +346,7 @@ void serve_invalidate(struct op *op)
     Star__Invalidate *q = (Star__Invalidate *)op->body;
 
     if (q->attrs)
-        home_heard(op->c, q->attrs);
+        op->status = home_heard(op->c, q->attrs);
     recall_pages(op, q->ino, q->offset, q->length);
     op_wait(op, invalidated);
 }
@@ -376,31 +384,38 @@ static void reaped(void *arg, int status, const struct state_result *r)
     struct node *n;
 
     (void)r;
-    if (status == 0)
+    if (status == 0) {
+        for (size_t k = 0; k < d->n; k++)
+            home_caught_up(d->c, d->ino[k]);
         for (n = d->c->nodes; n; n = n->hh.next)
             node_drop(d->c, n, d->ino, d->n, true);
+    }
     free(d);
 }
 
+/* What cannot be submitted now stays for the next turn. */
 void reap_submit(struct centre *c)
 {
     Star__LogInodes body = STAR__LOG_INODES__INIT;
+    size_t taken = c->reap_n < REAP_BATCH_MAX ? c->reap_n : REAP_BATCH_MAX;
 
-    if (c->reap_n == 0)
+    if (taken == 0)
         return;
-    struct reaped *d = malloc(sizeof(*d) + c->reap_n * sizeof(d->ino[0]));
+    struct reaped *d = malloc(sizeof(*d) + taken * sizeof(d->ino[0]));
     if (!d)
         return;
     d->c = c;
     d->n = 0;
-    for (size_t k = 0; k < c->reap_n; k++) {
+    for (size_t k = c->reap_n - taken; k < c->reap_n; k++) {
         struct live *l = live_find(c, c->reap[k]);
         if (!l || !live_open_anywhere(l))
             d->ino[d->n++] = c->reap[k];
     }
-    c->reap_n = 0;
     body.n_ino = d->n;
     body.ino = d->ino;
-    if (d->n == 0 || centre_submit(c, STAR__LOG_TYPE__LOG_REAP, &body.base, reaped, d) < 0)
+    int rc = d->n > 0 ? centre_submit(c, STAR__LOG_TYPE__LOG_REAP, &body.base, reaped, d) : 0;
+    if (rc < 0 || d->n == 0)
         free(d);
+    if (rc == 0)
+        c->reap_n -= taken;
 }

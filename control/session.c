@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control/wire/clock.h"
 #include "control/wire/log.h"
 
 static struct session *session_find(struct centre *c, uint64_t id)
@@ -25,21 +24,31 @@ static struct session *session_add(struct centre *c, uint64_t id, const char *na
         return NULL;
     s->id = id;
     snprintf(s->name, sizeof(s->name), "%s", name);
-    s->renewed_ms = clock_boot_ms();
+    s->renewed_ms = c->now;
     HASH_ADD(hh, c->sessions, id, sizeof(s->id), s);
     return s;
 }
 
+struct load {
+    struct centre *c;
+    int rc;
+};
+
 static bool load_one(void *arg, const struct state_session *session)
 {
-    struct centre *c = arg;
+    struct load *l = arg;
 
-    return session_find(c, session->id) || session_add(c, session->id, session->name);
+    if (!session_find(l->c, session->id) && !session_add(l->c, session->id, session->name))
+        l->rc = -ENOMEM;
+    return l->rc == 0;
 }
 
-void sessions_load(struct centre *c)
+int sessions_load(struct centre *c)
 {
-    state_sessions(c->state, load_one, c);
+    struct load l = {.c = c};
+    int rc = state_sessions(c->state, load_one, &l);
+
+    return rc < 0 ? rc : l.rc;
 }
 
 static void hello_reply(struct centre *c, struct session *s, struct peer *p, const struct message *m, bool resumed)
@@ -52,43 +61,59 @@ static void hello_reply(struct centre *c, struct session *s, struct peer *p, con
     peer_reply(p, m, 0, &r.base, NULL, 0);
 }
 
-static void attach(struct session *s, struct peer *p)
+static void ignore_result(void *arg, int status, const struct state_result *r)
+{
+    (void)arg, (void)status, (void)r;
+}
+
+static void log_end(struct centre *c, uint64_t id)
+{
+    Star__LogSession body = STAR__LOG_SESSION__INIT;
+
+    body.session = id;
+    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_SESSION_END, &body.base, ignore_result, NULL);
+    if (rc < 0 && rc != -ENOTCONN)
+        log_warning("the end of session %llu is not in the log, so it ends again after the next start: %s",
+                    (unsigned long long)id, strerror(-rc));
+}
+
+static void attach(struct centre *c, struct session *s, struct peer *p)
 {
     struct link *link = peer_data(p);
 
-    if (s->peer && s->peer != p) {
+    if (s->peer) {
         struct link *old = peer_data(s->peer);
-        struct peer *dead = s->peer;
         old->session = NULL;
-        s->peer = NULL;
-        peer_close(dead);
+        peer_close(s->peer);
     }
     link->role = STAR__ROLE__MOUNT;
     link->session = s;
     s->peer = p;
-    s->renewed_ms = clock_boot_ms();
+    s->renewed_ms = s->hello_ms = c->now;
 }
 
 static void on_session_open(struct op *op, const struct state_result *r)
 {
     struct centre *c = op->c;
     Star__Hello *hello = (Star__Hello *)op->body;
-    Star__LogSession *opened = star__log_session__unpack(NULL, r->body_len, r->body);
 
-    if (r->status < 0 || !opened || !peer_is_open(op->peer)) {
-        if (opened)
-            star__log_session__free_unpacked(opened, NULL);
-        op_reply(op, r->status < 0 ? r->status : -EIO, NULL);
+    if (r->status < 0) {
+        op_refuse(op, r);
         return;
     }
-    struct session *s = session_add(c, opened->session, hello->name);
-    star__log_session__free_unpacked(opened, NULL);
+    Star__LogSession *opened = star__log_session__unpack(NULL, r->body_len, r->body);
+    uint64_t id = opened ? opened->session : 0;
+    if (opened)
+        star__log_session__free_unpacked(opened, NULL);
+    struct session *s = id && peer_is_open(op->peer) ? session_add(c, id, hello->name) : NULL;
     if (!s) {
+        if (id)
+            log_end(c, id); /* nobody will ever use it */
         op_reply(op, -ENOMEM, NULL);
         return;
     }
     s->reclaimed = true;
-    attach(s, op->peer);
+    attach(c, s, op->peer);
     events_add(&c->events, "mount", "%s joined, session %llu", s->name, (unsigned long long)s->id);
     hello_reply(c, s, op->peer, &op->request, false);
     op_end(op);
@@ -120,7 +145,7 @@ void session_hello(struct centre *c, struct peer *p, const struct message *m, St
     if (!s || s->doomed) {
         peer_error(p, m, -ESTALE, "session %llu has expired", (unsigned long long)hello->session);
     } else {
-        attach(s, p);
+        attach(c, s, p);
         s->reclaimed = s->reclaiming = false;
         hello_reply(c, s, p, m, true);
     }
@@ -136,26 +161,27 @@ void session_renew(struct centre *c, struct session *s, struct peer *p, const st
         peer_error(p, m, -ESTALE, "session %llu has expired", (unsigned long long)s->id);
         return;
     }
-    s->renewed_ms = clock_boot_ms();
+    s->renewed_ms = c->now;
     r.centre_instance = c->instance;
     peer_reply(p, m, 0, &r.base, NULL, 0);
 }
 
 /* --- reclaim --- */
 
-/* The mount has dropped every lease; what it has open follows. What does not follow until `done` is closed. Locks stay:
- * a centre that kept running knows them, and an unlock that got lost is sent again. */
+/* What the mount has open follows; what was open before counts until `done`, as do its leases: only then has its kernel
+ * forgotten everything. Locks stay: a centre that kept running knows them, and an unlock that got lost is sent again. */
 static void reclaim_begin(struct session *s)
 {
     struct holder *h;
     struct op *op;
 
     DL_FOREACH2(s->holders, h, s_next) {
-        h->lease = STAR__LEASE__LEASE_NONE;
-        h->stale = true;
+        h->was_open = holder_opens(h);
+        h->was_written = holder_writes(h);
+        h->readers = h->writers = 0;
     }
     LL_FOREACH2(s->ops, op, s_next)
-        op->counted = false;
+        op->counted = false; /* the mount does not name it: it has no answer yet */
     s->reclaiming = true;
 }
 
@@ -164,48 +190,65 @@ static void reclaim_end(struct centre *c, struct session *s)
     struct holder *h, *tmp;
 
     DL_FOREACH_SAFE2(s->holders, h, tmp, s_next) {
-        if (!h->stale)
-            continue;
         uint64_t ino = h->live->ino;
-        if (h->writers)
-            h->live->home_unknown = true;
-        holder_free(c, h);
-        reap_if_unused(c, ino);
+        bool closed = h->was_open && !h->readers && !h->writers;
+        if (h->was_written && !h->writers)
+            home_writer_lost(c, h->live);
+        h->was_open = h->was_written = false;
+        h->lease = STAR__LEASE__LEASE_NONE;
+        holder_drop_if_idle(c, h);
+        if (closed)
+            reap_if_unused(c, ino);
     }
     s->reclaiming = false;
     s->reclaimed = true;
-    recalls_settle(c, s);
+    recalls_settle(s);
 }
 
 static int reclaim_open(struct centre *c, struct session *s, const Star__HeldOpen *o)
 {
+    struct inode i;
+
+    if (state_inode(c->state, o->ino, &i) < 0)
+        return 0; /* it is gone: the handle will meet ESTALE */
     struct live *l = live_get(c, o->ino);
     struct holder *h = l ? holder_get(c, l, s) : NULL;
-
-    if (!h)
+    if (!h) {
+        if (l)
+            live_drop_if_idle(c, l);
         return -ENOMEM;
-    h->readers = o->readers;
-    h->writers = o->writers;
-    h->stale = false;
+    }
+    h->readers += o->readers;
+    h->writers += o->writers;
     holder_drop_if_idle(c, h);
     return 0;
 }
 
 static int reclaim_lock(struct centre *c, struct session *s, const Star__Lock *k)
 {
-    struct live *l = live_get(c, k->ino);
     struct lock_spec spec = {.session = s->id, .owner = k->owner, .pid = k->pid, .type = k->type, .start = k->start,
                              .end = k->end, .flock = k->flock};
+    struct inode i;
 
-    if (!l || (!l->locks && !(l->locks = lock_table_new())))
-        return -ENOMEM;
-    return lock_set(l->locks, &spec);
+    if (k->type >= RANGE_UNLOCK || k->end > LOCK_END_MAX || k->start > k->end)
+        return -EINVAL;
+    if (state_inode(c->state, k->ino, &i) < 0)
+        return 0;
+    int rc = lock_take(c, k->ino, &spec);
+    if (rc == -EAGAIN)
+        events_add(&c->events, "lock-lost", "%s held a lock on inode %llu that another mount has now", s->name,
+                   (unsigned long long)k->ino);
+    return rc == -EAGAIN ? 0 : rc;
 }
 
 void session_reclaim(struct centre *c, struct session *s, struct peer *p, const struct message *m, Star__Reclaim *r)
 {
     int rc = 0;
 
+    if (s->reclaimed) {
+        peer_error(p, m, -EINVAL, "a session is reclaimed once after it was resumed");
+        return;
+    }
     if (!s->reclaiming)
         reclaim_begin(s);
     s->seq_floor = r->seq_floor;
@@ -221,20 +264,28 @@ void session_reclaim(struct centre *c, struct session *s, struct peer *p, const 
         reclaim_end(c, s);
     peer_reply(p, m, 0, NULL, NULL, 0);
     if (r->done)
-        grace_check(c, clock_boot_ms());
+        grace_check(c);
 }
 
 /* --- ends --- */
 
-static void ignore_result(void *arg, int status, const struct state_result *r)
+void session_doom(struct centre *c, struct session *s, const char *why, ...)
 {
-    (void)arg, (void)status, (void)r;
+    char text[128];
+    va_list ap;
+
+    va_start(ap, why);
+    vsnprintf(text, sizeof(text), why, ap);
+    va_end(ap);
+    s->doomed = true;
+    events_add(&c->events, "mount-fenced", "%s %s; its session ends", s->name, text);
+    if (s->peer)
+        peer_close(s->peer);
 }
 
 static void session_end(struct centre *c, struct session *s)
 {
     struct holder *h, *tmp;
-    Star__LogSession body = STAR__LOG_SESSION__INIT;
 
     HASH_DEL(c->sessions, s);
     s->refs++; /* ops that end below let go of it */
@@ -248,16 +299,15 @@ static void session_end(struct centre *c, struct session *s)
     locks_session_gone(c, s);
     DL_FOREACH_SAFE2(s->holders, h, tmp, s_next) {
         uint64_t ino = h->live->ino;
-        bool open = h->readers || h->writers;
-        if (h->writers)
-            h->live->home_unknown = true;
+        bool open = holder_opens(h);
+        if (holder_writes(h))
+            home_writer_lost(c, h->live);
         holder_free(c, h);
         if (open)
             reap_if_unused(c, ino);
     }
-    recalls_settle(c, s);
-    body.session = s->id;
-    centre_submit(c, STAR__LOG_TYPE__LOG_SESSION_END, &body.base, ignore_result, NULL);
+    recalls_settle(s);
+    log_end(c, s->id);
     if (--s->refs == 0)
         free(s);
 }
@@ -284,6 +334,8 @@ void sessions_tick(struct centre *c, int64_t now)
 
     HASH_ITER(hh, c->sessions, s, tmp) {
         recalls_tick(c, s, now);
+        if (s->peer && !s->reclaimed && !s->doomed && now - s->hello_ms > LEASE_MS)
+            session_doom(c, s, "does not finish to say what it has open");
         if (now - s->renewed_ms > LEASE_MS && (c->serving || s->doomed)) {
             events_add(&c->events, "mount-lost", "%s was not heard for %d s; its session ends", s->name,
                        LEASE_MS / 1000);
@@ -294,23 +346,31 @@ void sessions_tick(struct centre *c, int64_t now)
 
 /* --- the grace period --- */
 
-void grace_check(struct centre *c, int64_t now)
+/* Nobody else may hold what the former leader gave away: a session has reclaimed, or its lease has ended; nodes have told
+ * what the log may not know. */
+void grace_check(struct centre *c)
 {
+    bool all = true;
     struct session *s;
     struct node *n;
-    bool over = now - c->started_ms > LEASE_MS, all = true;
 
     if (!c->leading || c->serving)
         return;
-    for (s = c->sessions; s; s = s->hh.next)
+    for (s = c->sessions; s; s = s->hh.next) {
+        if (!s->reclaimed && c->now - s->renewed_ms <= LEASE_MS)
+            return;
         all &= s->reclaimed;
-    for (n = c->nodes; n; n = n->hh.next)
-        all &= n->reported || strcmp(n->state, "gone") == 0;
-    if (!all && !over)
-        return;
+    }
+    for (n = c->nodes; n; n = n->hh.next) {
+        if (n->reported || !node_keeps_homes(n))
+            continue;
+        if (c->now - c->grace_ms <= LEASE_MS)
+            return;
+        all = false;
+    }
     c->serving = true;
     log_info("serving%s", all ? "" : "; not everybody came back in time");
-    sessions_tick(c, now);
+    sessions_tick(c, c->now);
     ops_unpark(c);
 }
 
@@ -323,7 +383,7 @@ void session_free_all(struct centre *c)
         DL_FOREACH_SAFE2(s->holders, h, htmp, s_next)
             holder_free(c, h);
         HASH_DEL(c->sessions, s);
-        recalls_settle(c, s);
+        recalls_free(s);
         free(s);
     }
 }

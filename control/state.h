@@ -26,8 +26,17 @@
 
 #define STATE_FORMAT 1u
 #define STATE_ROOT_INO 1u
-/* Fixed and huge: address space, not disk. */
+/* Fixed and huge: address space, not disk (the file is sparse). ThreadSanitizer leaves less of it. */
+#if defined(__SANITIZE_THREAD__)
+#define STATE_MAP_SIZE (1ull << 36)
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define STATE_MAP_SIZE (1ull << 36)
+#endif
+#endif
+#ifndef STATE_MAP_SIZE
 #define STATE_MAP_SIZE (1ull << 40)
+#endif
 #define STATE_NAME_MAX 255u
 #define STATE_SYMLINK_MAX 4095u
 #define STATE_XATTR_VALUE_MAX 65536u
@@ -38,7 +47,9 @@
 
 struct state;
 
-/* Creates or opens dir/data.mdb. detail (256 bytes) gets one line on errors.
+/* Creates or opens dir/data.mdb, with dir/mark and dir/lock.mdb beside it. A data.mdb without a mark is a copy that was put
+ * there: put it whole (rename it into place when it is synced). detail (256 bytes) gets one line on errors.
+ * -EBUSY: another process has it open.
  * -ENOTRECOVERABLE: the machine went down since (or the copy is not intact): the caller removes the files and restores a snapshot.
  * -EPROTONOSUPPORT: written by a newer format. */
 int state_open(const char *dir, struct state **out, char *detail);
@@ -53,7 +64,7 @@ bool state_in_turn(const struct state *s);
 
 /* Applies one packed LogEntry as command number `count` (1, 2, ...). If count <= state_applied() nothing
  * happens and *result is empty (a replay after restart). *result: the packed star Result (status and the reply's body, e.g. EntryReply with
- * attr filled but no leases, tickets), owned by the state, valid until the next call. touched (may be NULL): see below. */
+ * attr filled but no leases, tickets), owned by the state, valid until the next state_apply. */
 struct state_result {
     int status;            /* 0 or -errno */
     const uint8_t *body;   /* packed reply message */
@@ -116,7 +127,8 @@ struct state_node { uint32_t id; char name[64]; char address[256]; char machine[
 typedef bool (*state_node_fn)(void *arg, const struct state_node *node);
 int state_nodes(struct state *s, state_node_fn fn, void *arg);
 
-/* Cache table. By inode, or (ino 0) all, from (after_ino, after_node) exclusive. */
+/* Cache table. DROP_COPIES takes the cached lines of a node; staged ones stay (their data waits for the node) until the
+ * node is "gone". By inode, or (ino 0) all, from (after_ino, after_node) exclusive. */
 struct state_copy_line { uint64_t ino; uint32_t node; uint64_t version, cached, staged; };
 typedef bool (*state_copy_fn)(void *arg, const struct state_copy_line *line);
 int state_copies(struct state *s, uint64_t ino, uint64_t after_ino, uint32_t after_node, state_copy_fn fn, void *arg);

@@ -163,7 +163,7 @@ int st_acl_create(void *acl, size_t len, uint32_t *mode)
             whole = 0;
         if (e.tag != TAG_USER_OBJ && e.tag != TAG_OTHER && e.tag != group_tag)
             continue;
-        e.perm &= *mode >> shift & 7;
+        e.perm &= (uint16_t)(*mode >> shift & 7);
         bits |= (uint32_t)e.perm << shift;
         set(acl, n, &e);
     }

@@ -182,9 +182,9 @@ static int take(struct confirm *c, const Star__CutFile *f, struct stored *i)
     bool news;
     int rc = st_home_says(c->a, i, f->attrs, &news);
 
-    if (rc == 0)
-        rc = st_map_cut(s, i, f->base_limit, UINT64_MAX);
     uint64_t limit = limit_of(i, f->attrs);
+    if (rc == 0)
+        rc = st_map_cut(s, i, f->base_limit < limit ? f->base_limit : limit, UINT64_MAX);
     for (size_t n = 0; rc == 0 && n < f->n_records; n++) {
         const Star__CutRecord *r = f->records[n];
         struct record_row row = {.pack = r->pack,

@@ -176,21 +176,26 @@ void st_mtime_now(const struct apply *a, struct stored *i)
     st_ctime_now(a, i);
 }
 
-int st_size_set(struct apply *a, struct stored *i, uint64_t size)
+/* At this version the file ended at size: what older cuts have beyond it is dead. */
+static int truncated(struct apply *a, struct stored *i, uint64_t version, uint64_t size)
+{
+    if (version <= i->r.file.cut_version)
+        return 0; /* the pool has the file as it was afterwards */
+    i->r.file.trunc_version = version;
+    i->r.file.trunc_size = size;
+    if (i->r.file.cut_size > size)
+        i->r.file.cut_size = size;
+    return st_map_cut(a->s, i, size, UINT64_MAX);
+}
+
+static int size_set(struct apply *a, struct stored *i, uint64_t size)
 {
     struct state_totals *t = &a->s->meta.totals;
-    int rc = 0;
+    bool shrinks = size < i->r.size;
 
     t->bytes = t->bytes - i->r.size + size;
-    if (size < i->r.size) {
-        rc = st_map_cut(a->s, i, size, UINT64_MAX);
-        i->r.file.trunc_version = i->r.version;
-        i->r.file.trunc_size = size;
-        if (i->r.file.cut_size > size)
-            i->r.file.cut_size = size;
-    }
     i->r.size = size;
-    return rc;
+    return shrinks ? truncated(a, i, i->r.version, size) : 0;
 }
 
 static bool later(const Star__Time *t, int64_t sec, uint32_t nsec)
@@ -229,7 +234,7 @@ int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bo
         r->ctime = h->ctime->sec;
         r->ctime_ns = h->ctime->nsec;
     }
-    return st_size_set(a, i, h->size);
+    return size_set(a, i, h->size);
 }
 
 int st_inode_lost_home(struct apply *a, struct stored *i)
@@ -246,9 +251,10 @@ int st_inode_lost_home(struct apply *a, struct stored *i)
         r->mtime_ns = r->file.cut_mtime_ns;
     }
     r->version += VERSION_LOST_STEP;
-    r->file.cut_version = r->version;
     st_ctime_now(a, i);
-    return st_size_set(a, i, r->file.cut_size);
+    int rc = size_set(a, i, r->file.cut_size);
+    r->file.cut_version = r->version;
+    return rc;
 }
 
 /* --- SETATTR --- */
@@ -343,14 +349,16 @@ static int set_data_attrs(struct apply *a, struct stored *i, const Star__SetAttr
 
     if (q->home) {
         rc = st_home_says(a, i, q->home, &news);
-        if (rc < 0 || (i->r.home && q->home->home_epoch == i->r.file.home_epoch))
+        if (rc < 0)
             return rc;
+        if (i->r.home && q->home->home_epoch == i->r.file.home_epoch)
+            return q->valid & VALID_SIZE ? truncated(a, i, q->home->version, q->size) : 0;
     }
     if (q->valid & VALID_SIZE) {
         i->r.version++;
         i->r.mtime = a->sec;
         i->r.mtime_ns = a->nsec;
-        rc = st_size_set(a, i, q->size);
+        rc = size_set(a, i, q->size);
         /* Nobody else holds newer data: this is what the pool holds. */
         i->r.file.cut_version = i->r.version;
         i->r.file.cut_size = q->size;
@@ -468,7 +476,9 @@ static int reap(struct apply *a, uint64_t ino)
     if (rc < 0 || i.r.nlink > 0)
         return rc == -ESTALE ? 0 : rc;
     if (S_ISREG(i.r.mode))
-        rc = st_size_set(a, &i, 0);
+        rc = st_map_cut(s, &i, 0, UINT64_MAX);
+    if (rc == 0 && S_ISREG(i.r.mode))
+        s->meta.totals.bytes -= i.r.size;
     if (rc == 0)
         rc = st_xattrs_free(s, &i);
     if (rc == 0)

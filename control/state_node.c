@@ -13,6 +13,13 @@ int st_node_load(struct state *s, uint32_t node, struct node_row *r)
     return st_get_row(s, DB_NODES, &k, r, sizeof(*r));
 }
 
+int st_node_store(struct state *s, uint32_t node, const struct node_row *r)
+{
+    struct key k = st_key1(node);
+
+    return st_put(s, DB_NODES, &k, r, sizeof(*r));
+}
+
 bool st_node_speaks(struct state *s, uint32_t node)
 {
     struct node_row r;
@@ -103,30 +110,25 @@ static int check_node(struct apply *a, const Star__LogNode *q)
                      q->state);
 }
 
-/* The number that this node has or shall have. */
-static int node_number(struct apply *a, const Star__LogNode *q, uint32_t *id)
+/* The number that this node has or shall have, and its row if it has one. */
+static int node_number(struct apply *a, const Star__LogNode *q, uint32_t *id, struct node_row *r)
 {
     struct find f = {.name = q->name};
-    struct node_row r;
     int rc = nodes_each(a->s, find_named, &f);
 
     if (rc < 0)
         return rc;
     if (f.id && strcmp(f.r.store, q->store) != 0)
         return st_refuse(a, -EEXIST, "there is a node %s with another store", q->name);
-    if (q->node == 0) {
-        *id = f.id ? f.id : a->s->meta.last_node + 1;
-    } else {
-        rc = st_node_load(a->s, q->node, &r);
-        if (rc < 0)
-            return rc;
-        if (f.id && f.id != q->node)
-            return st_refuse(a, -EEXIST, "another node is called %s", q->name);
-        *id = q->node;
-    }
-    if (f.id && strcmp(f.r.state, "gone") == 0 && strcmp(q->state, "gone") != 0)
+    if (f.id && q->node && f.id != q->node)
+        return st_refuse(a, -EEXIST, "another node is called %s", q->name);
+    *id = q->node ? q->node : f.id ? f.id : a->s->meta.last_node + 1;
+    rc = st_node_load(a->s, *id, r);
+    if (rc == -ENOENT && q->node == 0)
+        return 0;
+    if (rc == 0 && strcmp(r->state, "gone") == 0 && strcmp(q->state, "gone") != 0)
         return st_refuse(a, -EPERM, "node %s was given up", q->name);
-    return 0;
+    return rc;
 }
 
 /* Files whose home it was fall back to what the pool has. */
@@ -166,27 +168,33 @@ static int give_up(struct apply *a, uint32_t node)
     return rc < 0 ? rc : homes_lost(a, node);
 }
 
+static void set_text(char *to, size_t size, const char *from)
+{
+    memset(to, 0, size); /* equal states have equal rows */
+    memcpy(to, from, strlen(from));
+}
+
 int st_cmd_node(struct apply *a, const ProtobufCMessage *body)
 {
     const Star__LogNode *q = (const Star__LogNode *)body;
     Star__LogNode reply = *q;
-    struct node_row r = {.capacity = q->capacity};
+    struct node_row r = {0};
     uint32_t id = 0;
     int rc = check_node(a, q);
 
     if (rc == 0)
-        rc = node_number(a, q, &id);
+        rc = node_number(a, q, &id, &r);
     if (rc < 0)
         return rc;
-    strcpy(r.name, q->name);
-    strcpy(r.address, q->address);
-    strcpy(r.machine, q->machine);
-    strcpy(r.store, q->store);
-    strcpy(r.state, q->state);
-    struct key k = st_key1(id);
+    r.capacity = q->capacity;
+    set_text(r.name, sizeof(r.name), q->name);
+    set_text(r.address, sizeof(r.address), q->address);
+    set_text(r.machine, sizeof(r.machine), q->machine);
+    set_text(r.store, sizeof(r.store), q->store);
+    set_text(r.state, sizeof(r.state), q->state);
     if (id > a->s->meta.last_node)
         a->s->meta.last_node = id;
-    rc = st_put(a->s, DB_NODES, &k, &r, sizeof(r));
+    rc = st_node_store(a->s, id, &r);
     if (rc == 0 && strcmp(r.state, "gone") == 0)
         rc = give_up(a, id);
     if (rc < 0)

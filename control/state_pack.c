@@ -58,28 +58,44 @@ static void pack_set(struct state *s, enum pack_state state)
 
 /* --- commands --- */
 
-int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
+static int alloc_rows(struct apply *a, struct node_row *node, const Star__AllocPacks *q)
 {
-    const Star__AllocPacks *q = (const Star__AllocPacks *)body;
-    Star__AllocPacksReply reply = STAR__ALLOC_PACKS_REPLY__INIT;
     struct pack_row row = {.state = PACK_ALLOCATED, .writer = a->e->node};
     struct state *s = a->s;
     int rc = 0;
 
-    if (q->count == 0 || q->count > ALLOC_PACKS_MAX)
-        return st_refuse(a, -EINVAL, "1 to %u packs can be allocated at once", ALLOC_PACKS_MAX);
-    if (!st_node_speaks(s, a->e->node))
-        return s->broken ? s->broken : -ESTALE;
     if (s->meta.last_pack + q->count >= 1ull << (64 - STATE_RECORD_BITS))
         return -ENOSPC;
-    reply.first = s->meta.last_pack + 1;
-    reply.count = q->count;
+    node->alloc_seq = q->seq;
+    node->alloc_first = s->meta.last_pack + 1;
+    node->alloc_count = q->count;
     for (uint32_t n = 0; rc == 0 && n < q->count; n++) {
         struct key k = st_key1(++s->meta.last_pack);
         rc = st_append(s, DB_PACKS, &k, &row, sizeof(row));
         s->meta.totals.packs++;
     }
-    return rc < 0 ? rc : st_reply(a, &reply.base);
+    return rc < 0 ? rc : st_node_store(s, a->e->node, node);
+}
+
+int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__AllocPacks *q = (const Star__AllocPacks *)body;
+    Star__AllocPacksReply reply = STAR__ALLOC_PACKS_REPLY__INIT;
+    struct node_row node;
+
+    if (q->count == 0 || q->count > ALLOC_PACKS_MAX)
+        return st_refuse(a, -EINVAL, "1 to %u packs can be allocated at once", ALLOC_PACKS_MAX);
+    if (!st_node_speaks(a->s, a->e->node))
+        return a->s->broken ? a->s->broken : -ESTALE;
+    int rc = st_node_load(a->s, a->e->node, &node);
+    /* Asked again, as the answer was lost: the same packs, which nobody else knows of. */
+    if (rc == 0 && (q->seq == 0 || q->seq != node.alloc_seq || q->count != node.alloc_count))
+        rc = alloc_rows(a, &node, q);
+    if (rc < 0)
+        return rc;
+    reply.first = node.alloc_first;
+    reply.count = q->count;
+    return st_reply(a, &reply.base);
 }
 
 int st_cmd_discard_pack(struct apply *a, const ProtobufCMessage *body)

@@ -72,7 +72,7 @@ struct inode_row {
             uint64_t cut_version, cut_size;
             int64_t cut_mtime;
             uint32_t cut_mtime_ns, zero;
-            /* The newest shrinking: a cut of before it must not bring back what is beyond. */
+            /* The newest truncation: a cut of before it must not bring back what is beyond. */
             uint64_t trunc_version, trunc_size;
         } file;
         struct {
@@ -113,6 +113,7 @@ struct copy_row {
 };
 struct node_row {
     uint64_t capacity;
+    uint64_t alloc_seq, alloc_first, alloc_count; /* its last ALLOC_PACKS, which it may ask again */
     char name[64], address[256], machine[40], store[40], state[16];
 };
 struct session_row {
@@ -258,9 +259,7 @@ void st_inode_public(const struct stored *i, struct inode *out);
 void st_attr(const struct stored *i, Star__Attr *attr, Star__Time times[3]);
 void st_ctime_now(const struct apply *a, struct stored *i); /* and change + 1 */
 void st_mtime_now(const struct apply *a, struct stored *i); /* and ctime, change */
-/* For files: the size, with totals; cuts the map. */
-int st_size_set(struct apply *a, struct stored *i, uint64_t size);
-bool st_home_ok(const Star__HomeAttrs *h); /* it makes sense by itself */
+bool st_home_ok(const Star__HomeAttrs *h);                  /* it makes sense by itself */
 /* What a home says, if it is this inode's home and news. The caller stores i. */
 int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news);
 int st_inode_lost_home(struct apply *a, struct stored *i); /* its node was given up */
@@ -321,7 +320,8 @@ int st_packs_of_gone(struct state *s, uint32_t node); /* what it never confirmed
 
 /* --- state_node.c --- */
 int st_node_load(struct state *s, uint32_t node, struct node_row *r); /* -ENOENT */
-bool st_node_speaks(struct state *s, uint32_t node);                  /* known and not given up */
+int st_node_store(struct state *s, uint32_t node, const struct node_row *r);
+bool st_node_speaks(struct state *s, uint32_t node); /* known and not given up */
 
 /* --- state_copies.c --- */
 int st_copies_of_inode(struct state *s, uint64_t ino); /* frees them */

@@ -198,8 +198,11 @@ static int send_to(struct kreq *q, const char *address, const ProtobufCMessage *
         deadline = deadline > DATA_ATTEMPT_MS ? DATA_ATTEMPT_MS : deadline;
         away = DATA_AWAY_MS;
     }
-    return conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0,
-                      deadline, away, on_node, q);
+    kreq_ref(q);
+    int rc = conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0,
+                        deadline, away, on_node, q);
+    kreq_unref(q);
+    return rc;
 }
 
 static int send_read(struct kreq *q, struct place *p)

@@ -256,13 +256,25 @@ static void unmount(struct keeper *k)
     k->mounted = false;
 }
 
+/* Closes the descriptor: the last one, so nobody hangs. libfuse's unmount only frees if the
+ * connection has ended; else it would unmount what somebody else may have put there. */
+static void end_session(struct keeper *k)
+{
+    struct pollfd fd = {.fd = fuse_session_fd(k->se)};
+
+    if (fd.fd >= 0 && poll(&fd, 1, 0) == 1 && (fd.revents & POLLERR))
+        fuse_session_unmount(k->se);
+    fuse_session_destroy(k->se);
+    k->se = NULL;
+}
+
 static void clean_up(struct keeper *k)
 {
     unmount(k);
     wait_worker(k, END_SOON_MS); /* it saw the end of the connection */
     end_worker(k);
     if (k->se)
-        fuse_session_destroy(k->se); /* closes the descriptor: the last one, so nobody hangs */
+        end_session(k);
     if (k->report_fd >= 0)
         close(k->report_fd);
     if (k->signal_fd >= 0)

@@ -17,6 +17,7 @@ struct kreq *kreq_new(struct worker *w, fuse_req_t req, uint64_t ino)
         return NULL;
     }
     q->w = w;
+    atomic_store(&q->refs, 1);
     q->req = req;
     q->ino = ino;
     if (req)
@@ -26,11 +27,17 @@ struct kreq *kreq_new(struct worker *w, fuse_req_t req, uint64_t ino)
     return q;
 }
 
-void kreq_free(struct kreq *q)
+void kreq_ref(struct kreq *q)
+{
+    atomic_fetch_add(&q->refs, 1);
+}
+
+void kreq_unref(struct kreq *q)
 {
     struct worker *w = q->w;
 
-    kreq_answered(q);
+    if (atomic_fetch_sub(&q->refs, 1) > 1)
+        return;
     if (q->memory_pooled)
         buffers_put(w->buffers, q->memory);
     else
@@ -38,6 +45,12 @@ void kreq_free(struct kreq *q)
     free(q->name);
     free(q);
     atomic_fetch_sub(&w->requests, 1);
+}
+
+void kreq_free(struct kreq *q)
+{
+    kreq_answered(q);
+    kreq_unref(q);
 }
 
 int kreq_errno(int status)

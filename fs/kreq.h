@@ -11,6 +11,7 @@ typedef void (*kreq_fn)(struct kreq *q, const struct message *reply);
 
 struct kreq {
     struct worker *w;
+    atomic_uint refs;
     fuse_req_t req; /* NULL: nobody in the kernel waits, or it was answered */
     kreq_fn then;   /* what the next answer goes to */
     uint64_t seq;   /* a mutation's number, until it is answered */
@@ -40,6 +41,9 @@ struct kreq {
 
 struct kreq *kreq_new(struct worker *w, fuse_req_t req, uint64_t ino); /* NULL: answered ENOMEM */
 void kreq_free(struct kreq *q);
+/* Its memory stays: for a payload that is being sent while the answer may already come in. */
+void kreq_ref(struct kreq *q);
+void kreq_unref(struct kreq *q);
 /* Answers the kernel with an error (or 0 for success) and frees. */
 void kreq_end(struct kreq *q, int status);
 /* An errno that the kernel may see. */

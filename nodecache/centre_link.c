@@ -13,6 +13,8 @@
 #include "control/wire/log.h"
 #include "nodecache/link_private.h"
 
+/* The centre forgets the cache lines of a node that is away for the length of a lease. */
+#define LINK_LINES_KEPT_MS 5000
 /* pool_statvfs may wait for a pool that is away, so it is asked seldom. */
 #define LINK_STATVFS_MS 5000
 
@@ -189,8 +191,12 @@ static int on_connect(void *ctx, struct client *c)
 
 static void on_disconnect(void *ctx, struct client *c)
 {
-    (void)ctx;
+    struct link *l = ctx;
+
     (void)c;
+    pthread_mutex_lock(&l->lock);
+    l->gone_at = clock_boot_ms();
+    pthread_mutex_unlock(&l->lock);
     log_warning("the connection to the centre is lost");
 }
 
@@ -345,7 +351,7 @@ static void send_report(struct link *l, struct pool_state *p)
 }
 
 /* Until something is to be sent. false: stop. */
-static bool wait_turn(struct link *l, uint64_t *connects, bool *connected)
+static bool wait_turn(struct link *l, uint64_t *connects, bool *connected, bool *all_lines)
 {
     struct timespec until = deadline_in(LINK_COPIES_MS);
 
@@ -354,6 +360,7 @@ static bool wait_turn(struct link *l, uint64_t *connects, bool *connected)
         pthread_cond_timedwait(&l->changed, &l->lock, &until);
     l->lines_lost = false;
     *connected = l->connects != *connects;
+    *all_lines = *connects == 0 || (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
     *connects = l->connects;
     bool go_on = !l->stop;
     pthread_mutex_unlock(&l->lock);
@@ -366,11 +373,12 @@ static void *report_main(void *arg)
     struct pool_state *pool = calloc(1, sizeof(*pool));
     int64_t next_report = 0;
     uint64_t connects = 0;
-    bool connected, owes_attrs = false;
+    bool connected, all_lines, owes_attrs = false;
 
     prctl(PR_SET_NAME, "report");
-    store_change_all_lines(l->store);
-    while (pool && wait_turn(l, &connects, &connected)) {
+    while (pool && wait_turn(l, &connects, &connected, &all_lines)) {
+        if (all_lines)
+            store_change_all_lines(l->store);
         owes_attrs = owes_attrs || connected;
         if (owes_attrs)
             owes_attrs = send_attrs(l) < 0;

@@ -46,7 +46,7 @@ int cut_begin(struct file *f, const struct ranges *whole)
     c->trunc_limit = LIMIT_NONE;
     c->base_limit = f->base_limit;
     c->mapped = f->mapped;
-    c->frozen_at = clock_boot_ms();
+    c->frozen_at = clock_boot_ns();
     file_attrs(f, &c->attrs);
     rc = ranges_copy(&c->frozen, &f->staged);
     if (rc == 0 && whole->count > 0) {

@@ -17,7 +17,7 @@ struct cut {
     struct attrs attrs;       /* of that moment */
     uint64_t base_limit;
     bool mapped;
-    int64_t frozen_at;        /* clock_boot_ms */
+    int64_t frozen_at;        /* clock_boot_ns */
     struct ranges frozen;
     struct ranges unread;     /* of frozen */
     struct ranges side;       /* of frozen: the old bytes are in the side file */

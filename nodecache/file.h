@@ -89,8 +89,8 @@ struct file {
 
     struct file *staged_prev, *staged_next; /* under the staged-list lock */
     bool flushing;          /* a flush has taken it */
-    int64_t flush_due;      /* someone waits for what was staged up to then (clock_boot_ms); 0: nobody */
-    int64_t staged_since;   /* clock_boot_ms of the oldest staged byte */
+    int64_t flush_due;      /* someone waits for what was staged up to then (clock_boot_ns); 0: nobody */
+    int64_t staged_since;   /* clock_boot_ns of the oldest staged byte */
     bool on_staged_list;    /* changed under both locks */
     _Atomic uint64_t staged_bytes; /* copies of the totals, readable without the lock */
     _Atomic uint64_t present_bytes;

@@ -22,7 +22,7 @@
 /* Is f due? Under the staged-list lock; fl->lock is not held. */
 static bool due(const struct flush *fl, const struct file *f, int64_t now, uint64_t pressure)
 {
-    int64_t age = (int64_t)atomic_load(&fl->store->flush_age_ms);
+    int64_t age = (int64_t)atomic_load(&fl->store->flush_age_ms) * 1000000;
 
     return f->flush_due != 0 || (uint64_t)f->staged_since <= fl->all_before || pressure > 0 ||
            now - f->staged_since >= age;
@@ -32,7 +32,7 @@ static bool due(const struct flush *fl, const struct file *f, int64_t now, uint6
 static size_t choose(struct flush *fl, struct member *members, uint64_t *bytes)
 {
     struct store *s = fl->store;
-    int64_t now = clock_boot_ms();
+    int64_t now = clock_boot_ns();
     size_t count = 0, seen = 0;
     struct file *f;
 
@@ -101,7 +101,7 @@ static void note(struct flush *fl, const struct group *g, int rc)
         fl->pool_failed = false;
         fl->backoff_ms = 0;
         fl->backoff_until = g->refused > 0 ? clock_boot_ms() + FLUSH_BACKOFF_MIN_MS : 0;
-        fl->failures += g->refused > 0;
+        fl->refusals += g->refused;
     }
     pthread_cond_broadcast(&fl->done);
     pthread_mutex_unlock(&fl->lock);
@@ -284,12 +284,12 @@ static uint64_t left(struct flush *fl, const uint64_t *inos, size_t count, int64
 int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadline_ms,
                struct flush_result *result)
 {
-    int64_t now = clock_boot_ms(), deadline = now + deadline_ms;
+    int64_t now = clock_boot_ns(), deadline = clock_boot_ms() + deadline_ms;
     int rc = 0;
 
     *result = (struct flush_result){0};
     pthread_mutex_lock(&fl->lock);
-    uint64_t failures = fl->failures;
+    uint64_t failures = fl->failures, refusals = fl->refusals;
     fl->backoff_until = 0;
     pthread_mutex_unlock(&fl->lock);
     ask(fl, inos, count, now, result);
@@ -299,8 +299,7 @@ int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadlin
         pthread_cond_broadcast(&fl->work);
         if (fl->failures != failures) {
             rc = -EIO;
-            snprintf(result->detail, NODE_DETAIL, "%s",
-                     fl->error[0] ? fl->error : "the centre refused a cut");
+            snprintf(result->detail, NODE_DETAIL, "%s", fl->error);
         } else if (fl->stop) {
             rc = -ESHUTDOWN;
         } else if (clock_boot_ms() >= deadline) {
@@ -311,7 +310,14 @@ int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadlin
         }
         pthread_mutex_unlock(&fl->lock);
         if (rc < 0)
-            break;
+            return rc;
+    }
+    pthread_mutex_lock(&fl->lock);
+    result->failed = fl->refusals - refusals;
+    pthread_mutex_unlock(&fl->lock);
+    if (result->failed > 0) {
+        rc = -EIO;
+        snprintf(result->detail, NODE_DETAIL, "the centre refused a cut; it stays staged");
     }
     return rc;
 }

@@ -393,7 +393,7 @@ static int end_all(struct group *g, bool taken, const Star__ConfirmReply *reply)
         }
         int one = cut_end(s, m->file, taken && !no && !m->cancelled, m->count > 0);
         if (no && m->file->on_staged_list)
-            staged_again(s, m->file, clock_boot_ms());
+            staged_again(s, m->file, clock_boot_ns());
         pthread_mutex_unlock(&m->file->lock);
         m->begun = false;
         if (rc == 0)

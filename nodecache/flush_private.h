@@ -15,11 +15,12 @@ struct flush {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     bool stop;
-    uint64_t all_before;       /* files staged up to then (clock_boot_ms) are due; under the staged-list lock */
+    uint64_t all_before;       /* files staged up to then (clock_boot_ns) are due; under the staged-list lock */
     uint64_t pressure;         /* bytes that must go because the store is full */
     int64_t backoff_until;
     int backoff_ms;
     uint64_t failures;         /* rounds that failed */
+    uint64_t refusals;         /* cuts that the centre refused */
     char error[NODE_DETAIL];   /* of the last one; "" after a good one */
     bool pool_failed;
     uint64_t pack_next, packs_left; /* allocated, not used yet */

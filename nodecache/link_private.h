@@ -40,6 +40,7 @@ struct link {
     char detail[NODE_DETAIL];
     char cloud[64];
     uint64_t connects;
+    int64_t gone_at; /* clock_boot_ms of the last disconnect; 0: none */
     bool lines_lost; /* send changed lines now */
     struct worker workers[LINK_WORKERS];
     unsigned running;

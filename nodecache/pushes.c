@@ -34,11 +34,13 @@ static void do_getattr(struct push *p, const Star__Inode *m)
 {
     struct link *l = p->link;
     struct wire_attrs wire;
-    struct attrs attrs = {.ino = m->ino};
+    struct attrs attrs;
+    int rc = store_getattr(l->store, m->ino, &attrs);
 
-    /* Not known here: version 0, so that what the log says is newer. */
-    if (store_getattr(l->store, m->ino, &attrs) < 0)
-        attrs = (struct attrs){.ino = m->ino};
+    if (rc < 0) {
+        refuse(p, rc, "not known here: what the log says is right");
+        return;
+    }
     put_attrs(&wire, &attrs, store_node(l->store));
     answer(p, 0, &wire.attrs.base);
 }

@@ -83,7 +83,7 @@ static void settle_staged(struct store *s, struct file *f)
     pthread_mutex_lock(&s->staged_lock);
     f->on_staged_list = dirty;
     if (dirty) {
-        f->staged_since = clock_boot_ms();
+        f->staged_since = clock_boot_ns();
         DL_APPEND2(s->staged, f, staged_prev, staged_next);
         file_ref(f);
     } else {
@@ -102,7 +102,14 @@ void staged_again(struct store *s, struct file *f, int64_t since)
     if (f->flush_due < since)
         f->flush_due = 0;
     DL_DELETE2(s->staged, f, staged_prev, staged_next);
-    DL_APPEND2(s->staged, f, staged_prev, staged_next);
+    /* Back into order: behind the last one that is not younger. What somebody waits for stays in front. */
+    struct file *at = s->staged ? s->staged->staged_prev : NULL;
+    while (at && at->staged_since > since && at->flush_due == 0)
+        at = at == s->staged ? NULL : at->staged_prev;
+    if (at && f->flush_due == 0)
+        DL_APPEND_ELEM2(s->staged, at, f, staged_prev, staged_next);
+    else
+        DL_PREPEND2(s->staged, f, staged_prev, staged_next);
     pthread_mutex_unlock(&s->staged_lock);
 }
 

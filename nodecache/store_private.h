@@ -39,7 +39,7 @@ struct store {
     _Atomic uint64_t flush_age_ms;
 
     pthread_mutex_t staged_lock; /* leaf */
-    struct file *staged;         /* oldest first; each holds a reference */
+    struct file *staged;         /* those that somebody waits for, then oldest first; each holds a reference */
     _Atomic uint64_t staged_total, present_total;
 
     pthread_mutex_t changed_lock; /* leaf */
@@ -69,7 +69,7 @@ void store_say(struct store *s, const char *format, ...) __attribute__((format(p
 int store_failed(struct store *s, int rc, const char *what, uint64_t ino);
 /* After a change of f, f->lock held: totals, staged list, changed lines. lost: the centre should know soon. */
 void store_settle(struct store *s, struct file *f, bool lost);
-/* f is still staged after a flush that began at `since`: it goes to the end of the list. f->lock is held. */
+/* f is still staged after a flush that began at `since`: it finds its place in the list. f->lock is held. */
 void staged_again(struct store *s, struct file *f, int64_t since);
 /* Waits on f->changed for at most STORE_POLL_MS; f->lock is held. */
 void store_wait(struct file *f);

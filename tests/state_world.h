@@ -24,6 +24,9 @@ struct world {
     uint32_t node;            /* stamped into entries */
     uint64_t session, seq, acked;
     struct state_result result; /* of the last command */
+    ProtobufCMessage *reply;    /* unpacked, by world_reply */
+    /* Called with each entry after it was applied, if set. */
+    void (*watch)(struct world *w, const uint8_t *entry, size_t len);
 };
 
 static inline void world_need(bool ok, const char *what)
@@ -55,10 +58,18 @@ static inline void world_start(struct world *w)
     w->ino = ROOT;
 }
 
+static inline void world_drop_reply(struct world *w)
+{
+    if (w->reply)
+        protobuf_c_message_free_unpacked(w->reply, NULL);
+    w->reply = NULL;
+}
+
 static inline void world_end(struct world *w)
 {
     char command[192];
 
+    world_drop_reply(w);
     if (w->s)
         state_close(w->s, true);
     w->s = NULL;
@@ -117,17 +128,19 @@ static inline int world_apply(struct world *w, uint32_t type, const ProtobufCMes
     if (!state_in_turn(w->s))
         world_need(state_begin(w->s) == 0, "begin");
     world_need(state_apply(w->s, ++w->count, packed, len, &w->result) == 0, "apply");
+    if (w->watch)
+        w->watch(w, packed, len);
     free(packed);
     return w->result.status;
 }
 
-/* The last reply, unpacked; never freed: tests are short. */
+/* The last command's reply, unpacked; valid until the next call. */
 static inline void *world_reply(struct world *w, const ProtobufCMessageDescriptor *type)
 {
-    void *m = protobuf_c_message_unpack(type, NULL, w->result.body_len, w->result.body);
-
-    world_need(m != NULL, "a reply is not what it should be");
-    return m;
+    world_drop_reply(w);
+    w->reply = protobuf_c_message_unpack(type, NULL, w->result.body_len, w->result.body);
+    world_need(w->reply != NULL, "a reply is not what it should be");
+    return w->reply;
 }
 
 static inline ProtobufCBinaryData world_bytes(const char *text)

@@ -263,7 +263,8 @@ static inline void op_lseek(struct world *w)
     if (h == NULL)
         return;
     NOTE_HANDLE(w, h, "lseek %jd, way %d", (intmax_t)to, whence);
-    if (whence == SEEK_END && fcntl(h->fd[0], F_GETFL) & O_DIRECTORY)
+    struct stat st;
+    if (whence == SEEK_END && fstat(h->fd[0], &st) == 0 && S_ISDIR(st.st_mode))
         return; /* the end of a folder is no number */
     for (int i = 0; i < 2; i++)
         DO(two, i, lseek(h->fd[i], to, whence));
