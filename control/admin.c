@@ -293,7 +293,6 @@ static void on_forgotten(struct op *op, const struct state_result *r)
     struct node *n = node_find(c, op->node);
     struct live *l, *tmp;
 
-    c->lease_stops--;
     if (r->status < 0) {
         op_refuse(op, r);
         return;
@@ -313,7 +312,6 @@ static void forget_recalled(struct op *op)
     Star__LogNode body;
 
     if (!n || n->peer || op->status < 0) {
-        op->c->lease_stops--;
         op_error(op, op->status < 0 ? op->status : -EBUSY, "node %s came back, or not everybody could be told",
                  n ? n->name : "?");
         return;
@@ -336,6 +334,7 @@ static void node_forget(struct op *op, struct node *n)
         return;
     }
     op->node = n->id;
+    op->stops_leases = true;
     c->lease_stops++;
     op->session = NULL; /* it is recalled like all others */
     HASH_ITER(hh, c->lives, l, tmp)

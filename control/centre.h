@@ -186,6 +186,7 @@ struct op {
     struct live *live[OP_LIVE_MAX]; /* marked busy, referenced */
     unsigned live_n;
     bool replayed;
+    bool stops_leases;       /* counted in centre->lease_stops */
     bool note_errors;        /* a refusal is also a line in .umbel/errors */
     bool counted, counted_write; /* an open of counted_ino is counted for this op, until it is answered */
     uint64_t counted_ino;

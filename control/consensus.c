@@ -2,6 +2,7 @@
 #include "control/consensus_private.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,10 @@
 #include "control/wire/log.h"
 
 #define SPACE_CHECK_MS 200
+#define WATCH_MS 50
+#define WATCH_ELECTION_MS 5
+/* The watch is this late only if the process did not run. */
+#define WATCH_GAP_MS 1000
 #define ADDRESS_OF_ONLY_VOTER "self"
 
 _Noreturn static void die(const char *what, int status)
@@ -120,6 +125,7 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
     struct batch_prefix prefix;
 
     *result = NULL;
+    c->log_bytes += buf->len;
     if (buf->len < sizeof(prefix))
         die("log: short entry", -EPROTO);
     memcpy(&prefix, at, sizeof(prefix));
@@ -152,6 +158,15 @@ static void pending_fail(struct consensus *c, int status)
     c->pending_tail = NULL;
 }
 
+static void lose_leadership(struct consensus *c)
+{
+    if (!c->leading)
+        return;
+    c->leading = false;
+    pending_fail(c, -ENOTCONN);
+    c->ops.on_follower(c->ctx);
+}
+
 struct batch {
     struct raft_apply req;
     struct consensus *c;
@@ -160,11 +175,10 @@ struct batch {
 static void on_batch_applied(struct raft_apply *req, int status, void *result)
 {
     struct batch *b = req->data;
-    struct consensus *c = b->c;
 
     (void)result;
-    if (status != 0 && !c->stopping)
-        pending_fail(c, -ENOTCONN);
+    if (status != 0 && !b->c->stopping)
+        lose_leadership(b->c);
     free(b);
 }
 
@@ -193,7 +207,7 @@ static void batch_send(struct consensus *c)
             log_error("log: submit: %s", raft_errmsg(&c->raft));
             die("log: submit", -EIO);
         }
-        pending_fail(c, -ENOTCONN);
+        lose_leadership(c);
     }
 }
 
@@ -259,7 +273,7 @@ int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, c
     }
     star__log_entry__pack(entry, at);
     entry->now = NULL;
-    *p = (struct pending){.fn = fn, .arg = arg, .serial = ++c->serial, .since_ms = clock_boot_ms()};
+    *p = (struct pending){.fn = fn, .arg = arg, .serial = ++c->serial};
     if (c->pending_tail)
         c->pending_tail->next = p;
     else
@@ -280,6 +294,12 @@ static void on_barrier(struct raft_barrier *req, int status)
     c->barrier_out = false;
     if (status != 0 || c->stopping)
         return;
+    if (state_applied(c->state) != c->count) {
+        log_error("the state holds %" PRIu64 " commands and the log %" PRIu64
+                  ": one of them comes from another copy of this folder",
+                  state_applied(c->state), c->count);
+        die("log", -ENOTRECOVERABLE);
+    }
     c->last_ino = state_last_ino(c->state);
     c->last_ns = state_last_time_ns(c->state);
     c->leading = true;
@@ -294,10 +314,8 @@ static void watch_leadership(struct consensus *c)
     if (leader && !c->leading && !c->barrier_out) {
         c->barrier.data = c;
         c->barrier_out = raft_barrier(&c->raft, &c->barrier, on_barrier) == 0;
-    } else if (!leader && c->leading) {
-        c->leading = false;
-        pending_fail(c, -ENOTCONN);
-        c->ops.on_follower(c->ctx);
+    } else if (!leader) {
+        lose_leadership(c);
     }
 }
 
@@ -309,10 +327,35 @@ static void watch_space(struct consensus *c)
         c->free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
 }
 
+/* Time in which this process did not run (frozen, suspended) is not the disk's. */
 static void watch_append(struct consensus *c, int64_t now)
 {
-    if (c->pending_head && now - c->pending_head->since_ms > CONSENSUS_APPEND_DEADLINE_MS)
+    uint64_t oldest = c->pending_head ? c->pending_head->serial : 0;
+
+    if (oldest != c->watched_serial || now - c->watched_ms > WATCH_GAP_MS)
+        c->append_ms = now;
+    c->watched_serial = oldest;
+    c->watched_ms = now;
+    if (oldest && now - c->append_ms > CONSENSUS_APPEND_DEADLINE_MS)
         die("log: append is overdue", -ETIMEDOUT);
+}
+
+/* libraft counts entries, and keeps them all in memory until a snapshot: when they are large it is taken earlier. */
+static void watch_threshold(struct consensus *c)
+{
+    struct state_totals totals;
+
+    if (state_totals(c->state, &totals) < 0)
+        return;
+    uint64_t entries = totals.inodes / 2;
+    uint64_t bytes = totals.inodes * CONSENSUS_SNAPSHOT_INODE_BYTES;
+    if (entries < c->snapshot_min)
+        entries = c->snapshot_min;
+    if (bytes < CONSENSUS_SNAPSHOT_MIN_BYTES)
+        bytes = CONSENSUS_SNAPSHOT_MIN_BYTES;
+    if (c->log_bytes > bytes)
+        entries = 1;
+    raft_set_snapshot_threshold(&c->raft, entries < UINT32_MAX ? (unsigned)entries : UINT32_MAX);
 }
 
 static void on_watch(uv_timer_t *timer)
@@ -325,16 +368,9 @@ static void on_watch(uv_timer_t *timer)
     if (now - c->space_ms >= SPACE_CHECK_MS) {
         c->space_ms = now;
         watch_space(c);
-        struct state_totals totals;
-        if (state_totals(c->state, &totals) == 0) {
-            uint64_t threshold = totals.inodes / 2;
-            if (threshold < c->snapshot_min)
-                threshold = c->snapshot_min;
-            raft_set_snapshot_threshold(&c->raft, (unsigned)threshold);
-        }
+        watch_threshold(c);
     }
-    int interval = c->leading ? 50 : 5;
-    uv_timer_set_repeat(timer, (uint64_t)interval);
+    uv_timer_set_repeat(timer, c->leading ? WATCH_MS : WATCH_ELECTION_MS);
 }
 
 int consensus_room(const struct consensus *c)
@@ -396,6 +432,7 @@ static int engine_start(struct consensus *c, char *detail)
     raft_set_snapshot_threshold(&c->raft, c->snapshot_min);
     raft_set_snapshot_trailing(&c->raft, CONSENSUS_SNAPSHOT_TRAILING);
     raft_set_pre_vote(&c->raft, true);
+    raft_set_capacity_threshold(&c->raft, 0); /* consensus_room looks at the disk itself; this looks at prepared files */
 
     struct raft_configuration conf;
     raft_configuration_init(&conf);
@@ -443,7 +480,8 @@ static void start_handles(struct consensus *c)
     c->turn_timer.data = c;
     uv_timer_init(c->loop, &c->watch);
     c->watch.data = c;
-    uv_timer_start(&c->watch, on_watch, 0, 5);
+    c->watched_ms = clock_boot_ms();
+    uv_timer_start(&c->watch, on_watch, 0, WATCH_ELECTION_MS);
     uv_timer_init(c->loop, &c->copy_retry);
     c->copy_retry.data = c;
 }
@@ -519,6 +557,13 @@ static void on_raft_closed(struct raft *raft)
     uv_close((uv_handle_t *)&c->copy_retry, on_handle_closed);
 }
 
+void consensus_close_engine(struct consensus *c)
+{
+    raft_close(&c->raft, on_raft_closed);
+    consensus_cancel_copy(c); /* libraft takes this only when it is closing, and before it has closed */
+}
+
+/* A snapshot that is being copied reads the state: it ends first. */
 void consensus_stop(struct consensus *c, void (*done)(void *arg), void *arg)
 {
     c->done = done;
@@ -526,6 +571,6 @@ void consensus_stop(struct consensus *c, void (*done)(void *arg), void *arg)
     batch_send(c);
     c->stopping = true;
     c->leading = false;
-    consensus_cancel_copy(c);
-    raft_close(&c->raft, on_raft_closed);
+    if (!c->copy_running)
+        consensus_close_engine(c);
 }

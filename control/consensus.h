@@ -37,7 +37,11 @@
 #define CONSENSUS_TURN_MS 20
 /* Entries between snapshots: at least this, growing with the state (half its inodes). */
 #define CONSENSUS_SNAPSHOT_MIN 65536
-#define CONSENSUS_SNAPSHOT_TRAILING 8192
+/* ... or so many bytes of them, growing with the state (about half of what it takes for each inode). */
+#define CONSENSUS_SNAPSHOT_MIN_BYTES (128ull << 20)
+#define CONSENSUS_SNAPSHOT_INODE_BYTES 256ull
+/* Entries kept behind a snapshot, for a deputy that lags a little; 0 means something else to libraft. */
+#define CONSENSUS_SNAPSHOT_TRAILING 128
 /* A failed copy for a snapshot is tried again after so long. */
 #define CONSENSUS_COPY_RETRY_MS 5000
 /* Entries waiting to be applied; beyond, consensus_submit says -EBUSY. */

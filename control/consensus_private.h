@@ -26,7 +26,6 @@ struct pending {
     consensus_fn fn;
     void *arg;
     uint64_t serial;
-    int64_t since_ms;
 };
 
 /* What libraft keeps as its snapshot. The digest is XXH3-128 of the file. */
@@ -41,7 +40,9 @@ struct snapshot_stub {
 struct snapshot_copy {
     uv_work_t work;
     struct consensus *c;
-    struct raft_io_snapshot_put *put;
+    struct raft_io_snapshot_put *put;  /* libraft's core to libraft's files: we stand between */
+    struct raft_io_snapshot_put inner;
+    bool recording;                    /* the files have inner */
     const struct raft_snapshot *snapshot;
     raft_io_snapshot_put_cb cb;
     unsigned trailing;
@@ -61,7 +62,10 @@ struct consensus {
     uint64_t count; /* commands that the log has handed to apply, from the first one on */
     uint64_t last_ino, last_ns;
     uint64_t reserve, free_bytes;
-    int64_t space_ms;
+    int64_t space_ms, watched_ms;
+    uint64_t watched_serial; /* the oldest pending entry at the last look, and since when it is */
+    int64_t append_ms;
+    uint64_t log_bytes;      /* of entries since the newest snapshot */
     unsigned snapshot_min;
     unsigned turn_entries;
     bool leading, barrier_out, stopping;
@@ -81,6 +85,7 @@ struct consensus {
                               const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb);
     struct snapshot_copy *copy;
     bool copy_running;
+    uint64_t recorded; /* count of the newest snapshot that libraft has on disk; 0: none */
 
     uv_prepare_t prepare;
     uv_timer_t turn_timer, watch, copy_retry;
@@ -97,5 +102,7 @@ int consensus_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[]
 int consensus_restore(struct raft_fsm *fsm, struct raft_buffer *buf);
 /* A copy that waits for its retry is given up. */
 void consensus_cancel_copy(struct consensus *c);
+/* The second half of consensus_stop, when no copy is being made. */
+void consensus_close_engine(struct consensus *c);
 
 #endif

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,8 @@ int consensus_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigne
     memcpy(stub->magic, STUB_MAGIC, sizeof(stub->magic));
     stub->count = c->count;
     snprintf(stub->file, sizeof(stub->file), "state-%" PRIu64, c->count);
+    c->log_bytes = 0;
+    raft_set_snapshot_threshold(&c->raft, c->snapshot_min);
     (*bufs)[0] = (struct raft_buffer){.base = stub, .len = sizeof(*stub)};
     *n_bufs = 1;
     return 0;
@@ -91,22 +94,19 @@ int consensus_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[]
     return 0;
 }
 
-static void remove_old_snapshots(struct consensus *c, uint64_t newest)
+/* All but the newest that libraft has recorded and the one before, which it keeps, too. */
+static void remove_old_snapshots(struct consensus *c, uint64_t newest, uint64_t before)
 {
     char dir[CONSENSUS_PATH_MAX];
-    uint64_t second = 0, n;
     struct dirent *e;
+    uint64_t n;
 
     snprintf(dir, sizeof(dir), "%s/snapshots", c->dir);
     DIR *d = opendir(dir);
     if (!d)
         return;
     while ((e = readdir(d)))
-        if (sscanf(e->d_name, "state-%" SCNu64, &n) == 1 && n < newest && n > second)
-            second = n;
-    rewinddir(d);
-    while ((e = readdir(d)))
-        if (sscanf(e->d_name, "state-%" SCNu64, &n) == 1 && n < second)
+        if (sscanf(e->d_name, "state-%" SCNu64, &n) == 1 && n != newest && n != before)
             unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
 }
@@ -130,24 +130,30 @@ static void on_copy_retry(uv_timer_t *timer)
         copy_start(c->copy);
 }
 
-static void copy_end(struct consensus *c, int status)
+static void copy_retry(struct snapshot_copy *copy, const char *why)
 {
-    struct snapshot_copy *copy = c->copy;
-    int rv;
+    log_error("snapshot %s: %s; tried again in %d s", copy->path, why, CONSENSUS_COPY_RETRY_MS / 1000);
+    uv_timer_start(&copy->c->copy_retry, on_copy_retry, CONSENSUS_COPY_RETRY_MS, 0);
+}
 
-    c->copy = NULL;
+/* libraft has written the stub. */
+static void on_put(struct raft_io_snapshot_put *put, int status)
+{
+    struct raft_io_snapshot_put *outer = put->data;
+    struct snapshot_copy *copy = (struct snapshot_copy *)((char *)put - offsetof(struct snapshot_copy, inner));
+    struct consensus *c = copy->c;
+    raft_io_snapshot_put_cb cb = copy->cb;
+
     if (status == 0) {
-        remove_old_snapshots(c, copy->stub->count);
-        rv = c->inner_snapshot_put(&c->io, copy->trailing, copy->put, copy->snapshot, copy->cb);
-        if (rv == 0) {
-            log_info("snapshot at command %" PRIu64, copy->stub->count);
-            goto out;
-        }
-        log_error("snapshot: %s", c->io.errmsg);
+        remove_old_snapshots(c, copy->stub->count, c->recorded);
+        c->recorded = copy->stub->count;
+        log_info("snapshot at command %" PRIu64, c->recorded);
+    } else if (!c->stopping) {
+        log_error("the log cannot record snapshot %s: %s; the next one comes", copy->path, raft_strerror(status));
     }
-    copy->cb(copy->put, RAFT_CANCELED);
-out:
+    c->copy = NULL;
     free(copy);
+    cb(outer, status);
 }
 
 static void after_copy(uv_work_t *work, int status)
@@ -158,14 +164,16 @@ static void after_copy(uv_work_t *work, int status)
     (void)status;
     c->copy_running = false;
     if (c->stopping) {
-        copy_end(c, -ECANCELED);
+        consensus_close_engine(c);
     } else if (copy->status < 0) {
-        log_error("snapshot %s: %s; tried again in %d s", copy->path, strerror(-copy->status),
-                  CONSENSUS_COPY_RETRY_MS / 1000);
         unlink(copy->path);
-        uv_timer_start(&c->copy_retry, on_copy_retry, CONSENSUS_COPY_RETRY_MS, 0);
+        copy_retry(copy, strerror(-copy->status));
     } else {
-        copy_end(c, 0);
+        copy->inner.data = copy->put;
+        int rv = c->inner_snapshot_put(&c->io, copy->trailing, &copy->inner, copy->snapshot, on_put);
+        copy->recording = rv == 0;
+        if (rv != 0)
+            copy_retry(copy, c->io.errmsg);
     }
 }
 
@@ -177,16 +185,20 @@ static void copy_start(struct snapshot_copy *copy)
     c->copy_running = true;
     if (uv_queue_work(c->loop, &copy->work, copy_work, after_copy) != 0) {
         c->copy_running = false;
-        uv_timer_start(&c->copy_retry, on_copy_retry, CONSENSUS_COPY_RETRY_MS, 0);
+        copy_retry(copy, "no thread");
     }
 }
 
 void consensus_cancel_copy(struct consensus *c)
 {
-    if (c->copy && !c->copy_running) {
-        uv_timer_stop(&c->copy_retry);
-        copy_end(c, -ECANCELED);
-    }
+    struct snapshot_copy *copy = c->copy;
+
+    if (!copy || copy->recording)
+        return;
+    uv_timer_stop(&c->copy_retry);
+    c->copy = NULL;
+    copy->cb(copy->put, RAFT_CANCELED);
+    free(copy);
 }
 
 static int put_snapshot(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
@@ -214,6 +226,18 @@ void consensus_wrap_snapshots(struct consensus *c)
 }
 
 /* --- restoring --- */
+
+static int sync_folder(const char *path)
+{
+    int rc = 0, fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    if (fsync(fd) != 0)
+        rc = -errno;
+    close(fd);
+    return rc;
+}
 
 static int copy_file(const char *from, const char *to)
 {
@@ -247,15 +271,22 @@ out:
     return rc;
 }
 
-static void remove_state_files(struct consensus *c)
+/* The mark goes last, and when the rest is gone for certain: without it the files count as a good copy (state.c). */
+static int remove_state_files(struct consensus *c)
 {
-    static const char *const names[] = {"data.mdb", "lock.mdb", "mark"};
-    char path[CONSENSUS_PATH_MAX];
+    static const char *const names[] = {"data.mdb", "data.mdb.new", "lock.mdb", "mark"};
+    char dir[CONSENSUS_PATH_MAX], path[CONSENSUS_PATH_MAX + 16];
+    int rc = 0;
 
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        snprintf(path, sizeof(path), "%s/state/%s", c->dir, names[i]);
-        unlink(path);
+    snprintf(dir, sizeof(dir), "%s/state", c->dir);
+    for (size_t i = 0; rc == 0 && i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        if (unlink(path) != 0 && errno != ENOENT)
+            rc = -errno;
+        else
+            rc = sync_folder(dir);
     }
+    return rc;
 }
 
 int consensus_open_state(struct consensus *c, char *detail)
@@ -266,31 +297,44 @@ int consensus_open_state(struct consensus *c, char *detail)
     int rc = state_open(dir, &c->state, detail);
     if (rc == -ENOTRECOVERABLE) {
         log_warning("%s; the state is rebuilt from the newest snapshot and the log", detail);
-        remove_state_files(c);
-        rc = state_open(dir, &c->state, detail);
+        rc = remove_state_files(c);
+        if (rc == 0)
+            rc = state_open(dir, &c->state, detail);
     }
     return rc;
 }
 
-static int install(struct consensus *c, const struct snapshot_stub *stub)
+static int check_snapshot(const char *path, const struct snapshot_stub *stub)
 {
-    char from[CONSENSUS_PATH_MAX], to[CONSENSUS_PATH_MAX], detail[256] = "";
     uint64_t digest[2];
+    int rc = file_digest(path, digest);
 
-    snprintf(from, sizeof(from), "%s/snapshots/%s", c->dir, stub->file);
-    snprintf(to, sizeof(to), "%s/state/data.mdb", c->dir);
-    int rc = file_digest(from, digest);
     if (rc == 0 && memcmp(digest, stub->digest, sizeof(digest)) != 0)
         rc = -EBADMSG;
-    if (rc < 0) {
-        log_error("snapshot %s: %s; put the file back from a copy of this folder", from,
+    if (rc < 0)
+        log_error("snapshot %s: %s; put the file back from a copy of this folder", path,
                   rc == -EBADMSG ? "its digest is wrong, it is damaged" : strerror(-rc));
+    return rc;
+}
+
+/* The copy appears whole or not at all. */
+static int install(struct consensus *c, const struct snapshot_stub *stub)
+{
+    char from[CONSENSUS_PATH_MAX + 80], fresh[CONSENSUS_PATH_MAX + 32], to[CONSENSUS_PATH_MAX + 32], detail[256] = "";
+
+    snprintf(from, sizeof(from), "%s/snapshots/%s", c->dir, stub->file);
+    snprintf(fresh, sizeof(fresh), "%s/state/data.mdb.new", c->dir);
+    snprintf(to, sizeof(to), "%s/state/data.mdb", c->dir);
+    int rc = check_snapshot(from, stub);
+    if (rc < 0)
         return rc;
-    }
     state_close(c->state, false);
     c->state = NULL;
-    remove_state_files(c);
-    rc = copy_file(from, to);
+    rc = remove_state_files(c);
+    if (rc == 0)
+        rc = copy_file(from, fresh);
+    if (rc == 0 && rename(fresh, to) != 0)
+        rc = -errno;
     if (rc == 0)
         rc = consensus_open_state(c, detail);
     if (rc < 0)
@@ -317,7 +361,7 @@ int consensus_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
         log_error("snapshot %s holds fewer commands than it should", stub.file);
         return RAFT_CORRUPT;
     }
-    c->count = stub.count;
+    c->count = c->recorded = stub.count;
     raft_free(buf->base);
     return 0;
 }

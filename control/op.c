@@ -186,6 +186,7 @@ void op_end(struct op *op)
         LL_DELETE2(s->lock_waits, op, s_next);
     op_unmark(op);
     open_uncount(op);
+    c->lease_stops -= op->stops_leases;
     if (s && --s->refs == 0 && s->gone)
         free(s);
     if (op->peer)

@@ -53,11 +53,12 @@ static int mark_write(int fd, const char *text)
     return fsync(fd) != 0 ? -errno : 0;
 }
 
-/* Opens and locks the mark. *trusted: the files are as the last process or a clean close left them.
- */
-static int mark_open(struct state *s, const char *dir, bool have_data, bool *trusted, char *detail)
+/* Opens and locks the mark; open_mark gets what it shall say. *trusted: the files are as the last
+ * process or a clean close left them. */
+static int mark_open(struct state *s, const char *dir, bool have_data, char open_mark[MARK_SIZE],
+                     bool *trusted, char *detail)
 {
-    char path[PATH], text[MARK_SIZE + 1] = {0}, open_mark[MARK_SIZE], boot[37];
+    char path[PATH], text[MARK_SIZE + 1] = {0}, boot[37];
     int rc;
 
     snprintf(path, sizeof(path), "%s/mark", dir);
@@ -80,16 +81,11 @@ static int mark_open(struct state *s, const char *dir, bool have_data, bool *tru
         say(detail, dir, "mark", rc);
         return rc;
     }
-    snprintf(open_mark, sizeof(open_mark), "open %s", boot);
+    snprintf(open_mark, MARK_SIZE, "open %s", boot);
     text[strcspn(text, "\n")] = '\0';
     /* Without any text: a copy that was put here, or nothing at all. */
     *trusted = !have_data || n == 0 || strcmp(text, "clean") == 0 || strcmp(text, open_mark) == 0;
-    if (!*trusted)
-        return 0;
-    rc = mark_write(s->mark, open_mark);
-    if (rc < 0)
-        say(detail, dir, "mark", rc);
-    return rc;
+    return 0;
 }
 
 /* --- open --- */
@@ -132,13 +128,17 @@ static int load_meta(struct state *s)
 /* A file cut short (a copy that was not finished) must not be read: LMDB does not look. */
 static int check_length(struct state *s, uint64_t size)
 {
+    mdb_filehandle_t fd;
     MDB_envinfo info;
     MDB_stat stat;
 
     if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &stat) != MDB_SUCCESS ||
-        stat.ms_psize == 0)
+        mdb_env_get_fd(s->env, &fd) != MDB_SUCCESS || stat.ms_psize == 0)
         return -EIO;
-    return size / stat.ms_psize <= info.me_last_pgno ? -ENOTRECOVERABLE : 0;
+    if (size / stat.ms_psize > info.me_last_pgno)
+        return 0;
+    /* LMDB has made the file as long as its map: that would be believed the next time. */
+    return ftruncate(fd, (off_t)size) != 0 ? -errno : -ENOTRECOVERABLE;
 }
 
 static int try_env(struct state *s, const char *dir, unsigned flags)
@@ -263,7 +263,7 @@ static void state_free(struct state *s)
 
 int state_open(const char *dir, struct state **out, char *detail)
 {
-    char data[PATH];
+    char data[PATH], open_mark[MARK_SIZE];
     struct stat st;
     bool trusted = false;
     int rc;
@@ -279,7 +279,7 @@ int state_open(const char *dir, struct state **out, char *detail)
         goto out;
     }
     bool have_data = stat(data, &st) == 0 && st.st_size > 0;
-    rc = mark_open(s, dir, have_data, &trusted, detail);
+    rc = mark_open(s, dir, have_data, open_mark, &trusted, detail);
     if (rc < 0)
         goto out;
     if (!trusted) {
@@ -288,6 +288,8 @@ int state_open(const char *dir, struct state **out, char *detail)
         goto out;
     }
     rc = open_env(s, dir, have_data ? (uint64_t)st.st_size : 0);
+    if (rc == 0)
+        rc = mark_write(s->mark, open_mark); /* before anything is written */
     if (rc == 0)
         rc = load_or_make(s);
     if (rc < 0)

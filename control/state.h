@@ -1,19 +1,23 @@
 /*
- * The centre's state: what the replicated log says, in LMDB. state_apply() is the only writer and is
- * deterministic: the same entries in the same order give the same bytes on every control process. It looks at no clock, no
- * random number and nothing outside the state and the entry.
+ * The centre's state: what the replicated log says, in LMDB. state_apply() is the only writer and
+ * is deterministic: the same entries in the same order give the same bytes on every control
+ * process. It looks at no clock, no random number and nothing outside the state and the entry.
  *
- * LMDB runs with MDB_NOSYNC | MDB_NOMETASYNC: it is intact after the process died; after the machine
- * died (state_open: boot id changed and no clean mark) the caller throws it away and rebuilds it from snapshot + log.
+ * LMDB runs with MDB_NOSYNC | MDB_NOMETASYNC: it is intact after the process died; after the
+ * machine died (state_open: boot id changed and no clean mark) the caller throws it away and
+ * rebuilds it from snapshot + log.
  *
- * Turns. state_begin() opens one write transaction, any number of state_apply() follow, state_commit() makes them visible
- * and durable against the process's death. Readers (all other functions) see the state inside the open
- * write transaction when there is one, so a mutation is seen by what follows it in the same turn.
+ * Turns. state_begin() opens one write transaction, any number of state_apply() follow,
+ * state_commit() makes them visible and durable against the process's death. Readers (all other
+ * functions) see the state inside the open write transaction when there is one, so a mutation is
+ * seen by what follows it in the same turn.
  *
- * Threads: one (the loop's), except state_copy(), which may run in any one thread at the same time as everything else.
+ * Threads: one (the loop's), except state_copy(), which may run in any one thread at the same time
+ * as everything else.
  *
- * Errors of apply. A command that cannot be done has a result with -errno: that is a success of apply. A
- * return < 0 from state_apply itself (LMDB's map full, I/O error, corrupt entry) must end the process (invariant 7).
+ * Errors of apply. A command that cannot be done has a result with -errno: that is a success of
+ * apply. A return < 0 from state_apply itself (LMDB's map full, I/O error, corrupt entry) must end
+ * the process (invariant 7).
  */
 #ifndef UMBEL_CONTROL_STATE_H
 #define UMBEL_CONTROL_STATE_H
@@ -24,9 +28,10 @@
 
 #include "star.pb-c.h"
 
-#define STATE_FORMAT 1u
+#define STATE_FORMAT   1u
 #define STATE_ROOT_INO 1u
-/* Fixed and huge: address space, not disk (the file is sparse). ThreadSanitizer leaves less of it. */
+/* Fixed and huge: address space, not disk (the file is sparse). ThreadSanitizer leaves less of it.
+ */
 #if defined(__SANITIZE_THREAD__)
 #define STATE_MAP_SIZE (1ull << 36)
 #elif defined(__has_feature)
@@ -37,21 +42,21 @@
 #ifndef STATE_MAP_SIZE
 #define STATE_MAP_SIZE (1ull << 40)
 #endif
-#define STATE_NAME_MAX 255u
-#define STATE_SYMLINK_MAX 4095u
+#define STATE_NAME_MAX        255u
+#define STATE_SYMLINK_MAX     4095u
 #define STATE_XATTR_VALUE_MAX 65536u
-#define STATE_XATTR_NAME_MAX 255u
-#define STATE_LINK_MAX 65000u
+#define STATE_XATTR_NAME_MAX  255u
+#define STATE_LINK_MAX        65000u
 /* Bits of an inode number used by packs' record numbers: record id = pack << 20 | number. */
 #define STATE_RECORD_BITS 20
 
 struct state;
 
-/* Creates or opens dir/data.mdb, with dir/mark and dir/lock.mdb beside it. A data.mdb without a mark is a copy that was put
- * there: put it whole (rename it into place when it is synced). detail (256 bytes) gets one line on errors.
- * -EBUSY: another process has it open.
- * -ENOTRECOVERABLE: the machine went down since (or the copy is not intact): the caller removes the files and restores a snapshot.
- * -EPROTONOSUPPORT: written by a newer format. */
+/* Creates or opens dir/data.mdb, with dir/mark and dir/lock.mdb beside it. A data.mdb without a
+ * mark is a copy that was put there: put it whole (rename it into place when it is synced). detail
+ * (256 bytes) gets one line on errors. -EBUSY: another process has it open. -ENOTRECOVERABLE: the
+ * machine went down since (or the copy is not intact): the caller removes the files and restores a
+ * snapshot. -EPROTONOSUPPORT: written by a newer format. */
 int state_open(const char *dir, struct state **out, char *detail);
 /* clean: leave the mark that makes the files trusted after a reboot (syncs them first). */
 void state_close(struct state *s, bool clean);
@@ -62,21 +67,24 @@ int state_begin(struct state *s);
 int state_commit(struct state *s);
 bool state_in_turn(const struct state *s);
 
-/* Applies one packed LogEntry as command number `count` (1, 2, ...). If count <= state_applied() nothing
- * happens and *result is empty (a replay after restart). *result: the packed star Result (status and the reply's body, e.g. EntryReply with
- * attr filled but no leases, tickets), owned by the state, valid until the next state_apply. */
+/* Applies one packed LogEntry as command number `count` (1, 2, ...). If count <= state_applied()
+ * nothing happens and *result is empty (a replay after restart). *result: the packed star Result
+ * (status and the reply's body, e.g. EntryReply with attr filled but no leases, tickets), owned by
+ * the state, valid until the next state_apply. */
 struct state_result {
-    int status;            /* 0 or -errno */
-    const uint8_t *body;   /* packed reply message */
+    int status;          /* 0 or -errno */
+    const uint8_t *body; /* packed reply message */
     size_t body_len;
-    bool replayed;         /* (session, seq) was known: this is its first result again */
+    bool replayed; /* (session, seq) was known: this is its first result again */
 };
-int state_apply(struct state *s, uint64_t count, const void *entry, size_t len, struct state_result *result);
+int state_apply(struct state *s, uint64_t count, const void *entry, size_t len,
+                struct state_result *result);
 uint64_t state_applied(const struct state *s);
 
 /* The newest inode number and pack id in use: the leader allocates above. */
 uint64_t state_last_ino(struct state *s);
-uint64_t state_last_time_ns(struct state *s); /* newest stamp applied: the leader never stamps earlier */
+/* Newest stamp applied: the leader never stamps earlier. */
+uint64_t state_last_time_ns(struct state *s);
 
 /* An inode as stored. */
 struct inode {
@@ -84,61 +92,98 @@ struct inode {
     uint32_t mode, nlink, uid, gid;
     uint64_t rdev;
     uint64_t size;
-    struct { int64_t sec; uint32_t nsec; } atime, mtime, ctime;
-    uint64_t version;    /* data version (home's) */
+    struct {
+        int64_t sec;
+        uint32_t nsec;
+    } atime, mtime, ctime;
+    uint64_t version; /* data version (home's) */
     uint64_t change;
     uint64_t parent;     /* directories: their parent */
     uint32_t home;       /* node number, 0: none */
     uint64_t home_epoch; /* of the newest home; stays when home becomes 0 */
     uint64_t cut;        /* last confirmed cut number of home_epoch */
     uint64_t map_version;
-    uint64_t mapped;     /* bytes of content that lie in the pool */
-    uint64_t entries;    /* directories: number of entries */
-    bool has_acl;        /* posix ACL xattr present */
-    bool orphan;         /* nlink 0, kept while open */
+    uint64_t mapped;  /* bytes of content that lie in the pool */
+    uint64_t entries; /* directories: number of entries */
+    bool has_acl;     /* posix ACL xattr present */
+    bool orphan;      /* nlink 0, kept while open */
 };
-int state_inode(struct state *s, uint64_t ino, struct inode *out); /* -ESTALE: no such inode */
-void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3]); /* fills attr, its times point into times */
+/* -ESTALE: no such inode. */
+int state_inode(struct state *s, uint64_t ino, struct inode *out);
+/* Fills attr; its times point into times. */
+void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3]);
 
-int state_lookup(struct state *s, uint64_t parent, const void *name, size_t len, struct inode *out); /* -ENOENT -ENOTDIR -ENAMETOOLONG -ESTALE; handles "." and ".." */
+/* "." and ".." are answered, too. -ENOENT -ENOTDIR -ENAMETOOLONG -ESTALE */
+int state_lookup(struct state *s, uint64_t parent, const void *name, size_t len, struct inode *out);
 
-/* Entries after cookie in a stable order ("." and ".." included, first). fn returns false to stop (that entry is not consumed). */
-typedef bool (*state_entry_fn)(void *arg, const char *name, size_t len, uint64_t ino, uint32_t type, uint64_t cookie);
-int state_readdir(struct state *s, uint64_t dir, uint64_t cookie, state_entry_fn fn, void *arg, bool *eof);
+/* Entries after cookie in a stable order ("." and ".." included, first; cookies only grow, and none
+ * is given twice in a directory). fn returns false to stop (that entry is not consumed). */
+typedef bool (*state_entry_fn)(void *arg, const char *name, size_t len, uint64_t ino, uint32_t type,
+                               uint64_t cookie);
+int state_readdir(struct state *s, uint64_t dir, uint64_t cookie, state_entry_fn fn, void *arg,
+                  bool *eof);
 
+/* -EINVAL: no symlink. -ERANGE */
 int state_readlink(struct state *s, uint64_t ino, char *buf, size_t size, size_t *len);
 /* value may be NULL to ask the length. -ENODATA -ERANGE */
-int state_getxattr(struct state *s, uint64_t ino, const char *name, void *value, size_t size, size_t *len);
+int state_getxattr(struct state *s, uint64_t ino, const char *name, void *value, size_t size,
+                   size_t *len);
 /* NUL-terminated names one after the other. */
 int state_listxattr(struct state *s, uint64_t ino, char *buf, size_t size, size_t *len);
 
-/* Extents that meet [offset, offset + length), in order, with record locations. */
+/* Extents that meet [offset, offset + length), whole and in order, with record locations. */
 typedef bool (*state_extent_fn)(void *arg, const Star__Extent *extent);
-int state_map(struct state *s, uint64_t ino, uint64_t offset, uint64_t length, state_extent_fn fn, void *arg);
+int state_map(struct state *s, uint64_t ino, uint64_t offset, uint64_t length, state_extent_fn fn,
+              void *arg);
 
-struct state_session { uint64_t id; char name[64]; char machine[40]; };
+struct state_session {
+    uint64_t id;
+    char name[64];
+    char machine[40];
+};
 typedef bool (*state_session_fn)(void *arg, const struct state_session *session);
 int state_sessions(struct state *s, state_session_fn fn, void *arg);
 int state_session(struct state *s, uint64_t id, struct state_session *out);
-/* The kept result of (session, seq), if there is one: 1, else 0. Lets the leader answer a resent request without the log. */
+/* The kept result of (session, seq), if there is one: 1, else 0. Lets the leader answer a resent
+ * request without the log. *out is valid until the next state_dedupe or state_apply. */
 int state_dedupe(struct state *s, uint64_t session, uint64_t seq, struct state_result *out);
 
-struct state_node { uint32_t id; char name[64]; char address[256]; char machine[40]; char store[40]; uint64_t capacity; char state[16]; };
+struct state_node {
+    uint32_t id;
+    char name[64];
+    char address[256];
+    char machine[40];
+    char store[40];
+    uint64_t capacity;
+    char state[16];
+};
 typedef bool (*state_node_fn)(void *arg, const struct state_node *node);
 int state_nodes(struct state *s, state_node_fn fn, void *arg);
 
-/* Cache table. DROP_COPIES takes the cached lines of a node; staged ones stay (their data waits for the node) until the
- * node is "gone". By inode, or (ino 0) all, from (after_ino, after_node) exclusive. */
-struct state_copy_line { uint64_t ino; uint32_t node; uint64_t version, cached, staged; };
+/* Cache table. DROP_COPIES takes the cached lines of a node; staged ones stay (their data waits for
+ * the node) until the node is "gone". By inode, or (ino 0) all, from (after_ino, after_node)
+ * exclusive. */
+struct state_copy_line {
+    uint64_t ino;
+    uint32_t node;
+    uint64_t version, cached, staged;
+};
 typedef bool (*state_copy_fn)(void *arg, const struct state_copy_line *line);
-int state_copies(struct state *s, uint64_t ino, uint64_t after_ino, uint32_t after_node, state_copy_fn fn, void *arg);
+int state_copies(struct state *s, uint64_t ino, uint64_t after_ino, uint32_t after_node,
+                 state_copy_fn fn, void *arg);
 
-int state_setting(struct state *s, const char *name, char *value, size_t size); /* default when never set; -ENOENT: no such setting */
+/* The default when it was never set. -ENOENT: no such setting. */
+int state_setting(struct state *s, const char *name, char *value, size_t size);
 typedef bool (*state_setting_fn)(void *arg, const char *name, const char *value, const char *help);
 int state_settings(struct state *s, state_setting_fn fn, void *arg);
 
 enum pack_state { PACK_ALLOCATED = 1, PACK_LIVE, PACK_CONDEMNED };
-struct state_pack { uint64_t id; enum pack_state state; uint64_t size, live_bytes, live_records; uint32_t writer; };
+struct state_pack {
+    uint64_t id;
+    enum pack_state state;
+    uint64_t size, live_bytes, live_records;
+    uint32_t writer;
+};
 typedef bool (*state_pack_fn)(void *arg, const struct state_pack *pack);
 int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg);
 
@@ -146,14 +191,19 @@ int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg);
 typedef bool (*state_ino_fn)(void *arg, uint64_t ino);
 int state_orphans(struct state *s, uint64_t after, state_ino_fn fn, void *arg);
 
-struct state_totals { uint64_t inodes, orphans, bytes /* sum of regular files' sizes */, packs, records, mapped; };
+/* bytes: sum of the sizes of regular files. */
+struct state_totals {
+    uint64_t inodes, orphans, bytes, packs, records, mapped;
+};
 int state_totals(struct state *s, struct state_totals *out);
 
-/* A path for people: "/a/b" of some link of a directory or file (files: by a recorded parent), "(inode 42)" if none is known. */
+/* A path for people: "/a/b" of some link of a directory or file (files: by a recorded parent),
+ * "(inode 42)" if none is known. */
 int state_path(struct state *s, uint64_t ino, char *buf, size_t size);
 
-/* Checks everything against everything: link counts, parents, entry counts, map extents -> records -> packs, references, live bytes,
- * copies -> nodes, orphans, totals. report is called per problem. Returns the number of problems. */
+/* Checks everything against everything: link counts, parents, entry counts, map extents -> records
+ * -> packs, references, live bytes, copies -> nodes, orphans, totals. report is called per problem.
+ * Returns the number of problems. */
 typedef void (*state_report_fn)(void *arg, const char *line);
 int64_t state_check(struct state *s, state_report_fn fn, void *arg);
 

@@ -294,9 +294,9 @@ static int check_setattr(const struct stored *i, const Star__SetAttr *q)
         return S_ISDIR(i->r.mode) ? -EISDIR : -EINVAL;
     if (q->size > INT64_MAX)
         return -EFBIG;
+    /* The home moved between its answer and this entry: only the new one can set a size. */
     if (i->r.home && (!q->home || q->home->home_epoch != i->r.file.home_epoch))
-        return -EAGAIN; /* the home moved between its answer and this entry: only it knows the size
-                         */
+        return -EAGAIN;
     return 0;
 }
 

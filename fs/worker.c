@@ -224,6 +224,11 @@ static int start_parts(struct worker *w, char detail[256])
     int rc;
 
     inode_table_init(&w->inodes, leases_returned, w);
+    struct inode *root = inode_lock_make(&w->inodes, ROOT_INODE);
+    if (!root)
+        return -ENOMEM;
+    root->nlookup = 1; /* the kernel never looks it up and never forgets it */
+    inode_unlock(&w->inodes, root);
     pthread_mutex_init(&w->statfs.lock, NULL);
     w->centre.lost_fd = -1;
     w->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -45,21 +45,27 @@ static void set_base(struct file *f, const struct base *base)
     f->known = true;
 }
 
-/* A file that the node does not know. The ticket says from where it begins, unless a row of it may have been forgotten
- * since the ticket was made: then the centre is asked. */
+/* A file that the node does not know. The ticket says from where it begins, unless a row of it may
+ * have been forgotten since the ticket was made: then the centre is asked. */
 static int begin(struct store *s, struct file *f, const struct ticket *t)
 {
     struct base base = {t->home_epoch, t->size, t->version, t->mtime, t->mapped || t->size > 0};
     uint64_t max = atomic_load(&s->table.max_ino);
-    int rc = mark_raise_ino(s->mark, f->ino);
+    int rc;
 
+    if (atomic_load(&s->table.count) > FILES_MAX) {
+        store_kick_upkeep(s);
+        return -EBUSY;
+    }
+    rc = mark_raise_ino(s->mark, f->ino);
     if (rc < 0)
         return store_failed(s, rc, "mark", f->ino);
     if (f->ino <= atomic_load(&s->forgotten_max)) {
         rc = base_by_map(s, f->ino, &base);
         if (rc == 0 && base.home_epoch > t->home_epoch)
             rc = -ESTALE;
-        /* Between the ticket and now nobody else can have become the home; epochs are logged first. */
+        /* Between the ticket and now nobody else can have become the home; epochs are logged first.
+         */
         base.home_epoch = t->home_epoch;
     }
     if (rc < 0)
@@ -195,7 +201,7 @@ int admit_lock(struct store *s, const struct ticket *t, unsigned right, struct f
         if ((rc != -EAGAIN && rc != -EBUSY) || clock_boot_ms() > deadline)
             break;
     }
-    return rc == -EAGAIN ? -ESTALE : rc;
+    return rc == -EAGAIN ? -ESTALE : rc == -EBUSY ? -ENOSPC : rc;
 }
 
 void admit_unlock(struct file *f)

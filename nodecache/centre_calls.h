@@ -1,7 +1,7 @@
 /*
- * What the store and the flush ask of the centre, as a table of functions, so that tests can stand in for it.
- * All block, each with its own deadline; 0 or -errno. -ETIMEDOUT, -ECONNRESET, -EAGAIN and -EBUSY: it is not known
- * whether it happened; the same call may be made again.
+ * What the store and the flush ask of the centre, as a table of functions, so that tests can stand
+ * in for it. All block, each with its own deadline; 0 or -errno. -ETIMEDOUT, -ECONNRESET, -EAGAIN
+ * and -EBUSY: it is not known whether it happened; the same call may be made again.
  */
 #ifndef UMBEL_NODE_CENTRE_CALLS_H
 #define UMBEL_NODE_CENTRE_CALLS_H

@@ -360,7 +360,8 @@ static bool wait_turn(struct link *l, uint64_t *connects, bool *connected, bool 
         pthread_cond_timedwait(&l->changed, &l->lock, &until);
     l->lines_lost = false;
     *connected = l->connects != *connects;
-    *all_lines = *connects == 0 || (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
+    *all_lines =
+        *connects == 0 || (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
     *connects = l->connects;
     bool go_on = !l->stop;
     pthread_mutex_unlock(&l->lock);

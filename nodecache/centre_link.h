@@ -1,10 +1,13 @@
 /*
- * The node's connection to the centre: HELLO, reports, what the log should know, and the centre's pushes.
+ * The node's connection to the centre: HELLO, reports, what the log should know, and the centre's
+ * pushes.
  *
- * Threads. The client's own one only says HELLO and queues pushes. Two workers do the quick pushes in order of arrival
- * (attributes, drops: they may wait for one file's lock); each long one (flush, evict, warm, drain, deleting packs) gets a
- * thread of its own, at most LINK_LONG_MAX at once. One more thread reports each second, sends changed lines of the
- * cache table, and after each connect the attributes that the log may not have.
+ * Threads. The client's own one only says HELLO and queues pushes. Some workers do the quick pushes
+ * (attributes, drops: they may wait for one file's lock; the centre waits for an answer before it
+ * sends what depends on it); each long one (flush, evict, warm, drain, deleting packs) gets a
+ * thread of its own, at most LINK_LONG_MAX at once. One more thread reports each second, sends
+ * changed lines of the cache table, and after each connect the attributes that the log may not
+ * have.
  *
  * Locks: link->lock, a leaf.
  */
@@ -14,17 +17,17 @@
 #include "nodecache/flush.h"
 #include "nodecache/store.h"
 
-#define LINK_CALL_MS 30000
-#define LINK_HELLO_MS 10000
+#define LINK_CALL_MS   30000
+#define LINK_HELLO_MS  10000
 #define LINK_REPORT_MS 1000
 /* Changed lines are gathered for so long. */
 #define LINK_COPIES_MS 200
 /* With 40 bytes each, far below a frame. */
 #define LINK_COPIES_MAX 4096
-#define LINK_ATTRS_MAX 2048
-#define LINK_LONG_MAX 16
+#define LINK_ATTRS_MAX  2048
+#define LINK_LONG_MAX   16
 /* Pushes that wait for a worker; beyond: -EBUSY. */
-#define LINK_QUEUE_MAX 4096
+#define LINK_QUEUE_MAX 1024
 /* A flush, eviction or drain that takes longer is answered -ETIMEDOUT and goes on. */
 #define LINK_FLUSH_MS (10 * 60 * 1000)
 
@@ -36,17 +39,20 @@ struct link_options {
     uint64_t capacity;
 };
 
-/* The link, not connected yet, and the centre's calls over it: each waits for the connection until its deadline. */
+/* The link, not connected yet, and the centre's calls over it: each waits for the connection until
+ * its deadline. */
 int link_new(const struct link_options *options, struct link **out);
 const struct centre_calls *link_calls(void); /* their ctx is the link */
 /* Connects in the background, again and again. */
 int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool *pool);
-/* The first HELLO was answered: 0. -ETIMEDOUT: not within ms. Otherwise why the centre refuses; detail. */
+/* The first HELLO was answered: 0. -ETIMEDOUT: not within ms. Otherwise why the centre refuses;
+ * detail. */
 int link_wait(struct link *l, int ms, char detail[NODE_DETAIL]);
 /* The store is in order: reports begin and pushes are taken (until now they queue). */
 int link_ready(struct link *l);
 const char *link_cloud(struct link *l);
-/* Ends the connection and the threads; calls are -ESHUTDOWN from now on. Before flush and store go. */
+/* Ends the connection and the threads; calls are -ESHUTDOWN from now on. Before flush and store go.
+ */
 void link_stop(struct link *l);
 void link_free(struct link *l);
 

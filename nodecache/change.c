@@ -11,7 +11,8 @@
 #include "nodecache/cut.h"
 #include "nodecache/store_private.h"
 
-/* Zeros are staged in steps of this, so that a large hole goes with the flush's pace instead of needing all at once. */
+/* Zeros are staged in steps of this, so that a large hole goes with the flush's pace instead of
+ * needing all at once. */
 #define ZERO_STEP (16u << 20)
 
 static int poison(struct file *f, uint64_t start, uint64_t end)
@@ -60,8 +61,8 @@ static void next_row(const struct file *f, struct timespec now, struct row *row)
 }
 
 /* Bytes [start, end) become data (NULL: zeros), staged. Space was taken. */
-static int stage(struct store *s, struct file *f, uint64_t start, uint64_t end,
-                 const uint8_t *data, struct timespec now)
+static int stage(struct store *s, struct file *f, uint64_t start, uint64_t end, const uint8_t *data,
+                 struct timespec now)
 {
     struct row row;
     int fd = file_fd(&s->table, f, true);
@@ -82,8 +83,8 @@ static int stage(struct store *s, struct file *f, uint64_t start, uint64_t end,
     return rc < 0 ? store_failed(s, rc, "journal", f->ino) : 0;
 }
 
-/* One attempt; f->lock is held. -EAGAIN: *need bytes of room are missing; -EBUSY: a cut or a checkpoint must end
- * first. */
+/* One attempt; f->lock is held. -EAGAIN: *need bytes of room are missing; -EBUSY: a cut or a
+ * checkpoint must end first. */
 static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t end,
                      const uint8_t *data, struct timespec now, uint64_t *need)
 {
@@ -277,7 +278,8 @@ int store_setattr(struct store *s, const struct ticket *t, const struct setattr 
     return rc;
 }
 
-/* Bytes that the pool does not have and no cut is reading need not be staged to be zero: they just go. */
+/* Bytes that the pool does not have and no cut is reading need not be staged to be zero: they just
+ * go. */
 static int discard(struct store *s, struct file *f, uint64_t start, uint64_t end,
                    struct timespec now)
 {
@@ -348,7 +350,8 @@ int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint
     if (rc < 0)
         return rc;
     uint64_t end = offset + length, version = f->version;
-    /* Space is not held: staged bytes leave for the pool anyway. But what can never fit is refused. */
+    /* Space is not held: staged bytes leave for the pool anyway. But what can never fit is refused.
+     */
     if (kind == 0 && length - ranges_bytes(&f->present, offset, end) > s->options.capacity)
         rc = -ENOSPC;
     if (rc == 0 && kind != 0)

@@ -13,8 +13,7 @@ static uint64_t all_ranges(const struct file *f)
 
 uint64_t charge_need(const struct file *f, uint64_t start, uint64_t end)
 {
-    uint64_t blocks = hull_blocks(start, end) -
-                      ranges_blocks(&f->present, start, end, SPACE_BLOCK);
+    uint64_t blocks = hull_blocks(start, end) - ranges_blocks(&f->present, start, end, SPACE_BLOCK);
 
     /* Each of the three sets can grow by one range. */
     return blocks * SPACE_BLOCK + 3 * RANGE_CHARGE + (f->journaled ? 0 : FILE_CHARGE);

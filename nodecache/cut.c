@@ -33,7 +33,7 @@ static void cut_free(struct store *s, struct file *f)
     pthread_cond_broadcast(&f->changed);
 }
 
-int cut_begin(struct file *f, const struct ranges *whole)
+int cut_begin(struct file *f, const struct ranges *whole, uint64_t limit)
 {
     struct cut *c = calloc(1, sizeof(*c));
     struct ranges present;
@@ -56,6 +56,7 @@ int cut_begin(struct file *f, const struct ranges *whole)
         if (rc == 0)
             rc = ranges_add_all(&c->frozen, &present);
     }
+    ranges_truncate(&c->frozen, limit);
     if (rc == 0)
         rc = ranges_copy(&c->unread, &c->frozen);
     ranges_clear(&present);

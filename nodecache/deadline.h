@@ -1,4 +1,5 @@
-/* Deadlines of condition variables, which count CLOCK_REALTIME: only for waits that look again anyway. */
+/* Deadlines of condition variables, which count CLOCK_REALTIME: only for waits that look again
+ * anyway. */
 #ifndef UMBEL_NODE_DEADLINE_H
 #define UMBEL_NODE_DEADLINE_H
 

@@ -1,4 +1,5 @@
-/* Giving room back: clean data that was not used for long, rows of files without data, dropped inodes. */
+/* Giving room back: clean data that was not used for long, rows of files without data, dropped
+ * inodes. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,10 +10,8 @@
 #include "nodecache/cut.h"
 #include "nodecache/store_private.h"
 
-/* Rows without data are forgotten in any case when the table is so full. */
-#define ROWS_MANY (FILES_MAX / 10 * 9)
-
-/* All clean ranges of f. Journaled first: if this stops halfway, blocks are left that nobody counts on. */
+/* All clean ranges of f. Journaled first: if this stops halfway, blocks are left that nobody counts
+ * on. */
 static int discard_clean(struct store *s, struct file *f)
 {
     uint64_t at = 0;
@@ -62,7 +61,7 @@ static bool forgettable(struct store *s, const struct file *f)
 
     return f->present.count == 0 && !file_dirty(f) && !f->cut && !f->fetches && !f->doubt &&
            f->fd_users == 0 && (!f->is_home || f->logged_version >= f->version) &&
-           (idle || atomic_load(&s->table.count) > ROWS_MANY);
+           (idle || atomic_load(&s->table.count) > FILES_MAX / 2);
 }
 
 static int forget(struct store *s, struct file *f)
@@ -88,8 +87,8 @@ void evict_down_to(struct store *s, uint64_t target)
     int64_t round = clock_boot_ns();
     uint64_t bytes = 0;
 
-    while (!atomic_load(&s->stopping) && (atomic_load(&s->space.used) > target ||
-                                          atomic_load(&s->table.count) > ROWS_MANY)) {
+    while (!atomic_load(&s->stopping) &&
+           (atomic_load(&s->space.used) > target || atomic_load(&s->table.count) > FILES_MAX / 2)) {
         struct file *f = file_oldest(&s->table, round);
         if (!f)
             break;
@@ -138,8 +137,8 @@ int set_aside(struct store *s, struct file *f)
     if (!f->has_file)
         return 0;
     /* Its blocks stay on the disk, so they stay charged. */
-    space_force(&s->space, ranges_blocks(&f->present, 0, ranges_end(&f->present), SPACE_BLOCK) *
-                               SPACE_BLOCK);
+    space_force(&s->space,
+                ranges_blocks(&f->present, 0, ranges_end(&f->present), SPACE_BLOCK) * SPACE_BLOCK);
     if (renameat(s->files_dir, from, s->lost_dir, to) < 0)
         rc = -errno;
     f->has_file = false;

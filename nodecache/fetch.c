@@ -66,8 +66,7 @@ static int pool_once(struct store *s, uint64_t ino, uint64_t start, uint64_t end
 
     while (at < end) {
         struct map_window *w;
-        int rc =
-            maps_get(&s->maps, s->options.centre, s->options.centre_ctx, ino, at, &w);
+        int rc = maps_get(&s->maps, s->options.centre, s->options.centre_ctx, ino, at, &w);
         if (rc < 0) {
             snprintf(detail, NODE_DETAIL, "the map of inode %" PRIu64 ": %s", ino, strerror(-rc));
             return rc;
@@ -113,8 +112,7 @@ static struct fetching *overlapping(struct file *f, uint64_t start, uint64_t end
 {
     struct fetching *i;
 
-    DL_FOREACH(f->fetches, i)
-    {
+    DL_FOREACH (f->fetches, i) {
         if (start < i->end && end > i->start)
             return i;
     }
@@ -351,8 +349,7 @@ void fetcher_stop(struct store *s)
         return;
     pthread_mutex_lock(&q->lock);
     q->stop = true;
-    DL_FOREACH_SAFE(q->jobs, job, next)
-    {
+    DL_FOREACH_SAFE (q->jobs, job, next) {
         DL_DELETE(q->jobs, job);
         file_unref(job->file);
         free(job);

@@ -210,8 +210,8 @@ void file_path(char out[32], uint64_t ino)
     snprintf(out, 32, "%02x/%" PRIu64, (unsigned)(ino & 0xff), ino);
 }
 
-/* Closes one descriptor that is not in use: a clock hand with a second chance. The shard's lock is held. A file's
- * lock comes before the shard's, so it is only tried. */
+/* Closes one descriptor that is not in use: a clock hand with a second chance. The shard's lock is
+ * held. A file's lock comes before the shard's, so it is only tried. */
 static void close_one(struct shard *s)
 {
     for (unsigned tries = 2 * s->open_fds; tries > 0 && s->fds; tries--) {

@@ -1,13 +1,13 @@
 /*
  * What the node knows of one inode, and the table of all of them.
  *
- * Invariants, under file->lock: staged, synced and cut->... are subsets of present; present is a subset of [0, size).
- * Bytes of the flat file outside `present` mean nothing. A byte that is not present lies in the pool if `mapped`
- * and below base_limit, else it is zero.
+ * Invariants, under file->lock: staged, synced and cut->... are subsets of present; present is a
+ * subset of [0, size). Bytes of the flat file outside `present` mean nothing. A byte that is not
+ * present lies in the pool if `mapped` and below base_limit, else it is zero.
  *
- * Locks, in this order: file->lock (one at a time) > shard lock, staged-list lock, changed-list lock, journal, space, map
- * cache. A shard's lock is held for a look-up or a list move only. A file is freed when its last reference goes;
- * the table holds one until the file is `gone`.
+ * Locks, in this order: file->lock (one at a time) > shard lock, staged-list lock, changed-list
+ * lock, journal, space, map cache. A shard's lock is held for a look-up or a list move only. A file
+ * is freed when its last reference goes; the table holds one until the file is `gone`.
  */
 #ifndef UMBEL_NODE_FILE_H
 #define UMBEL_NODE_FILE_H
@@ -24,9 +24,11 @@
 #include "nodecache/space.h"
 
 #define FILE_SHARDS 16u
-/* Rows of the index in memory; beyond, new inodes wait as for space. About 500 bytes each. */
-#define FILES_MAX (4u << 20)
-/* Charged against the capacity per inode and per range: two checkpoints, the journal between them, a folder entry. */
+/* Rows of the index in memory, of about 600 bytes; beyond, new inodes wait as for space. From half
+ * of it on, rows without data are forgotten at once. */
+#define FILES_MAX (2u << 20)
+/* Charged against the capacity per inode and per range: two checkpoints, the journal between them,
+ * a folder entry. */
 #define FILE_CHARGE  1024u
 #define RANGE_CHARGE 64u
 #define LIMIT_NONE   UINT64_MAX
@@ -66,32 +68,32 @@ struct file {
     bool row_stale;         /* but not with the newest scalars: the next record brings them */
     bool is_home;
     bool mapped;
-    bool doubt;             /* recovered after a crash of the machine, not yet compared with the centre */
-    bool has_file;          /* there is a flat file */
-    bool name_synced;       /* its folder entry is on stable storage */
+    bool doubt;       /* recovered after a crash of the machine, not yet compared with the centre */
+    bool has_file;    /* there is a flat file */
+    bool name_synced; /* its folder entry is on stable storage */
     uint64_t home_epoch, version, size;
     struct timespec mtime, ctime;
-    uint64_t base_limit;    /* pool bytes at and beyond this are dead */
-    uint64_t cut_number;    /* last one used in home_epoch */
-    uint64_t cut_pack;      /* lowest pack of a cut that was sent and not yet answered; 0: none */
+    uint64_t base_limit; /* pool bytes at and beyond this are dead */
+    uint64_t cut_number; /* last one used in home_epoch */
+    uint64_t cut_pack;   /* lowest pack of a cut that was sent and not yet answered; 0: none */
     uint64_t synced_size, synced_version; /* what a crash of the machine leaves */
     uint64_t logged_version;              /* what the centre's log has */
-    uint64_t seq;           /* journal sequence of the last change */
+    uint64_t seq;                         /* journal sequence of the last change */
     struct ranges present, staged, synced;
-    uint64_t charge;        /* bytes taken of the capacity */
-    struct cut *cut;        /* running, or NULL */
+    uint64_t charge; /* bytes taken of the capacity */
+    struct cut *cut; /* running, or NULL */
     struct fetching *fetches;
-    uint64_t read_next;     /* where a sequential reader would go on */
-    unsigned sequential;    /* reads in a row that did */
-    uint64_t ahead;         /* read-ahead was asked for up to here */
+    uint64_t read_next;  /* where a sequential reader would go on */
+    unsigned sequential; /* reads in a row that did */
+    uint64_t ahead;      /* read-ahead was asked for up to here */
     int fd;
-    unsigned fd_users;      /* fd is in use outside the lock */
+    unsigned fd_users; /* fd is in use outside the lock */
 
     struct file *staged_prev, *staged_next; /* under the staged-list lock */
-    bool flushing;          /* a flush has taken it */
-    int64_t flush_due;      /* someone waits for what was staged up to then (clock_boot_ns); 0: nobody */
-    int64_t staged_since;   /* clock_boot_ns of the oldest staged byte */
-    bool on_staged_list;    /* changed under both locks */
+    bool flushing;                          /* a flush has taken it */
+    int64_t flush_due; /* someone waits for what was staged up to then (clock_boot_ns); 0: nobody */
+    int64_t staged_since;          /* clock_boot_ns of the oldest staged byte */
+    bool on_staged_list;           /* changed under both locks */
     _Atomic uint64_t staged_bytes; /* copies of the totals, readable without the lock */
     _Atomic uint64_t present_bytes;
     struct file *changed_next; /* under the changed-list lock */
@@ -101,7 +103,7 @@ struct file {
 struct shard {
     pthread_mutex_t lock;
     struct file *files;
-    struct file *lru;      /* head: newest; its prev: oldest */
+    struct file *lru; /* head: newest; its prev: oldest */
     struct file *fds;
     unsigned open_fds;
 };
@@ -128,16 +130,17 @@ struct file *file_ref(struct file *f);
 void file_unref(struct file *f);
 /* Takes it out of the table; f->lock is held, `gone` is set. */
 void file_forget(struct table *t, struct file *f);
-/* The least recently used file, with a reference, among those that file_looked_at() was not told of since `round`
- * began. NULL: none. */
+/* The least recently used file, with a reference, among those that file_looked_at() was not told of
+ * since `round` began. NULL: none. */
 struct file *file_oldest(struct table *t, int64_t round);
 /* It was looked at in this round, and goes behind all others. */
 void file_looked_at(struct table *t, struct file *f, int64_t round);
 /* All inode numbers of one shard, malloc'd. */
 int shard_inos(struct shard *s, uint64_t **inos, size_t *count);
 
-/* The flat file's descriptor, opened (and made, if create) when needed. f->lock is held. -ENOENT: there is none.
- * It stays open while fd_users > 0; otherwise another thread may close it once the lock is dropped. */
+/* The flat file's descriptor, opened (and made, if create) when needed. f->lock is held. -ENOENT:
+ * there is none. It stays open while fd_users > 0; otherwise another thread may close it once the
+ * lock is dropped. */
 int file_fd(struct table *t, struct file *f, bool create);
 void file_close_fd(struct table *t, struct file *f);
 /* Removes the flat file. f->lock is held. */

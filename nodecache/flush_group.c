@@ -66,15 +66,22 @@ static unsigned extents_in(const struct windows *w, uint64_t start, uint64_t end
     return n;
 }
 
-/* Indices to write whole: more than one staged range, or a map that is getting scattered. f->lock is held. */
-static int plan(const struct file *f, const struct windows *w, struct ranges *whole)
+/* Indices to write whole: more than one staged range, or a map that is getting scattered. *limit:
+ * where the cut must end. f->lock is held. */
+static int plan(const struct file *f, const struct windows *w, struct ranges *whole,
+                uint64_t *limit)
 {
     uint64_t at = 0;
     struct range first, second;
 
-    while (ranges_next(&f->staged, at, &first)) {
+    *limit = LIMIT_NONE;
+    for (unsigned n = 0; ranges_next(&f->staged, at, &first); n++) {
         uint64_t start = first.start > at ? first.start : at;
         uint64_t index = start - start % NODE_INDEX, end = index + NODE_INDEX;
+        if (n == FLUSH_INDICES_MAX) {
+            *limit = index;
+            break;
+        }
         bool many = ranges_next(&f->staged, first.end, &second) && second.start < end;
         if (many || extents_in(w, index, end) >= FLUSH_MERGE_EXTENTS) {
             int rc = ranges_insert(whole, index, end < f->size ? end : f->size);
@@ -93,6 +100,7 @@ static int begin(struct group *g, struct member *m, struct ranges *whole)
     struct file *f = m->file;
     struct ranges staged;
     struct windows w = {0};
+    uint64_t limit;
     int rc;
 
     ranges_init(&staged);
@@ -107,9 +115,9 @@ static int begin(struct group *g, struct member *m, struct ranges *whole)
                  strerror(-rc));
     pthread_mutex_lock(&f->lock);
     if (rc == 0 && !f->gone && f->is_home && file_dirty(f) && !f->cut) {
-        rc = plan(f, &w, whole);
+        rc = plan(f, &w, whole, &limit);
         if (rc == 0)
-            rc = cut_begin(f, whole);
+            rc = cut_begin(f, whole, limit);
         m->begun = rc == 0;
     }
     pthread_mutex_unlock(&f->lock);
@@ -120,7 +128,8 @@ static int begin(struct group *g, struct member *m, struct ranges *whole)
 
 /* ---- writing ---- */
 
-/* One record: frozen bytes, and in an index that is written whole what lies in the pool between them. */
+/* One record: frozen bytes, and in an index that is written whole what lies in the pool between
+ * them. */
 static int write_record(struct group *g, struct member *m, uint64_t start, uint64_t end, bool whole)
 {
     struct store *s = g->flush->store;
@@ -130,8 +139,9 @@ static int write_record(struct group *g, struct member *m, uint64_t start, uint6
 
     /* frozen does not change before the cut ends, and only this thread ends it. */
     if (whole && !ranges_contains(&c->frozen, start, end)) {
-        rc = c->mapped ? pool_bytes(s, f->ino, start, end, c->base_limit, g->buffer, NULL, g->detail)
-                       : (memset(g->buffer, 0, end - start), 0);
+        rc = c->mapped
+                 ? pool_bytes(s, f->ino, start, end, c->base_limit, g->buffer, NULL, g->detail)
+                 : (memset(g->buffer, 0, end - start), 0);
         g->pool_failed = rc < 0;
     }
     if (rc < 0)

@@ -1,4 +1,5 @@
-/* Writing packs: records go into one pack after the other; a full one is synced by a thread beside. */
+/* Writing packs: records go into one pack after the other; a full one is synced by a thread beside.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,8 +207,8 @@ void packs_discard(struct group *g)
     if (g->writer)
         pack_abandon(g->writer);
     g->writer = NULL;
-    /* Both may fail, when pool or centre are away: then the centre lists them as allocated, and its own cleaning finds
-     * them. */
+    /* Both may fail, when pool or centre are away: then the centre lists them as allocated, and its
+     * own cleaning finds them. */
     for (size_t i = 0; i < g->packs_count; i++) {
         if (fl->centre->discard_pack(fl->centre_ctx, g->packs[i].pack) == 0)
             (void)pack_remove(fl->pool, g->packs[i].pack, ignored);

@@ -15,13 +15,14 @@ struct flush {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     bool stop;
-    uint64_t all_before;       /* files staged up to then (clock_boot_ns) are due; under the staged-list lock */
-    uint64_t pressure;         /* bytes that must go because the store is full */
+    uint64_t all_before; /* files staged up to then (clock_boot_ns) are due; under the staged-list
+                            lock */
+    uint64_t pressure;   /* bytes that must go because the store is full */
     int64_t backoff_until;
     int backoff_ms;
-    uint64_t failures;         /* rounds that failed */
-    uint64_t refusals;         /* cuts that the centre refused */
-    char error[NODE_DETAIL];   /* of the last one; "" after a good one */
+    uint64_t failures;       /* rounds that failed */
+    uint64_t refusals;       /* cuts that the centre refused */
+    char error[NODE_DETAIL]; /* of the last one; "" after a good one */
     bool pool_failed;
     uint64_t pack_next, packs_left; /* allocated, not used yet */
 };
@@ -49,14 +50,14 @@ struct group {
     uint64_t pack; /* writer's */
     struct {
         uint64_t pack, size;
-    } *packs;
+    } * packs;
     size_t packs_count, packs_room;
     struct finishing *finishing;
-    size_t records; /* in all */
+    size_t records;  /* in all */
     uint8_t *buffer; /* POOL_RECORD_MAX */
     char detail[POOL_DETAIL];
     bool pool_failed;
-    bool confirmed;  /* the centre has taken it */
+    bool confirmed; /* the centre has taken it */
     unsigned refused;
 };
 

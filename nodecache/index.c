@@ -7,8 +7,10 @@
 #include "nodecache/index_records.h"
 
 #define JOURNAL_BOUND_MIN (256u << 10)
+#define JOURNAL_STEP      (256u << 10) /* what a segment takes ahead */
 #define JOURNAL_BOUND_MAX (16u << 20)
-/* A segment may grow to this many times its bound while a checkpoint is being written; then writes wait for it. */
+/* A segment may grow to this many times its bound while a checkpoint is being written; then writes
+ * wait for it. */
 #define SEGMENT_SLACK 2u
 
 uint64_t index_bound(uint64_t capacity)
@@ -22,9 +24,9 @@ uint64_t index_bound(uint64_t capacity)
 
 uint64_t index_base_charge(uint64_t bound)
 {
-    /* Old and new segment; the folders of the flat files; mark and lock. What the journal may take beyond its bound, when
-     * the index is large, is in FILE_CHARGE. */
-    return 2 * SEGMENT_SLACK * bound + (256 + 16) * SPACE_BLOCK;
+    /* Old and new segment; the folders of the flat files; mark and lock. What the journal may take
+     * beyond its bound, when the index is large, is in FILE_CHARGE. */
+    return 2 * (SEGMENT_SLACK * bound + JOURNAL_STEP) + (256 + 16) * SPACE_BLOCK;
 }
 
 static uint64_t segment_bound(struct index *x)
@@ -90,8 +92,7 @@ static int append(struct index *x, struct file *f, struct record *records, unsig
 
     if (!f->journaled || f->row_stale) {
         disk_row_put(&disk, f->ino, row);
-        all[count++] =
-            (struct record){.type = RECORD_ROW, .body = &disk, .length = sizeof(disk)};
+        all[count++] = (struct record){.type = RECORD_ROW, .body = &disk, .length = sizeof(disk)};
     }
     for (unsigned i = 0; i < n; i++)
         all[count++] = records[i];
@@ -199,8 +200,7 @@ static int append_ranges(struct index *x, struct file *f, uint16_t type, const s
         disk.ranges[disk.count++] = next;
         at = next.end;
         if (disk.count == DISK_RANGES_MAX || at >= ranges_end(set)) {
-            struct record r = {
-                .type = type, .body = &disk, .length = disk_ranges_size(disk.count)};
+            struct record r = {.type = type, .body = &disk, .length = disk_ranges_size(disk.count)};
             rc = append(x, f, &r, 1, &row);
             disk.count = 0;
         }
@@ -222,8 +222,8 @@ int index_clean(struct index *x, struct file *f, const struct ranges *clean, con
         rc = ranges_remove_all(&staged, clean);
     if (rc == 0)
         rc = ranges_remove_all(&synced, clean);
-    /* The row first: it says that the pool's map has no dead part, which must be known before bytes count as
-     * clean. */
+    /* The row first: it says that the pool's map has no dead part, which must be known before bytes
+     * count as clean. */
     if (rc == 0)
         rc = index_row(x, f, row);
     if (rc == 0)

@@ -123,8 +123,8 @@ int index_checkpoint(struct index *x, struct table *t, char detail[NODE_DETAIL])
     uint64_t segment, seq;
     int rc;
 
-    /* Records from here on are replayed on top of the rows; a row that already holds one says so by its
-     * sequence number. */
+    /* Records from here on are replayed on top of the rows; a row that already holds one says so by
+     * its sequence number. */
     rc = journal_rotate(x->journal, &segment, &seq);
     if (rc < 0)
         goto out;

@@ -188,7 +188,8 @@ int record_apply(struct table *t, const struct record *r, bool skip_old)
         atomic_store(&t->max_ino, ino);
     struct file *f = r->type == RECORD_ROW ? file_get(t, ino) : file_find(t, ino);
     if (!f) {
-        /* A record about a file that was forgotten before the checkpoint was written, but behind its start. */
+        /* A record about a file that was forgotten before the checkpoint was written, but behind
+         * its start. */
         return r->type == RECORD_ROW ? -ENOMEM : 0;
     }
     if (r->type == RECORD_ROW_SEQ) {

@@ -1,4 +1,5 @@
-/* Bodies of the journal's records, as they stand on the disk (little-endian, natural alignment). Private to index*.c. */
+/* Bodies of the journal's records, as they stand on the disk (little-endian, natural alignment).
+ * Private to index*.c. */
 #ifndef UMBEL_NODE_INDEX_RECORDS_H
 #define UMBEL_NODE_INDEX_RECORDS_H
 

@@ -16,6 +16,9 @@
 
 #define RECORD_MAGIC 0x4a4d4255u /* "UBMJ" */
 #define BUFFER_SIZE  (JOURNAL_BODY_MAX + 4096u)
+/* Space is taken from the file system in steps of this, so that most syncs need no change of its
+ * metadata. */
+#define ALLOCATE_STEP (256u << 10)
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are little-endian, as written");
 
@@ -39,9 +42,10 @@ struct journal {
     pthread_mutex_t lock;
     pthread_cond_t synced_cond;
     uint64_t segment, size, bound;
-    uint64_t seq;    /* of the last record appended */
-    uint64_t synced; /* all up to here are on stable storage */
-    bool syncing;    /* one thread is in fdatasync */
+    uint64_t allocated; /* the file is that long; zeros behind size */
+    uint64_t seq;       /* of the last record appended */
+    uint64_t synced;    /* all up to here are on stable storage */
+    bool syncing;       /* one thread is in fdatasync */
     bool broken;
     uint8_t *buffer;
 };
@@ -132,15 +136,14 @@ size_t record_get(const uint8_t *data, size_t size, uint64_t segment, struct rec
     size_t whole = record_size(h.length);
     if (record_check(data, whole) != h.check)
         return 0;
-    *r = (struct record){
-        .type = h.type, .body = data + sizeof(h), .length = h.length, .seq = h.seq};
+    *r =
+        (struct record){.type = h.type, .body = data + sizeof(h), .length = h.length, .seq = h.seq};
     *synced = h.synced;
     return whole;
 }
 
 int journal_start(int dir, uint64_t segment, uint64_t next_seq, uint64_t bound,
-                  const struct sync_ops *ops, journal_mark_fn mark, void *ctx,
-                  struct journal **out)
+                  const struct sync_ops *ops, journal_mark_fn mark, void *ctx, struct journal **out)
 {
     struct journal *j = calloc(1, sizeof(*j));
     int rc = -ENOMEM;
@@ -190,6 +193,11 @@ static int write_whole(struct journal *j, size_t size)
     size_t done = 0;
     int rc = fault("node.journal");
 
+    /* If it fails, the file grows by the write itself. */
+    if (j->size + size > j->allocated &&
+        fallocate(j->fd, 0, (off_t)j->allocated, ALLOCATE_STEP) == 0)
+        j->allocated += ALLOCATE_STEP;
+
     while (rc == 0 && done < size) {
         ssize_t n = pwrite(j->fd, j->buffer + done, size - done, (off_t)(j->size + done));
         if (n < 0 && errno != EINTR)
@@ -199,8 +207,13 @@ static int write_whole(struct journal *j, size_t size)
         else if (n == 0)
             rc = -EIO;
     }
-    if (rc < 0 && done > 0 && ftruncate(j->fd, (off_t)j->size) < 0)
-        j->broken = true;
+    if (rc < 0 && done > 0) {
+        if (ftruncate(j->fd, (off_t)j->size) < 0)
+            j->broken = true;
+        j->allocated = j->size;
+    } else if (j->size + size > j->allocated) {
+        j->allocated = j->size + size;
+    }
     return rc;
 }
 
@@ -312,7 +325,7 @@ int journal_rotate(struct journal *j, uint64_t *segment, uint64_t *seq)
     close(j->fd);
     j->fd = fd;
     j->segment++;
-    j->size = 0;
+    j->size = j->allocated = 0;
     *segment = j->segment;
     *seq = j->seq;
 out:

@@ -3,16 +3,18 @@
  *
  *   record = header (magic, type, length, segment, sequence, synced, check) | body
  *
- * One append is one write(2): what it holds is in the page cache and so outlives the process. journal_sync makes it
- * outlive the machine; syncs that overlap share one fdatasync. `synced` in a header is the newest sequence number known
- * to be on stable storage when the record was made, which tells replay whether a damaged place was ever promised.
+ * One append is one write(2): what it holds is in the page cache and so outlives the process.
+ * journal_sync makes it outlive the machine; syncs that overlap share one fdatasync. `synced` in a
+ * header is the newest sequence number known to be on stable storage when the record was made,
+ * which tells replay whether a damaged place was ever promised.
  *
- * Replay. A bad record followed by nothing is a torn tail and is cut off silently, unless the mark (mark.h) says that it
- * was synced. A bad record followed by good ones is damage (-EBADMSG), except after a crash of the machine where the disk
- * may have kept later blocks only: then it is damage if any later record knows it as synced.
+ * Replay. A bad record followed by nothing is a torn tail and is cut off silently, unless the mark
+ * (mark.h) says that it was synced. A bad record followed by good ones is damage (-EBADMSG), except
+ * after a crash of the machine where the disk may have kept later blocks only: then it is damage if
+ * any later record knows it as synced.
  *
- * Errors. A failed write is taken back by truncation. If that fails too, or a sync fails, the journal is broken:
- * every later append and sync is -EIO, because what is on the disk is unknown.
+ * Errors. A failed write is taken back by truncation. If that fails too, or a sync fails, the
+ * journal is broken: every later append and sync is -EIO, because what is on the disk is unknown.
  *
  * Threads: any. The lock is a leaf.
  */
@@ -26,9 +28,10 @@
 #define JOURNAL_BODY_MAX (128u << 10)
 /* Records in one append: an inode's row, and the change. */
 #define JOURNAL_BATCH_MAX 4u
-#define NODE_DETAIL 256
+#define NODE_DETAIL       256
 
-/* How to reach stable storage; a test double records what did. NULL functions: fdatasync(2) and fsync(2). */
+/* How to reach stable storage; a test double records what did. NULL functions: fdatasync(2) and
+ * fsync(2). */
 struct sync_ops {
     int (*sync)(void *ctx, int fd, bool data_only);
     void *ctx;
@@ -53,11 +56,13 @@ struct journal;
 typedef void (*journal_mark_fn)(void *ctx, struct journal_mark mark);
 
 /* Starts a fresh segment; its first record gets next_seq. bound: the hard size of a segment. */
-int journal_start(int dir, uint64_t segment, uint64_t next_seq, uint64_t bound, const struct sync_ops *ops,
-                  journal_mark_fn mark, void *ctx, struct journal **out);
+int journal_start(int dir, uint64_t segment, uint64_t next_seq, uint64_t bound,
+                  const struct sync_ops *ops, journal_mark_fn mark, void *ctx,
+                  struct journal **out);
 void journal_stop(struct journal *j);
 
-/* Appends n records with one write. *seq: of the last. -ENOSPC (also: segment full), -EIO. Nothing is appended then. */
+/* Appends n records with one write. *seq: of the last. -ENOSPC (also: segment full), -EIO. Nothing
+ * is appended then. */
 int journal_append(struct journal *j, const struct record *records, unsigned n, uint64_t *seq);
 /* Everything up to record seq (UINT64_MAX: the last) is on stable storage when this returns 0. */
 int journal_sync(struct journal *j, uint64_t seq);
@@ -84,10 +89,13 @@ struct journal_replay {
 /* -EBADMSG: damaged (detail says where). Errors of record() end it. */
 int journal_replay(int dir, struct journal_replay *replay, char detail[NODE_DETAIL]);
 
-/* Records outside a segment (checkpoints) use the same form. record_put writes header and body to out (room for
- * record_size); record_get reads one at data: its size, 0 if there is no whole and intact one. */
+/* Records outside a segment (checkpoints) use the same form. record_put writes header and body to
+ * out (room for record_size); record_get reads one at data: its size, 0 if there is no whole and
+ * intact one. */
 size_t record_size(size_t body_length);
-void record_put(uint8_t *out, uint64_t segment, uint64_t seq, uint64_t synced, const struct record *r);
-size_t record_get(const uint8_t *data, size_t size, uint64_t segment, struct record *r, uint64_t *synced);
+void record_put(uint8_t *out, uint64_t segment, uint64_t seq, uint64_t synced,
+                const struct record *r);
+size_t record_get(const uint8_t *data, size_t size, uint64_t segment, struct record *r,
+                  uint64_t *synced);
 
 #endif

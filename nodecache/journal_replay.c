@@ -53,8 +53,8 @@ static void segment_unmap(struct segment *s)
         munmap((void *)s->data, s->size);
 }
 
-/* Is there an intact record of this segment behind `at`? *synced: the newest sequence that one of them knows as
- * synced. */
+/* Is there an intact record of this segment behind `at`? *synced: the newest sequence that one of
+ * them knows as synced. */
 static bool records_behind(const struct segment *s, size_t at, uint64_t *synced)
 {
     bool found = false;
@@ -75,6 +75,13 @@ static bool records_behind(const struct segment *s, size_t at, uint64_t *synced)
     return found;
 }
 
+static bool only_zeros(const struct segment *s, size_t at)
+{
+    while (at < s->size && s->data[at] == 0)
+        at++;
+    return at == s->size;
+}
+
 static int damaged(const struct segment *s, size_t at, const char *why, char *detail)
 {
     snprintf(detail, NODE_DETAIL, "journal.%" PRIu64 " is damaged at byte %zu: %s", s->number, at,
@@ -90,8 +97,8 @@ static int judge_end(const struct segment *s, size_t at, uint64_t seq, bool is_l
 
     if (replay->mark.segment == s->number && at < replay->mark.offset)
         return damaged(s, at, "records that were on stable storage are gone", detail);
-    if (at == s->size)
-        return 0;
+    if (only_zeros(s, at))
+        return 0; /* space that was taken ahead */
     if (!is_last)
         return damaged(s, at, "a later segment follows", detail);
     bool behind = records_behind(s, at, &synced);
@@ -116,8 +123,9 @@ static int replay_segment(const struct segment *s, bool is_last, struct journal_
             return damaged(s, at, "the sequence of records has a gap", detail);
         int rc = replay->record(replay->ctx, &r);
         if (rc < 0) {
-            snprintf(detail, NODE_DETAIL, "journal.%" PRIu64 ", byte %zu: record cannot be used: %s",
-                     s->number, at, strerror(-rc));
+            snprintf(detail, NODE_DETAIL,
+                     "journal.%" PRIu64 ", byte %zu: record cannot be used: %s", s->number, at,
+                     strerror(-rc));
             return rc;
         }
         replay->last_seq = r.seq;

@@ -24,8 +24,8 @@ struct worker {
 
 struct link {
     struct link_options options;
-    /* Read-locked around each use of the client, none of which waits; link_stop takes it for writing to know that
-     * nobody is inside. */
+    /* Read-locked around each use of the client, none of which waits; link_stop takes it for
+     * writing to know that nobody is inside. */
     pthread_rwlock_t client_lock;
     struct client *client;
     bool client_stops;
@@ -49,7 +49,8 @@ struct link {
     bool reports;
 };
 
-/* A request, waiting for its answer: as client_call_wait, but safe while the link stops. flags: CLIENT_RESEND. */
+/* A request, waiting for its answer: as client_call_wait, but safe while the link stops. flags:
+ * CLIENT_RESEND. */
 int link_call(struct link *l, uint16_t type, const ProtobufCMessage *body, unsigned flags,
               const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **reply);
 void link_answer(struct link *l, const struct message *m, int status, const ProtobufCMessage *body);
@@ -65,7 +66,7 @@ struct wire_attrs {
     Star__Time mtime, ctime;
 };
 void put_attrs(struct wire_attrs *out, const struct attrs *in, uint32_t node);
-struct timespec get_time(const Star__Time *t); /* NULL: now */
+struct timespec get_time(const Star__Time *t);              /* NULL: now */
 int get_ticket(const Star__Ticket *in, struct ticket *out); /* -EINVAL */
 
 #endif

@@ -66,8 +66,7 @@ static int window_make(uint64_t ino, uint64_t start, const Star__MapReply *reply
 {
     if (reply->n_extents > MAPS_EXTENTS_MAX)
         return -EPROTO;
-    struct map_window *w =
-        calloc(1, sizeof(*w) + reply->n_extents * sizeof(struct map_extent));
+    struct map_window *w = calloc(1, sizeof(*w) + reply->n_extents * sizeof(struct map_extent));
     if (!w)
         return -ENOMEM;
     w->key = (struct map_key){ino, start};

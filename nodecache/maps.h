@@ -1,9 +1,10 @@
 /*
- * Where files lie in the pool: the centre's MAP answers, kept by window of each file, least recently used ones go.
+ * Where files lie in the pool: the centre's MAP answers, kept by window of each file, least
+ * recently used ones go.
  *
- * A window is immutable and counted by references. maps_forget() makes every later maps_get() ask again; an answer
- * that was asked for before is used by its asker but not kept. Threads: any; the lock is a leaf and not held
- * during calls of the centre.
+ * A window is immutable and counted by references. maps_forget() makes every later maps_get() ask
+ * again; an answer that was asked for before is used by its asker but not kept. Threads: any; the
+ * lock is a leaf and not held during calls of the centre.
  */
 #ifndef UMBEL_NODE_MAPS_H
 #define UMBEL_NODE_MAPS_H
@@ -35,7 +36,7 @@ struct map_window {
     _Atomic unsigned refs;
     struct map_window *prev, *next;           /* newest first */
     struct map_window *file_prev, *file_next; /* of one file */
-    bool gone;                      /* the centre knows no such inode */
+    bool gone;                                /* the centre knows no such inode */
     uint64_t size, version, home_epoch;
     struct timespec mtime;
     uint32_t count;
@@ -59,8 +60,8 @@ struct maps {
 void maps_init(struct maps *m);
 void maps_destroy(struct maps *m);
 /* The window that holds `offset`, with a reference. -EPROTO: the centre's answer makes no sense. */
-int maps_get(struct maps *m, const struct centre_calls *centre, void *ctx, uint64_t ino, uint64_t offset,
-             struct map_window **out);
+int maps_get(struct maps *m, const struct centre_calls *centre, void *ctx, uint64_t ino,
+             uint64_t offset, struct map_window **out);
 void maps_put(struct map_window *w);
 void maps_forget(struct maps *m, uint64_t ino);
 /* The first extent of w that ends beyond offset; NULL: none. */

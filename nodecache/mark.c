@@ -80,8 +80,8 @@ static int mark_load(struct mark *m, char *detail)
     }
     const struct slot *best = &s[good[1] && (!good[0] || s[1].generation > s[0].generation)];
     if (best->format != MARK_FORMAT) {
-        snprintf(detail, NODE_DETAIL, "the store has format %u, this program knows %u", best->format,
-                 MARK_FORMAT);
+        snprintf(detail, NODE_DETAIL, "the store has format %u, this program knows %u",
+                 best->format, MARK_FORMAT);
         return -EPROTONOSUPPORT;
     }
     m->generation = best->generation;

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "control/wire/clock.h"
@@ -91,6 +92,19 @@ static int meet_centre(struct node *n)
     return rc;
 }
 
+/* Flat files, connections, packs. */
+#define NODE_FDS_MAX 65536
+
+static void raise_fds(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max < NODE_FDS_MAX ? limit.rlim_max : NODE_FDS_MAX;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* the store keeps to what there is */
+}
+
 static int start(struct node *n)
 {
     const struct node_options *o = n->options;
@@ -102,6 +116,7 @@ static int start(struct node *n)
                                 .capacity = o->capacity};
     int rc = clock_boot_id(n->boot);
 
+    raise_fds();
     if (rc == 0)
         rc = pool_open(o->pool, o->cloud, true, &n->pool, n->detail);
     if (rc == 0)

@@ -8,19 +8,19 @@
 #include <stdint.h>
 
 struct node_options {
-    const char *name;     /* "node-1" */
-    const char *store;    /* folder of the flat-file store; created at first start */
-    const char *listen;   /* "unix:/path" where mounts reach it */
-    const char *centre;   /* "unix:/path" of the centre */
-    const char *pool;     /* pool URL */
-    const char *cloud;    /* cloud id */
-    uint64_t capacity;    /* bytes: a hard limit for everything that the store keeps on disk */
-    int ready_fd;         /* >= 0: "ready\n" or "error: TEXT\n" is written there once, then it is closed */
+    const char *name;   /* "node-1" */
+    const char *store;  /* folder of the flat-file store; created at first start */
+    const char *listen; /* "unix:/path" where mounts reach it */
+    const char *centre; /* "unix:/path" of the centre */
+    const char *pool;   /* pool URL */
+    const char *cloud;  /* cloud id */
+    uint64_t capacity;  /* bytes: a hard limit for everything that the store keeps on disk */
+    int ready_fd; /* >= 0: "ready\n" or "error: TEXT\n" is written there once, then it is closed */
     const char *pid_file; /* written when ready, removed at the end; may be NULL */
 };
 
-/* Runs until SIGTERM or SIGINT, then stops cleanly (staged data stays staged). 0 or -errno; the reason was logged
- * and told to ready_fd. */
+/* Runs until SIGTERM or SIGINT, then stops cleanly (staged data stays staged). 0 or -errno; the
+ * reason was logged and told to ready_fd. */
 int node_run(const struct node_options *options);
 
 #endif

@@ -11,7 +11,7 @@
 #include "control/wire/log.h"
 #include "nodecache/link_private.h"
 
-/* Attempts to evict a file that a read or a cut holds. */
+/* Attempts to evict what a read or a cut holds, 10 ms apart. */
 #define EVICT_TRIES 200
 
 static void answer(struct push *p, int status, const ProtobufCMessage *body)
@@ -131,6 +131,24 @@ static int evict_one(struct link *l, uint64_t ino, uint64_t *bytes)
     return rc;
 }
 
+/* Everything clean. What is in use at last stays. */
+static int evict_all(struct link *l, uint64_t *bytes)
+{
+    struct store_counts before, now;
+    int rc = 0;
+
+    store_counts(l->store, &before);
+    now = before;
+    for (int i = 0; rc == 0 && now.cached > 0 && i < EVICT_TRIES; i++) {
+        if (i > 0)
+            nanosleep(&(struct timespec){.tv_nsec = 10 * 1000000L}, NULL);
+        rc = store_evict(l->store, 0, bytes);
+        store_counts(l->store, &now);
+    }
+    *bytes = before.cached > now.cached ? before.cached - now.cached : 0;
+    return rc;
+}
+
 static void do_evict(struct push *p, const Star__FlushRequest *m)
 {
     struct link *l = p->link;
@@ -138,13 +156,8 @@ static void do_evict(struct push *p, const Star__FlushRequest *m)
     int rc = flush_wait(l->flush, m->ino, m->all ? 0 : m->n_ino, LINK_FLUSH_MS, &r);
 
     r.bytes = r.files = 0;
-    if (rc == 0 && m->all) {
-        struct store_counts before, after;
-        store_counts(l->store, &before);
-        rc = store_evict(l->store, 0, &r.bytes);
-        store_counts(l->store, &after);
-        r.bytes = before.cached > after.cached ? before.cached - after.cached : 0;
-    }
+    if (rc == 0 && m->all)
+        rc = evict_all(l, &r.bytes);
     for (size_t i = 0; rc == 0 && !m->all && i < m->n_ino; i++) {
         rc = evict_one(l, m->ino[i], &r.bytes);
         r.files += rc == 0;
@@ -184,7 +197,7 @@ static void do_drain(struct push *p)
         memcpy(first.detail, last.detail, sizeof(first.detail));
     }
     if (rc == 0)
-        rc = store_evict(l->store, 0, &bytes);
+        rc = evict_all(l, &bytes);
     if (rc < 0)
         store_set_closed(l->store, false);
     answer_flush(p, rc, &first);
@@ -210,8 +223,8 @@ static void do_delete_packs(struct push *p, const Star__PackRefs *m)
             rc = one;
     }
     if (done.n_pack > 0) {
-        int told = link_call(l, STAR__MSG_TYPE__DELETED_PACKS, &done.base, CLIENT_RESEND, NULL,
-                             NULL);
+        int told =
+            link_call(l, STAR__MSG_TYPE__DELETED_PACKS, &done.base, CLIENT_RESEND, NULL, NULL);
         rc = told < 0 ? told : rc;
     }
     free(done.pack);
@@ -352,19 +365,6 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* Pushes about one inode keep their order: they go to one worker. The inode is the first field of all quick ones
- * but HOME_SETATTR; there the first bytes hold the ticket, which begins with it. */
-static unsigned queue_of(const struct message *m)
-{
-    unsigned sum = 0;
-
-    if (m->type == STAR__MSG_TYPE__ATTRS_LOGGED)
-        return 0;
-    for (size_t i = 0; i < m->body_len && i < 4; i++)
-        sum = sum * 31 + m->body[i];
-    return sum % LINK_WORKERS;
-}
-
 void link_on_push(void *ctx, struct client *c, const struct message *m)
 {
     struct link *l = ctx;
@@ -384,12 +384,13 @@ void link_on_push(void *ctx, struct client *c, const struct message *m)
     p->m.payload = NULL;
     p->m.payload_len = 0;
     pthread_mutex_lock(&l->lock);
-    if (l->stop || l->queued >= LINK_QUEUE_MAX || (kind->is_long && l->long_running >= LINK_LONG_MAX)) {
+    if (l->stop || l->queued >= LINK_QUEUE_MAX ||
+        (kind->is_long && l->long_running >= LINK_LONG_MAX)) {
         rc = -EBUSY;
     } else if (kind->is_long && l->ready) {
         start_long(l, p);
     } else {
-        struct worker *w = &l->workers[queue_of(&p->m)];
+        struct worker *w = &l->workers[m->id % LINK_WORKERS];
         DL_APPEND(w->queue, p);
         l->queued++;
         pthread_cond_broadcast(&l->changed);
@@ -424,8 +425,7 @@ void pushes_stop(struct link *l)
         pthread_cond_wait(&l->changed, &l->lock); /* their calls and waits have ended */
     for (unsigned i = 0; i < LINK_WORKERS; i++) {
         struct push *p, *next;
-        DL_FOREACH_SAFE(l->workers[i].queue, p, next)
-        {
+        DL_FOREACH_SAFE (l->workers[i].queue, p, next) {
             DL_DELETE(l->workers[i].queue, p);
             free(p);
         }

@@ -161,7 +161,8 @@ static void put(struct ranges *r, struct place p, struct range value)
             c = next;
         }
     }
-    memmove(&c->items[p.index + 1], &c->items[p.index], (c->count - p.index) * sizeof(struct range));
+    memmove(&c->items[p.index + 1], &c->items[p.index],
+            (c->count - p.index) * sizeof(struct range));
     c->items[p.index] = value;
     c->count++;
     r->count++;
@@ -349,8 +350,8 @@ uint64_t ranges_blocks(const struct ranges *r, uint64_t start, uint64_t end, uin
     if (start >= end)
         return 0;
     uint64_t at = start & ~(block - 1);
-    uint64_t limit = end > UINT64_MAX - block ? UINT64_MAX & ~(block - 1)
-                                              : (end + block - 1) & ~(block - 1);
+    uint64_t limit =
+        end > UINT64_MAX - block ? UINT64_MAX & ~(block - 1) : (end + block - 1) & ~(block - 1);
     while (at < limit && ranges_next(r, at, &next) && next.start < limit) {
         uint64_t first = (next.start > at ? next.start : at) / block;
         uint64_t last = ((next.end < limit ? next.end : limit) - 1) / block;

@@ -50,7 +50,8 @@ static int read_flat(int fd, uint8_t *out, size_t length, uint64_t offset)
     return rc;
 }
 
-/* Present bytes from the flat file, fetched ones from `got`, zeros elsewhere. f->lock is held, nothing is missing. */
+/* Present bytes from the flat file, fetched ones from `got`, zeros elsewhere. f->lock is held,
+ * nothing is missing. */
 static int compose(struct store *s, struct file *f, uint64_t start, uint64_t end, uint8_t *out,
                    const struct fetched *got)
 {
@@ -88,7 +89,8 @@ static bool fetched_all(const struct file *f, uint64_t start, uint64_t end,
     return true;
 }
 
-/* What to fetch for a reader of [start, end): whole indices for streams, less around random reads. */
+/* What to fetch for a reader of [start, end): whole indices for streams, less around random reads.
+ */
 static struct range around(const struct file *f, uint64_t start, uint64_t end, bool stream)
 {
     uint64_t unit = stream ? NODE_INDEX : READ_AROUND;
@@ -150,8 +152,7 @@ int read_bytes(struct store *s, struct file *f, uint64_t start, uint64_t end, ui
 /* Is this reader a stream? Remembers where it is. */
 static bool note_reader(struct file *f, uint64_t offset, size_t length)
 {
-    uint64_t distance =
-        offset > f->read_next ? offset - f->read_next : f->read_next - offset;
+    uint64_t distance = offset > f->read_next ? offset - f->read_next : f->read_next - offset;
 
     if (distance <= READ_DISORDER && (f->sequential > 0 || offset == f->read_next)) {
         f->sequential++;
@@ -232,7 +233,8 @@ void store_read_done(struct store *s, struct store_reading *r)
     r->file = NULL;
 }
 
-/* Where the next byte of data, or of a hole, is: data is what is present or in the pool. f is locked, w is its map. */
+/* Where the next byte of data, or of a hole, is: data is what is present or in the pool. f is
+ * locked, w is its map. */
 static bool in_pool(struct store *s, struct file *f, uint64_t at, struct range *out, int *rc)
 {
     while (f->mapped && at < f->base_limit && at < f->size) {
@@ -322,7 +324,8 @@ int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_
             at = end;
         }
     }
-    if (rc == 0 && !f->gone && ranges_bytes(&f->present, 0, f->size) < at && f->present.total == 0) {
+    if (rc == 0 && !f->gone && ranges_bytes(&f->present, 0, f->size) < at &&
+        f->present.total == 0) {
         rc = -ENOSPC;
         snprintf(detail, NODE_DETAIL, "there is no room to keep it");
     }

@@ -1,5 +1,6 @@
-/* From what a start finds on the disk to a store in order: replay, what a crash of the machine took, the folder of flat
- * files against the index, a fresh checkpoint. Then, with the centre: what is in doubt. */
+/* From what a start finds on the disk to a store in order: replay, what a crash of the machine
+ * took, the folder of flat files against the index, a fresh checkpoint. Then, with the centre: what
+ * is in doubt. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +84,8 @@ static int check_file(struct store *s, struct file *f, char *detail)
     }
     if ((uint64_t)st.st_size < ranges_end(&f->staged)) {
         snprintf(detail, NODE_DETAIL,
-                 "files/%s is damaged: staged data up to byte %" PRIu64 ", the file ends at %" PRIu64,
+                 "files/%s is damaged: staged data up to byte %" PRIu64
+                 ", the file ends at %" PRIu64,
                  path, ranges_end(&f->staged), (uint64_t)st.st_size);
         return -EBADMSG;
     }
@@ -240,7 +242,8 @@ struct truth {
     uint64_t map_end, version, home_epoch;
 };
 
-/* What the log and the pool say of f: where its data ends, and whether its last cut was confirmed. */
+/* What the log and the pool say of f: where its data ends, and whether its last cut was confirmed.
+ */
 static int ask(struct store *s, const struct file *f, struct truth *t)
 {
     uint64_t at = 0, size;

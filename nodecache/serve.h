@@ -1,8 +1,10 @@
 /*
- * What a node does for mounts: HELLO, READ, WRITE, FSYNC, FALLOCATE, SEEK, COPY_RANGE, over the wire's service.
+ * What a node does for mounts: HELLO, READ, WRITE, FSYNC, FALLOCATE, SEEK, COPY_RANGE, over the
+ * wire's service.
  *
- * A request runs in its connection's thread. WRITE goes from the receive buffer to the flat file, a READ of what is
- * present from the flat file to the socket. Each connection has one buffer of NODE_IO_MAX bytes, made at the first use.
+ * A request runs in its connection's thread. WRITE goes from the receive buffer to the flat file, a
+ * READ of what is present from the flat file to the socket. Each connection has one buffer of
+ * NODE_IO_MAX bytes, made at the first use.
  */
 #ifndef UMBEL_NODE_SERVE_H
 #define UMBEL_NODE_SERVE_H

@@ -1,6 +1,6 @@
 /*
- * The capacity: a hard limit on what the store keeps on disk. Space is taken before anything is written and given
- * back after it is gone, so that `used` is never less than what du would count.
+ * The capacity: a hard limit on what the store keeps on disk. Space is taken before anything is
+ * written and given back after it is gone, so that `used` is never less than what du would count.
  *
  * Threads: any; the lock is a leaf and only waiters take it.
  */
@@ -17,9 +17,9 @@
 struct space {
     uint64_t capacity;
     _Atomic uint64_t used;
-    _Atomic uint64_t high;   /* bytes: above, pressure() is called */
+    _Atomic uint64_t high; /* bytes: above, pressure() is called */
     _Atomic unsigned waiting;
-    _Atomic bool pressed;    /* pressure() was called and not yet taken */
+    _Atomic bool pressed;        /* pressure() was called and not yet taken */
     void (*pressure)(void *ctx); /* wakes who flushes and evicts; must not block */
     void *ctx;
     pthread_mutex_t lock;

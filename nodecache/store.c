@@ -102,7 +102,8 @@ void staged_again(struct store *s, struct file *f, int64_t since)
     if (f->flush_due < since)
         f->flush_due = 0;
     DL_DELETE2(s->staged, f, staged_prev, staged_next);
-    /* Back into order: behind the last one that is not younger. What somebody waits for stays in front. */
+    /* Back into order: behind the last one that is not younger. What somebody waits for stays in
+     * front. */
     struct file *at = s->staged ? s->staged->staged_prev : NULL;
     while (at && at->staged_since > since && at->flush_due == 0)
         at = at == s->staged ? NULL : at->staged_prev;
@@ -299,9 +300,6 @@ static unsigned fds_max(void)
 
     /* Half for flat files, the rest for connections and the pool. */
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return 256;
-    limit.rlim_cur = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0 && getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return 256;
     return limit.rlim_cur / 2 < STORE_FDS_MAX ? (unsigned)(limit.rlim_cur / 2) : STORE_FDS_MAX;
 }

@@ -1,15 +1,17 @@
 /*
- * The flat-file store: one sparse file per inode at the offsets of the user's file, the index of what is present and
- * what is staged, and a hard limit on all of it.
+ * The flat-file store: one sparse file per inode at the offsets of the user's file, the index of
+ * what is present and what is staged, and a hard limit on all of it.
  *
- * Every change is in the page cache and in the journal before its call returns: it outlives the process. It outlives
- * the machine after store_fsync. Staged bytes go only after the pool has them and the centre has said so.
+ * Every change is in the page cache and in the journal before its call returns: it outlives the
+ * process. It outlives the machine after store_fsync. Staged bytes go only after the pool has them
+ * and the centre has said so.
  *
  * Threads: any, for all functions except open and close. Lock order: file.h.
  *
- * Errors of the calls below, besides those of the file system: -ESTALE (the ticket is of an older epoch, the inode is
- * gone, or the node takes nothing new: ask the centre where to go), -EACCES (the ticket lacks the right), -ENOSPC (no room
- * came free within the deadline), -EIO, and for reads what the pool or the centre answered.
+ * Errors of the calls below, besides those of the file system: -ESTALE (the ticket is of an older
+ * epoch, the inode is gone, or the node takes nothing new: ask the centre where to go), -EACCES
+ * (the ticket lacks the right), -ENOSPC (no room came free within the deadline), -EIO, and for
+ * reads what the pool or the centre answered.
  */
 #ifndef UMBEL_NODE_STORE_H
 #define UMBEL_NODE_STORE_H
@@ -41,10 +43,10 @@ struct ticket {
 };
 
 struct store_options {
-    const char *dir;      /* made if it is not there */
+    const char *dir; /* made if it is not there */
     uint64_t capacity;
-    const char *boot_id;  /* of the machine */
-    struct pool *pool;    /* may be NULL (tests): then nothing is mapped */
+    const char *boot_id; /* of the machine */
+    struct pool *pool;   /* may be NULL (tests): then nothing is mapped */
     const struct centre_calls *centre;
     void *centre_ctx;
     struct sync_ops sync;
@@ -54,14 +56,16 @@ struct store_options {
     void *say_ctx;
 };
 
-/* Recovers what is there. -EBUSY: another process uses it. -EBADMSG: it is damaged (detail says where): it is not
- * opened, so that nothing is lost silently. */
+/* Recovers what is there. -EBUSY: another process uses it. -EBADMSG: it is damaged (detail says
+ * where): it is not opened, so that nothing is lost silently. */
 int store_open(const struct store_options *options, struct store **out, char detail[NODE_DETAIL]);
-/* clean: syncs everything and leaves the mark that makes it trusted after a reboot. No call may be running. */
+/* clean: syncs everything and leaves the mark that makes it trusted after a reboot. No call may be
+ * running. */
 int store_close(struct store *s, bool clean);
 
 const char *store_id(const struct store *s);
-/* Stays the same over restarts within one boot of the machine, as everything acknowledged is still there. */
+/* Stays the same over restarts within one boot of the machine, as everything acknowledged is still
+ * there. */
 uint64_t store_instance(const struct store *s);
 void store_set_node(struct store *s, uint32_t node);
 uint32_t store_node(const struct store *s);
@@ -72,8 +76,9 @@ void store_set_closed(struct store *s, bool closed);
 
 /* --- data --- */
 
-int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool append, struct timespec now,
-                const void *data, size_t length, struct attrs *attrs, uint64_t *placed);
+int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool append,
+                struct timespec now, const void *data, size_t length, struct attrs *attrs,
+                uint64_t *placed);
 
 struct store_reading {
     struct attrs attrs;
@@ -83,20 +88,22 @@ struct store_reading {
     uint8_t *data;
     struct file *file; /* the store's */
 };
-/* buffer: NODE_IO_MAX bytes of the caller's, used if the bytes cannot be sent from the file. End each success with
- * store_read_done. */
-int store_read(struct store *s, const struct ticket *t, uint64_t offset, size_t length, uint8_t *buffer,
-               struct store_reading *r, char detail[NODE_DETAIL]);
+/* buffer: NODE_IO_MAX bytes of the caller's, used if the bytes cannot be sent from the file. End
+ * each success with store_read_done. */
+int store_read(struct store *s, const struct ticket *t, uint64_t offset, size_t length,
+               uint8_t *buffer, struct store_reading *r, char detail[NODE_DETAIL]);
 void store_read_done(struct store *s, struct store_reading *r);
 
 int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs);
-int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint64_t offset, uint64_t length,
-                    struct timespec now, struct attrs *attrs);
+int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint64_t offset,
+                    uint64_t length, struct timespec now, struct attrs *attrs);
 /* -ENXIO: offset is at or beyond the end (also: no data behind it). */
-int store_seek(struct store *s, const struct ticket *t, uint64_t offset, bool hole, uint64_t *found);
-int store_copy_range(struct store *s, const struct ticket *from, uint64_t from_offset, const struct ticket *to,
-                     uint64_t to_offset, uint64_t length, struct timespec now, struct attrs *attrs,
-                     uint64_t *copied, char detail[NODE_DETAIL]);
+int store_seek(struct store *s, const struct ticket *t, uint64_t offset, bool hole,
+               uint64_t *found);
+int store_copy_range(struct store *s, const struct ticket *from, uint64_t from_offset,
+                     const struct ticket *to, uint64_t to_offset, uint64_t length,
+                     struct timespec now, struct attrs *attrs, uint64_t *copied,
+                     char detail[NODE_DETAIL]);
 
 /* --- for the centre --- */
 
@@ -107,16 +114,20 @@ struct setattr {
     uint64_t size;
     struct timespec mtime, now;
 };
-int store_setattr(struct store *s, const struct ticket *t, const struct setattr *set, struct attrs *attrs);
+int store_setattr(struct store *s, const struct ticket *t, const struct setattr *set,
+                  struct attrs *attrs);
 /* The centre's log has this version. */
 void store_logged(struct store *s, uint64_t ino, uint64_t version);
 /* Calls fn for each home whose newest version the log may not have; fn < 0 ends it. */
 int store_unlogged(struct store *s, int (*fn)(void *arg, const struct attrs *attrs), void *arg);
-/* Compares what a crash of the machine has left in doubt with the centre. Must return 0 before data is served. */
+/* Compares what a crash of the machine has left in doubt with the centre. Must return 0 before data
+ * is served. */
 int store_resolve_doubts(struct store *s, char detail[NODE_DETAIL]);
-/* Forgets an inode. deleted: its staged bytes too; otherwise staged bytes are put aside in lost/ and said so. */
+/* Forgets an inode. deleted: its staged bytes too; otherwise staged bytes are put aside in lost/
+ * and said so. */
 int store_drop(struct store *s, uint64_t ino, bool deleted);
-/* Drops what is clean of an inode (0: of all). *bytes grows by what was dropped. -EBUSY: in use, try again. */
+/* Drops what is clean of an inode (0: of all). *bytes grows by what was dropped. -EBUSY: in use,
+ * try again. */
 int store_evict(struct store *s, uint64_t ino, uint64_t *bytes);
 /* Fetches the whole file. */
 int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_DETAIL]);

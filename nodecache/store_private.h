@@ -8,7 +8,7 @@
 #include "nodecache/mark.h"
 #include "nodecache/store.h"
 
-/* Below the usual soft limit of 1024, with room for connections. */
+/* Descriptors of flat files kept open, if the process may have twice as many. */
 #define STORE_FDS_MAX 4096u
 /* A condition is looked at again after this long even if nobody signalled it. */
 #define STORE_POLL_MS 50
@@ -16,7 +16,8 @@
 #define STORE_WAIT_MS 60000
 /* An error of the store's disk is reported for this long after it was last seen. */
 #define STORE_ERROR_MS 60000
-/* A row without data is kept this long after its last use, so that its attributes need not be asked again. */
+/* A row without data is kept this long after its last use, so that its attributes need not be asked
+ * again. */
 #define ROW_IDLE_MS 60000
 
 struct fetcher;
@@ -39,7 +40,8 @@ struct store {
     _Atomic uint64_t flush_age_ms;
 
     pthread_mutex_t staged_lock; /* leaf */
-    struct file *staged;         /* those that somebody waits for, then oldest first; each holds a reference */
+    struct file
+        *staged; /* those that somebody waits for, then oldest first; each holds a reference */
     _Atomic uint64_t staged_total, present_total;
 
     pthread_mutex_t changed_lock; /* leaf */
@@ -67,9 +69,11 @@ struct store {
 void store_say(struct store *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Remembers an error of the store's disk for the report. Returns rc. */
 int store_failed(struct store *s, int rc, const char *what, uint64_t ino);
-/* After a change of f, f->lock held: totals, staged list, changed lines. lost: the centre should know soon. */
+/* After a change of f, f->lock held: totals, staged list, changed lines. lost: the centre should
+ * know soon. */
 void store_settle(struct store *s, struct file *f, bool lost);
-/* f is still staged after a flush that began at `since`: it finds its place in the list. f->lock is held. */
+/* f is still staged after a flush that began at `since`: it finds its place in the list. f->lock is
+ * held. */
 void staged_again(struct store *s, struct file *f, int64_t since);
 /* Waits on f->changed for at most STORE_POLL_MS; f->lock is held. */
 void store_wait(struct file *f);
@@ -87,7 +91,8 @@ struct charge {
 /* The most that making [start, end) present can cost. f->lock is held. */
 uint64_t charge_need(const struct file *f, uint64_t start, uint64_t end);
 /* Notes how f stands; `taken` bytes were reserved with space_try. */
-void charge_begin(struct charge *c, const struct file *f, uint64_t start, uint64_t end, uint64_t taken);
+void charge_begin(struct charge *c, const struct file *f, uint64_t start, uint64_t end,
+                  uint64_t taken);
 /* Books the difference. */
 void charge_end(struct store *s, struct charge *c, struct file *f);
 
@@ -101,8 +106,8 @@ void admit_unlock(struct file *f);
 int admit_by_map(struct store *s, struct file *f);
 
 /* --- before bytes change (change.c); f->lock is held --- */
-/* [start, end) will change: keeps frozen bytes for the cut, keeps fetches from filling it in. -EAGAIN: there is no
- * room to keep them; drop the lock, wait, try again. */
+/* [start, end) will change: keeps frozen bytes for the cut, keeps fetches from filling it in.
+ * -EAGAIN: there is no room to keep them; drop the lock, wait, try again. */
 int change_begin(struct store *s, struct file *f, uint64_t start, uint64_t end);
 int change_setattr(struct store *s, struct file *f, const struct setattr *set);
 /* Makes [start, end) of the flat file zeros that take no blocks. */
@@ -111,9 +116,12 @@ int change_zero(int fd, uint64_t start, uint64_t end);
 int change_punch(struct store *s, struct file *f, uint64_t start, uint64_t end);
 
 /* --- reading (read.c, fetch.c) --- */
-/* Bytes [start, end) of the file as it is now, to out; fetches what is needed. f is referenced, not locked. */
-int read_bytes(struct store *s, struct file *f, uint64_t start, uint64_t end, uint8_t *out, char *detail);
-/* Is a byte in [start, end) neither present nor known to be zero? The first such stretch. f->lock is held. */
+/* Bytes [start, end) of the file as it is now, to out; fetches what is needed. f is referenced, not
+ * locked. */
+int read_bytes(struct store *s, struct file *f, uint64_t start, uint64_t end, uint8_t *out,
+               char *detail);
+/* Is a byte in [start, end) neither present nor known to be zero? The first such stretch. f->lock
+ * is held. */
 bool read_missing(const struct file *f, uint64_t start, uint64_t end, struct range *missing);
 struct fetched {
     uint64_t start, end;
@@ -122,17 +130,18 @@ struct fetched {
     uint8_t *data;
     size_t room;
 };
-/* Fetches [start, end) from the pool and keeps it as clean data if there is room. f is not locked. -EAGAIN: another
- * thread fetched some of it: look again. */
-int fetch_range(struct store *s, struct file *f, uint64_t start, uint64_t end, struct fetched *out, char *detail);
+/* Fetches [start, end) from the pool and keeps it as clean data if there is room. f is not locked.
+ * -EAGAIN: another thread fetched some of it: look again. */
+int fetch_range(struct store *s, struct file *f, uint64_t start, uint64_t end, struct fetched *out,
+                char *detail);
 void fetch_ahead(struct store *s, struct file *f, uint64_t start, uint64_t end);
 int fetcher_start(struct store *s);
 void fetcher_stop(struct store *s);
 void fetched_clear(struct fetched *got);
-/* Pool bytes of [start, end), zeros where the map has none or beyond limit. stored (may be NULL) gets what the map
- * has. */
-int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint64_t limit, uint8_t *out,
-               struct ranges *stored, char *detail);
+/* Pool bytes of [start, end), zeros where the map has none or beyond limit. stored (may be NULL)
+ * gets what the map has. */
+int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint64_t limit,
+               uint8_t *out, struct ranges *stored, char *detail);
 
 /* --- eviction (evict.c) --- */
 /* Drops least recently used clean data until `used` is at most target. */

@@ -100,7 +100,8 @@ out:
     seq = f->seq;
     pthread_mutex_unlock(&f->lock);
     ranges_clear(&m.staged);
-    /* Also when nothing changed: another thread's fsync may have recorded it and be syncing the journal only now. */
+    /* Also when nothing changed: another thread's fsync may have recorded it and be syncing the
+     * journal only now. */
     if (rc == 0)
         rc = journal_sync(s->index.journal, seq);
     if (rc < 0)

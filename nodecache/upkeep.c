@@ -1,4 +1,5 @@
-/* The store's own thread: checkpoints when the journal has grown, eviction when the store is full. */
+/* The store's own thread: checkpoints when the journal has grown, eviction when the store is full.
+ */
 #include <errno.h>
 
 #include "control/wire/clock.h"
@@ -34,14 +35,15 @@ static void make_room(struct store *s)
 
     space_take_pressure(&s->space);
     if (used <= high && atomic_load(&s->space.waiting) == 0 &&
-        atomic_load(&s->table.count) <= FILES_MAX / 10 * 9)
+        atomic_load(&s->table.count) <= FILES_MAX / 2)
         return;
     uint64_t low = atomic_load(&s->low_bytes);
     if (atomic_load(&s->space.waiting) > 0 && used <= low)
         low = 0; /* one change wants more than is left above the low-water mark */
     evict_down_to(s, low);
     pthread_mutex_lock(&s->upkeep_lock);
-    if (atomic_load(&s->space.used) > low && s->need_flush)
+    if (s->need_flush &&
+        (atomic_load(&s->space.used) > low || atomic_load(&s->table.count) > FILES_MAX / 10 * 9))
         s->need_flush(s->need_flush_ctx);
     pthread_mutex_unlock(&s->upkeep_lock);
 }

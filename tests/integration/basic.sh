@@ -34,7 +34,7 @@ mknod "$MNT/a/b/null" c 1 3
 cmp "$MNT/a/b/hard" "$WORK/plain/size-4096"
 cmp "$MNT/a/b/soft" "$WORK/plain/size-4097"
 [ "$(stat -c %h "$MNT/a/b/hard")" = 2 ] || fail "two links, but $(stat -c %h "$MNT/a/b/hard") counted"
-printf x >"$MNT/a/b/null"
+[ "$(stat -c %F:%t:%T "$MNT/a/b/null")" = "character special file:1:3" ] || fail "a device became $(stat -c %F:%t:%T "$MNT/a/b/null")"
 mkdir "$MNT/many"
 (cd "$MNT/many" && seq -f 'entry-%05g' 3000 | xargs touch)
 [ "$(ls "$MNT/many" | sort | sha256sum)" = "$(seq -f 'entry-%05g' 3000 | sha256sum)" ] || fail "a listing of 3000 differs"
@@ -50,7 +50,7 @@ mv "$MNT/a/size-1" "$MNT/a/b/c/moved" && cmp "$MNT/a/b/c/moved" "$WORK/plain/siz
 
 step "extended attributes and access lists"
 setfattr -n user.colour -v green "$MNT/a/size-0"
-[ "$(getfattr --only-values -n user.colour "$MNT/a/size-0")" = green ] || fail "xattr"
+[ "$(getfattr --absolute-names --only-values -n user.colour "$MNT/a/size-0")" = green ] || fail "xattr"
 mkdir "$MNT/acl" && chmod 755 "$MNT" "$MNT/acl"
 setfacl -m u:12345:rwx,d:u:12345:rwx "$MNT/acl"
 touch "$MNT/acl/inherits"
@@ -108,7 +108,7 @@ says 'was not running' "$UMBEL" down --root "$ROOT" || fail "down of what is dow
 up
 [ "$before" = "$(tree_sum "$MNT")" ] || fail "the tree differs after down and up"
 [ "$inode" = "$(stat -c %i "$MNT/a/b/hard")" ] || fail "an inode number changed"
-[ "$(getfattr --only-values -n user.colour "$MNT/a/size-0")" = green ] || fail "xattr after down and up"
+[ "$(getfattr --absolute-names --only-values -n user.colour "$MNT/a/size-0")" = green ] || fail "xattr after down and up"
 says '^default:user:12345:rwx' getfacl -c "$MNT/acl" || fail "access list after down and up"
 fsck_clean --data
 

@@ -96,6 +96,7 @@ make_work() {
     [ -e /dev/fuse ] || skip "this needs /dev/fuse"
     [ -x "$UMBEL" ] || fail "no umbel at $UMBEL (UMBEL_BINARY)"
     WORK=$(mktemp -d "${UMBEL_TEST_DIR:-/var/tmp}/umbel-$SELF.XXXXXX")
+    chmod 711 "$WORK" # other users go through it to the mount
     ROOT=$WORK/root MNT=$WORK/mnt
     mkdir "$MNT"
 }

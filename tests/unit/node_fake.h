@@ -15,7 +15,7 @@
 #include "nodecache/flush.h"
 #include "nodecache/store.h"
 
-#define FAKE_FILES 1024
+#define FAKE_FILES   1024
 #define FAKE_EXTENTS 512
 
 struct fake_file {
@@ -35,10 +35,10 @@ struct fake {
     size_t count;
     uint64_t next_pack;
     unsigned confirms, maps, discards;
-    unsigned lose_answers; /* so many confirms are taken, but answered -ETIMEDOUT */
-    unsigned fail_confirms; /* so many are answered -EIO, not taken */
-    uint64_t refuse;        /* inode */
-    bool away;              /* every call: -ETIMEDOUT */
+    unsigned lose_answers;         /* so many confirms are taken, but answered -ETIMEDOUT */
+    unsigned fail_confirms;        /* so many are answered -EIO, not taken */
+    uint64_t refuse;               /* inode */
+    bool away;                     /* every call: -ETIMEDOUT */
     void (*on_confirm)(void *arg); /* before it is taken */
     void *on_confirm_arg;
 };
@@ -341,7 +341,8 @@ static inline int rig_try_write(struct rig *r, uint64_t ino, unsigned n, uint64_
     return rc;
 }
 
-static inline void rig_write(struct rig *r, uint64_t ino, unsigned n, uint64_t offset, size_t length)
+static inline void rig_write(struct rig *r, uint64_t ino, unsigned n, uint64_t offset,
+                             size_t length)
 {
     for (size_t done = 0; done < length;) {
         size_t step = length - done < NODE_IO_MAX ? length - done : NODE_IO_MAX;

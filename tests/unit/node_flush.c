@@ -1,4 +1,5 @@
-/* The flush: what the pool gets is a moment of each file, whatever happens meanwhile; nothing staged is ever lost. */
+/* The flush: what the pool gets is a moment of each file, whatever happens meanwhile; nothing
+ * staged is ever lost. */
 #include "node_fake.h"
 
 #include <linux/falloc.h>
@@ -165,7 +166,8 @@ Test(node_flush, truncation_during_the_confirm_is_not_undone)
     rig_check(&rig);
 }
 
-/* A pack is a moment: writers change the file all the time, and each version fills it with one value at once. */
+/* A pack is a moment: writers change the file all the time, and each version fills it with one
+ * value at once. */
 struct painter {
     pthread_t thread;
     _Atomic bool stop;
@@ -182,7 +184,8 @@ static void *paint(void *arg)
         struct attrs attrs;
         uint64_t placed;
         memset(data, (int)(n % 251), 256 * 1024);
-        /* Descending, so that a mix of moments shows as a low part that is newer than a high one. */
+        /* Descending, so that a mix of moments shows as a low part that is newer than a high one.
+         */
         for (int part = 15; part >= 0; part--) {
             int rc = store_write(rig.store, &t, (uint64_t)part * 256 * 1024, false,
                                  (struct timespec){.tv_sec = n}, data, 256 * 1024, &attrs, &placed);
@@ -213,13 +216,12 @@ Test(node_flush, the_pool_has_a_moment_of_a_file_that_is_being_overwritten)
         uint64_t n = (uint64_t)copy.mtime.tv_sec;
         (void)n;
         for (size_t i = 0; i < copy.count; i++)
-            cr_assert_eq(pack_read(rig.pool, copy.extents[i].pack, copy.extents[i].number,
-                                   copy.extents[i].pack_offset,
-                                   (uint32_t)copy.extents[i].record_length,
-                                   (uint32_t)copy.extents[i].record_offset,
-                                   data + copy.extents[i].offset, (uint32_t)copy.extents[i].length,
-                                   detail),
-                         0, "%s", detail);
+            cr_assert_eq(
+                pack_read(rig.pool, copy.extents[i].pack, copy.extents[i].number,
+                          copy.extents[i].pack_offset, (uint32_t)copy.extents[i].record_length,
+                          (uint32_t)copy.extents[i].record_offset, data + copy.extents[i].offset,
+                          (uint32_t)copy.extents[i].length, detail),
+                0, "%s", detail);
         /* From the top: some parts of the newer value, then the one before; one change at most. */
         unsigned changes = 0;
         for (size_t i = 4 * MIB - 1; i > 0; i--)

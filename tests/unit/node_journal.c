@@ -145,7 +145,8 @@ Test(node_journal, a_torn_tail_is_cut_at_any_byte)
     bool torn;
 
     for (uint64_t cut = size; cut-- > 0;) {
-        cr_assert_eq(truncate(strcat(strcpy((char[128]){0}, dir_name), "/journal.1"), (off_t)cut), 0);
+        cr_assert_eq(truncate(strcat(strcpy((char[128]){0}, dir_name), "/journal.1"), (off_t)cut),
+                     0);
         cr_assert_eq(replay(nothing, false, &count, &torn), 0);
         cr_assert(count < 20 && count <= last);
         last = count;
@@ -184,7 +185,8 @@ Test(node_journal, after_a_crash_of_the_machine_only_synced_damage_is_an_error)
     for (uint64_t i = 1; i <= 14; i++)
         at += record_size(body_length(i));
     damage(at + 4); /* record 15 */
-    cr_assert_eq(replay(nothing, true, &count, &torn), 0, "the disk may have kept later blocks only");
+    cr_assert_eq(replay(nothing, true, &count, &torn), 0,
+                 "the disk may have kept later blocks only");
     cr_assert(torn);
     cr_assert_eq(count, 14);
     cr_assert_eq(replay(nothing, false, &count, &torn), -EBADMSG);

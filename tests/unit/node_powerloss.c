@@ -1,14 +1,16 @@
-/* What a crash of the machine leaves: everything that was synced, nothing that never was, and always a store that opens.
+/* What a crash of the machine leaves: everything that was synced, nothing that never was, and
+ * always a store that opens.
  *
- * The double stands between the store and fsync: it copies what each sync made durable. To lose power is to build the
- * store anew from these copies (strict), or from them and a random part of what was not synced (lucky). */
+ * The double stands between the store and fsync: it copies what each sync made durable. To lose
+ * power is to build the store anew from these copies (strict), or from them and a random part of
+ * what was not synced (lucky). */
 #include "node_fake.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 
-#define SIZE (128u << 10)
-#define FILES 4
+#define SIZE    (128u << 10)
+#define FILES   4
 #define HISTORY 400
 #define ENTRIES 4096
 
@@ -175,7 +177,8 @@ static void lose_power(enum luck luck)
     for (size_t i = 0; i < lucky_count; i++) {
         struct stat st;
         bool journal = strstr(lucky_paths[i], "index/") != NULL;
-        /* Flat files as they are now: the kernel wrote them back. The journal with a part of its tail. */
+        /* Flat files as they are now: the kernel wrote them back. The journal with a part of its
+         * tail. */
         if (strcmp(lucky_paths[i], "mark") == 0 || strcmp(lucky_paths[i], "lock") == 0 ||
             (luck == LUCKY && random() % 2) || (luck == JOURNAL_ONLY && !journal))
             continue;
@@ -392,7 +395,8 @@ static uint8_t *model_next(struct model *m)
     return m->moments[m->count++];
 }
 
-/* Every byte is as it was at some moment since the last sync (or zero, if it was not there then). */
+/* Every byte is as it was at some moment since the last sync (or zero, if it was not there then).
+ */
 static void model_compare(struct model *m, uint64_t ino, unsigned seed, int step)
 {
     static uint8_t got[SIZE];

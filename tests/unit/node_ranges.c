@@ -145,7 +145,8 @@ Test(node_ranges, ends_of_the_number_space)
     cr_assert_eq(ranges_insert(&r, UINT64_MAX - 10, UINT64_MAX), 0);
     cr_assert(ranges_contains(&r, UINT64_MAX - 5, UINT64_MAX));
     cr_assert(!ranges_next(&r, UINT64_MAX, &found));
-    cr_assert_eq(ranges_blocks(&r, UINT64_MAX - 10, UINT64_MAX, 4096), 0, "the last block is cut off");
+    cr_assert_eq(ranges_blocks(&r, UINT64_MAX - 10, UINT64_MAX, 4096), 0,
+                 "the last block is cut off");
     ranges_truncate(&r, 0);
     cr_assert_eq(r.count, 0);
     ranges_clear(&r);

@@ -1,4 +1,5 @@
-/* The store: what is written is read again, through truncation, holes, eviction, restarts, and within the capacity. */
+/* The store: what is written is read again, through truncation, holes, eviction, restarts, and
+ * within the capacity. */
 #include "node_fake.h"
 
 #include <linux/falloc.h>
@@ -46,8 +47,8 @@ Test(node_store, append_is_placed_at_the_end)
     uint64_t placed;
 
     rig_write(&rig, 9, 1, 0, 100);
-    cr_assert_eq(store_write(rig.store, &t, 7, true, (struct timespec){0}, "abc", 3, &attrs, &placed),
-                 0);
+    cr_assert_eq(
+        store_write(rig.store, &t, 7, true, (struct timespec){0}, "abc", 3, &attrs, &placed), 0);
     cr_assert_eq(placed, 100);
     cr_assert_eq(attrs.size, 103);
 }
@@ -59,15 +60,17 @@ Test(node_store, epochs_fence)
     uint64_t placed;
 
     t.home_epoch = 5;
-    cr_assert_eq(store_write(rig.store, &t, 0, false, (struct timespec){0}, "abc", 3, &attrs, &placed),
-                 0);
+    cr_assert_eq(
+        store_write(rig.store, &t, 0, false, (struct timespec){0}, "abc", 3, &attrs, &placed), 0);
     t.home_epoch = 4;
-    cr_assert_eq(store_write(rig.store, &t, 0, false, (struct timespec){0}, "xyz", 3, &attrs, &placed),
-                 -ESTALE);
+    cr_assert_eq(
+        store_write(rig.store, &t, 0, false, (struct timespec){0}, "xyz", 3, &attrs, &placed),
+        -ESTALE);
     t.home_epoch = 5;
     t.rights = RIGHT_READ;
-    cr_assert_eq(store_write(rig.store, &t, 0, false, (struct timespec){0}, "xyz", 3, &attrs, &placed),
-                 -EACCES);
+    cr_assert_eq(
+        store_write(rig.store, &t, 0, false, (struct timespec){0}, "xyz", 3, &attrs, &placed),
+        -EACCES);
     /* A newer epoch without our bytes: they are put aside, never shown, never lost. */
     t.home_epoch = 6;
     struct store_reading r;
@@ -246,9 +249,7 @@ static void run_random(unsigned seed, bool with_flush)
             break;
         case 7: {
             size_t there = rig_read(&rig, ino, at, length, got);
-            cr_assert_eq(there, at >= size[i]             ? 0
-                                : size[i] - at < length ? size[i] - at
-                                                        : length);
+            cr_assert_eq(there, at >= size[i] ? 0 : size[i] - at < length ? size[i] - at : length);
             cr_assert_eq(memcmp(got, &model[i][at], there), 0, "seed %u, step %d", seed, n);
             break;
         }
@@ -345,13 +346,13 @@ Test(node_store, copy_range)
     rig_write(&rig, 5, 1, MIB, MIB / 2);
     rig_flush(&rig);
     rig_evict(&rig, 5);
-    cr_assert_eq(store_copy_range(rig.store, &from, 0, &to, 0, 10 * MIB, (struct timespec){0}, &attrs,
-                                  &copied, detail),
+    cr_assert_eq(store_copy_range(rig.store, &from, 0, &to, 0, 10 * MIB, (struct timespec){0},
+                                  &attrs, &copied, detail),
                  0);
     cr_assert_eq(copied, 3 * MIB / 2);
     rig_expect(&rig, 6, 1, 0, 3 * MIB / 2);
-    cr_assert_eq(store_copy_range(rig.store, &from, 0, &from, 100, 200, (struct timespec){0}, &attrs,
-                                  &copied, detail),
+    cr_assert_eq(store_copy_range(rig.store, &from, 0, &from, 100, 200, (struct timespec){0},
+                                  &attrs, &copied, detail),
                  -EINVAL);
 }
 

@@ -210,6 +210,7 @@ Test(state_files, a_cut_off_copy_is_not_trusted)
     cr_assert_eq(rename(copy, data), 0);
     cr_assert_eq(truncate(data, st.st_size - 4096), 0);
     cr_assert_eq(state_open(w.dir, &w.s, detail), -ENOTRECOVERABLE);
+    cr_assert_eq(state_open(w.dir, &w.s, detail), -ENOTRECOVERABLE, "nor the second time");
     cr_assert_eq(unlink(data), 0);
     w.count = 0;
     world_open(&w);
