@@ -160,8 +160,10 @@ static Star__Lease grant(struct centre *c, struct session *s, struct live *l)
         return STAR__LEASE__LEASE_NONE;
     if (!holder_writes(h))
         h->lease = STAR__LEASE__LEASE_READ;
-    else
-        h->lease = held_by_other(l, s) ? STAR__LEASE__LEASE_NONE : STAR__LEASE__LEASE_WRITE;
+    else if (!held_by_other(l, s))
+        h->lease = STAR__LEASE__LEASE_WRITE;
+    else /* shared writing; what it was granted before stays noted, so that it is recalled */
+        return STAR__LEASE__LEASE_NONE;
     return h->lease;
 }
 

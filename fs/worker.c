@@ -64,6 +64,7 @@ static ssize_t io_read(int fd, void *buf, size_t size, void *userdata)
     struct worker *w = userdata;
     ssize_t n = read(fd, buf, size);
 
+    awake_touch(w->awake);
     if (n >= (ssize_t)sizeof(struct fuse_in_header) && !atomic_load(&w->init_done))
         save_init(w, buf, (size_t)n);
     return n;
@@ -238,6 +239,9 @@ static int start_parts(struct worker *w, char detail[256])
     w->buffers = buffers_new();
     if (rc == 0 && !w->buffers)
         rc = -ENOMEM;
+    int unheld = awake_start(&w->awake);
+    if (unheld < 0)
+        log_info("idle processors cannot be kept awake under load: %s", strerror(-unheld));
     if (rc == 0)
         rc = leases_start(w);
     if (rc == 0)
@@ -284,6 +288,7 @@ static void stop_parts(struct worker *w)
     controls_stop(w);
     if (w->se)
         fuse_session_destroy(w->se); /* closes the descriptor */
+    awake_stop(w->awake);
     inode_table_destroy(&w->inodes);
     leases_stop(w);
     buffers_free(w->buffers);

@@ -27,6 +27,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "control/wire/awake.h"
 #include "control/wire/client.h"
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
@@ -111,6 +112,7 @@ struct worker {
     struct init_result init;
     atomic_bool init_done;
     uint64_t init_unique;
+    struct awake *awake; /* NULL: not to be had here */
     pthread_t readers[WORKER_READERS];
     pthread_key_t reader_key; /* struct reader of this thread */
     atomic_bool stopping;

@@ -65,21 +65,23 @@ static int stage(struct store *s, struct file *f, uint64_t start, uint64_t end, 
                  struct timespec now)
 {
     struct row row;
-    int fd = file_fd(&s->table, f, true);
-    int rc = fd < 0 ? fd : 0;
+    int fd, rc = index_ready(&s->index);
 
-    if (rc == 0 && data)
-        rc = write_all(fd, data, end - start, start);
-    else if (rc == 0)
-        rc = change_zero(fd, start, end);
+    if (rc == -EXFULL)
+        store_kick_upkeep(s);
+    if (rc < 0)
+        return store_failed(s, rc, "journal", f->ino);
+    fd = file_fd(&s->table, f, true);
+    if (fd < 0)
+        rc = fd;
+    else
+        rc = data ? write_all(fd, data, end - start, start) : change_zero(fd, start, end);
     if (rc < 0)
         return store_failed(s, rc, "write", f->ino);
     next_row(f, now, &row);
     if (end > row.size)
         row.size = end;
     rc = index_write(&s->index, f, start, end, &row);
-    if (rc == -EXFULL)
-        store_kick_upkeep(s);
     return rc < 0 ? store_failed(s, rc, "journal", f->ino) : 0;
 }
 

@@ -220,7 +220,7 @@ static int make_clean(struct store *s, struct file *f, bool records)
     row.cut_pack = 0;
     if (c->attrs.version > row.logged_version)
         row.logged_version = c->attrs.version;
-    if (f->version == c->attrs.version) {
+    if (f->version == c->attrs.version && c->frozen.total == f->staged.total) {
         row.synced_version = f->version;
         row.synced_size = f->size;
     }

@@ -70,6 +70,7 @@ struct file {
     bool mapped;
     bool doubt;       /* recovered after a crash of the machine, not yet compared with the centre */
     bool has_file;    /* there is a flat file */
+    bool sync_failed; /* the kernel may have thrown written bytes away as clean */
     bool name_synced; /* its folder entry is on stable storage */
     uint64_t home_epoch, version, size;
     struct timespec mtime, ctime;

@@ -118,6 +118,13 @@ int index_row(struct index *x, struct file *f, const struct row *row)
     return rc;
 }
 
+int index_ready(struct index *x)
+{
+    if (journal_is_broken(x->journal))
+        return -EIO;
+    return journal_size(x->journal) > SEGMENT_SLACK * segment_bound(x) ? -EXFULL : 0;
+}
+
 int index_write(struct index *x, struct file *f, uint64_t start, uint64_t end,
                 const struct row *row)
 {
@@ -129,10 +136,7 @@ int index_write(struct index *x, struct file *f, uint64_t start, uint64_t end,
                               .sec = row->mtime.tv_sec,
                               .nsec = (uint32_t)row->mtime.tv_nsec};
     struct record r = {.type = RECORD_WRITE, .body = &disk, .length = sizeof(disk)};
-    int rc = journal_size(x->journal) > SEGMENT_SLACK * segment_bound(x) ? -EXFULL : 0;
-
-    if (rc == 0)
-        rc = ranges_prepare_insert(&f->present, start, end);
+    int rc = ranges_prepare_insert(&f->present, start, end);
     if (rc == 0)
         rc = ranges_prepare_insert(&f->staged, start, end);
     if (rc == 0)

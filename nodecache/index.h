@@ -41,7 +41,9 @@ struct row {
 };
 void row_of(const struct file *f, struct row *row);
 int index_row(struct index *x, struct file *f, const struct row *row);
-/* [start, end) was written: present and staged. -EXFULL: the journal waits for a checkpoint. */
+/* Before bytes are written: can it be journaled? -EIO: no more; -EXFULL: after a checkpoint. */
+int index_ready(struct index *x);
+/* [start, end) was written: present and staged. */
 int index_write(struct index *x, struct file *f, uint64_t start, uint64_t end,
                 const struct row *row);
 /* [start, end) was fetched: present, clean. */

@@ -360,3 +360,11 @@ uint64_t journal_seq(struct journal *j)
     pthread_mutex_unlock(&j->lock);
     return seq;
 }
+
+bool journal_is_broken(struct journal *j)
+{
+    pthread_mutex_lock(&j->lock);
+    bool broken = j->broken;
+    pthread_mutex_unlock(&j->lock);
+    return broken;
+}

@@ -63,6 +63,27 @@ static int moment_record(struct store *s, struct file *f, struct moment *m)
     return rc;
 }
 
+/* After a failed sync the kernel takes its pages for clean: they are written again, or the next
+ * sync would promise what was never written. f->lock is held. */
+static int write_again(struct file *f, const struct moment *m)
+{
+    uint8_t buffer[65536];
+    struct range next;
+    uint64_t at = 0;
+
+    while (ranges_next(&m->staged, at, &next)) {
+        uint64_t start = next.start > at ? next.start : at;
+        size_t step =
+            next.end - start < sizeof(buffer) ? (size_t)(next.end - start) : sizeof(buffer);
+        ssize_t n = pread(m->fd, buffer, step, (off_t)start);
+        if (n <= 0 || pwrite(m->fd, buffer, (size_t)n, (off_t)start) != n)
+            return -EIO;
+        at = start + (uint64_t)n;
+    }
+    f->sync_failed = false;
+    return 0;
+}
+
 static int sync_bytes(struct store *s, const struct file *f, const struct moment *m)
 {
     int rc = m->fd >= 0 ? sync_fd(&s->options.sync, m->fd, true) : 0;
@@ -84,11 +105,16 @@ int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
     rc = moment_take(s, f, &m);
     if (rc < 0)
         goto out;
+    if (f->sync_failed && m.fd >= 0)
+        rc = write_again(f, &m);
     pthread_mutex_unlock(&f->lock);
-    rc = sync_bytes(s, f, &m);
+    if (rc == 0)
+        rc = sync_bytes(s, f, &m);
     pthread_mutex_lock(&f->lock);
     if (m.fd >= 0)
         f->fd_users--;
+    if (rc < 0 && m.fd >= 0)
+        f->sync_failed = true;
     if (rc == 0 && m.name)
         f->name_synced = true;
     if (rc == 0 && f->gone)

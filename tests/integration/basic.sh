@@ -44,6 +44,7 @@ for i in 1 2 3 4 5 6 7 8; do echo "line $i" >>"$MNT/a/appended"; done
 [ "$(wc -l <"$MNT/a/appended")" = 8 ] || fail "appending"
 dd if=/dev/zero of="$MNT/a/sparse" bs=1 count=1 seek=10G status=none
 [ "$(stat -c %s "$MNT/a/sparse")" = $((10 * 1024 * 1024 * 1024 + 1)) ] || fail "size of a sparse file"
+truncate -s 20M "$MNT/a/sparse" # enough to read over and over
 truncate -s 100000 "$MNT/a/size-5000000" "$WORK/plain/size-5000000"
 cmp "$MNT/a/size-5000000" "$WORK/plain/size-5000000"
 mv "$MNT/a/size-1" "$MNT/a/b/c/moved" && cmp "$MNT/a/b/c/moved" "$WORK/plain/size-1"

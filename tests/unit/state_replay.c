@@ -503,7 +503,8 @@ Test(state_replay, killed)
         cr_assert_geq(pid, 0);
         if (pid == 0)
             child();
-        struct timespec t = {.tv_nsec = 1000000 + random_below(4000000)};
+        /* Longer and longer, so that slow machines come to an end, too. */
+        struct timespec t = {.tv_nsec = 1000000 + random_below(4000000) * (1 + (long)round / 20)};
         nanosleep(&t, NULL);
         kill(pid, SIGKILL);
         cr_assert_eq(waitpid(pid, &status, 0), pid);

@@ -1,0 +1,420 @@
+/* The centre from outside: files that are open or written, their homes, orphans, nodes. */
+#include "control_fake.h"
+
+static struct cloud cloud;
+static struct fake_node node;
+static struct mount a, b;
+
+static void begin(void)
+{
+    memset(&cloud, 0, sizeof(cloud));
+    cloud_make(&cloud);
+    node_start(&node, &cloud, "node-1");
+    mount_start(&a, &cloud, "mnt-1");
+    mount_start(&b, &cloud, "mnt-2");
+}
+
+static void end(void)
+{
+    mount_stop(&a);
+    mount_stop(&b);
+    node_stop(&node);
+    cloud_end(&cloud);
+}
+
+TestSuite(control_centre_files, .init = begin, .fini = end, .timeout = 60);
+
+/* ---- attributes that the home owns */
+
+Test(control_centre_files, a_close_is_seen_by_others_at_once)
+{
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    node_has(&node, ino, 100, 5);
+    cr_assert_eq(release(&a, ino, true, 100, 5), 0);
+    unsigned asked = node_count(&node, &node.asked);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 100);
+    cr_expect_eq(got.version, 5);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_READ);
+    cr_expect_eq(node_count(&node, &node.asked), asked); /* the mount said all */
+}
+
+Test(control_centre_files, a_written_file_is_asked_about_at_its_home)
+{
+    Star__EntryReply *r = NULL;
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    node_has(&node, ino, 4096, 7);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 4096);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_NONE);
+    cr_expect_eq(node_count(&node, &node.asked), 1);
+    cr_assert_eq(attr_end(getattr(&a, ino), &got), 0); /* it knows best itself */
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_WRITE);
+    cr_expect_eq(node_count(&node, &node.asked), 1);
+    node_has(&node, ino, 8192, 8);
+    cr_assert_eq(lookup(&b, "x", &r), 0);
+    cr_expect_eq(r->attr->size, 8192);
+    cr_expect_eq(r->lease, STAR__LEASE__LEASE_NONE);
+    star__entry_reply__free_unpacked(r, NULL);
+    /* A home that is away is not waited for. */
+    client_stop(node.client);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    node_start(&node, &cloud, "node-1");
+}
+
+/* Its writer was never heard of again: the home says what became of the file. */
+Test(control_centre_files, a_lost_writer)
+{
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x"), other = file_new(&a, T(CREATE), "y");
+    node_has(&node, ino, 333, 9);
+    mount_bye(&a); /* without RELEASE */
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 333);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_READ);
+    cr_expect_eq(node_count(&node, &node.asked), 1); /* once is enough */
+    cr_assert_eq(attr_end(getattr(&b, other), &got), 0);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_READ); /* the home knows nothing newer */
+    cloud_kill(&cloud);
+    cloud_start(&cloud);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 333); /* it is in the log */
+}
+
+Test(control_centre_files, truncate_goes_through_the_home)
+{
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    node_has(&node, ino, 4096, 7);
+    cr_assert_eq(release(&a, ino, true, 4096, 7), 0);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_assert_eq(attr_end(setattr(&a, ino, 1 << 3, 10), &got), 0);
+    cr_expect_eq(got.size, 10);
+    cr_expect_eq(got.version, 8);
+    cr_expect_eq(node_count(&node, &node.changed), 1);
+    cr_expect_eq(mount_recalls(&b), 1);
+    cr_expect(b.recalls[0].data);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 10);
+    /* The mode is none of the home's business. */
+    cr_assert_eq(attr_end(setattr(&a, ino, 1 << 0, 0600), &got), 0);
+    cr_expect_eq(node_count(&node, &node.changed), 1);
+    cr_expect_eq(attr_end(setattr(&a, 1, 1 << 3, 10), &got), -EISDIR);
+    cr_expect_eq(attr_end(setattr(&a, ino, 1 << 3, UINT64_MAX), &got), -EFBIG);
+}
+
+Test(control_centre_files, open_with_truncate)
+{
+    struct opened o;
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    node_has(&node, ino, 4096, 7);
+    cr_assert_eq(release(&a, ino, true, 4096, 7), 0);
+    cr_assert_eq(open_end(open_file(&b, ino, O_WRONLY | O_TRUNC), &o), 0);
+    cr_expect_eq(o.size, 0);
+    cr_expect_eq(o.version, 8);
+    cr_expect_eq(o.lease, STAR__LEASE__LEASE_WRITE);
+    cr_assert_eq(attr_end(getattr(&a, ino), &got), 0);
+    cr_expect_eq(got.size, 0);
+}
+
+/* The same OPEN twice truncates once: others may have written in between. */
+Test(control_centre_files, a_resent_open_does_not_truncate_again)
+{
+    Star__Open body = STAR__OPEN__INIT;
+    struct opened o;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    node_has(&node, ino, 4096, 7);
+    cr_assert_eq(release(&a, ino, true, 4096, 7), 0);
+    body.head = HEAD(&a);
+    body.ino = ino;
+    body.flags = O_RDWR | O_TRUNC;
+    cr_assert_eq(open_end(ask(a.client, T(OPEN), &body), &o), 0);
+    cr_expect_eq(node_count(&node, &node.changed), 1);
+    node_has(&node, ino, 50, 9);
+    cr_assert_eq(open_end(ask(a.client, T(OPEN), &body), &o), 0);
+    cr_expect_eq(node_count(&node, &node.changed), 1);
+    cr_expect_eq(o.size, 50);
+}
+
+Test(control_centre_files, sync_attrs)
+{
+    Star__HomeAttrs body = STAR__HOME_ATTRS__INIT;
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    body.ino = ino;
+    body.size = 77;
+    body.version = 3;
+    body.home_epoch = 1;
+    cr_assert_eq(ask_end(ask(a.client, T(SYNC_ATTRS), &body)), 0);
+    cloud_kill(&cloud);
+    atomic_store(&a.away, true); /* it dies, too */
+    client_stop(node.client);
+    cloud_start(&cloud);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 77);
+    body.home_epoch = 9;
+    body.version = 4;
+    cr_expect_eq(ask_end(ask(b.client, T(SYNC_ATTRS), &body)), -ESTALE);
+    node_start(&node, &cloud, "node-1");
+    atomic_store(&a.away, false);
+}
+
+/* A node that comes back knows better than the log: what was answered is recalled. */
+Test(control_centre_files, a_node_comes_back_with_news)
+{
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_READ);
+    node_has(&node, ino, 12, 3);
+    client_reset(node.client);
+    eventually(atomic_load(&node.connects) == 2);
+    cr_expect_eq(mount_recalls(&b), 1);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 12);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_READ);
+}
+
+/* ---- homes */
+
+Test(control_centre_files, a_home_is_taken_once)
+{
+    struct opened oa, ob;
+
+    uint64_t ino = file_new(&a, T(MKNOD), "x");
+    struct ask *pa = open_file(&a, ino, O_RDWR), *pb = open_file(&b, ino, O_RDWR);
+    cr_assert_eq(open_end(pa, &oa), 0);
+    cr_assert_eq(open_end(pb, &ob), 0);
+    cr_expect_eq(oa.epoch, ob.epoch);
+    cr_expect_eq(oa.node, node.number);
+    cr_expect_eq(ob.node, node.number);
+    cr_expect(oa.lease == STAR__LEASE__LEASE_NONE || ob.lease == STAR__LEASE__LEASE_NONE);
+}
+
+Test(control_centre_files, what_needs_a_node_waits_for_it)
+{
+    struct opened o;
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(MKNOD), "x"), homed = file_new(&a, T(CREATE), "y");
+    client_stop(node.client);
+    struct ask *create = make(&a, T(CREATE), 1, "z"), *open = open_file(&b, ino, O_RDWR);
+    struct ask *cut = setattr(&b, homed, 1 << 3, 0);
+    cr_expect(ask_waits(create, 300));
+    cr_expect(ask_waits(open, 1) && ask_waits(cut, 1));
+    node_start(&node, &cloud, "node-1");
+    cr_expect_eq(ask_end(create), 0);
+    cr_expect_eq(open_end(open, &o), 0);
+    cr_expect_eq(attr_end(cut, &got), 0);
+    cr_expect_eq(o.node, node.number);
+}
+
+Test(control_centre_files, a_drained_node_keeps_nothing)
+{
+    struct fake_node second;
+    struct opened o;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    node_start(&second, &cloud, "node-2");
+    cr_assert_eq(ask_end(ctl_write(&b, "nodes/node-1/ctl", "drain\n")), 0);
+    cr_expect_eq(node_count(&node, &node.drains), 1);
+    cr_expect(ctl_says(&b, "nodes/node-1/status", "state drained\n"));
+    cr_assert_eq(open_end(open_file(&b, ino, O_RDWR), &o), 0);
+    cr_expect_eq(o.node, second.number);
+    cr_expect_eq(o.epoch, 2);
+    node_stop(&second);
+}
+
+/* Its files fall back to what the pool holds, and nobody goes on with what he remembers. */
+Test(control_centre_files, a_node_is_forgotten)
+{
+    Star__Copies copies = STAR__COPIES__INIT;
+    Star__Copy one = STAR__COPY__INIT, *list[] = {&one};
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    cr_assert_eq(release(&a, ino, true, 100, 5), 0);
+    one.ino = ino;
+    one.version = 5;
+    one.staged = 100;
+    copies.copies = list;
+    copies.n_copies = 1;
+    cr_assert_eq(ask_end(ask(node.client, T(COPIES), &copies)), 0);
+    cr_assert_eq(attr_end(getattr(&a, ino), &got), 0);
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    cr_expect_eq(got.size, 100);
+    cr_expect_eq(ask_end(ctl_write(&b, "nodes/node-1/ctl", "forget")), -EBUSY);
+    client_stop(node.client);
+    eventually(ctl_says(&b, "nodes/node-1/status", "here no\n"));
+    mount_forget_recalls(&a);
+    mount_forget_recalls(&b);
+    cr_assert_eq(ask_end(ctl_write(&b, "nodes/node-1/ctl", "forget")), 0);
+    cr_expect_eq(mount_recalls(&a), 1);
+    cr_expect_eq(mount_recalls(&b), 1); /* also who asked for it */
+    cr_assert_eq(attr_end(getattr(&a, ino), &got), 0);
+    cr_expect_eq(got.size, 0);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_READ);
+    cr_expect(ctl_says(&b, "events", "lost /x: 100 bytes"));
+    node_start(&node, &cloud, "node-9");
+}
+
+/* ---- orphans */
+
+Test(control_centre_files, an_orphan_lives_while_it_is_open)
+{
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    cr_assert_eq(ask_end(unlink_name(&b, "x")), 0);
+    nap(100);
+    cr_assert_eq(attr_end(getattr(&a, ino), &got), 0);
+    cr_expect_eq(got.nlink, 0);
+    cr_expect_not(node_dropped(&node, ino));
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    eventually(node_dropped(&node, ino));
+    cr_expect_eq(attr_end(getattr(&a, ino), &got), -ESTALE);
+    cr_expect(ctl_says(&a, "status", "orphans 0\n"));
+    cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
+}
+
+Test(control_centre_files, what_a_session_had_open_ends_with_it)
+{
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+
+    cr_assert_eq(ask_end(unlink_name(&b, "x")), 0);
+    cr_expect_not(node_dropped(&node, ino));
+    mount_bye(&a);
+    eventually(node_dropped(&node, ino));
+}
+
+/* An open that failed holds nothing. */
+Test(control_centre_files, a_failed_open_is_not_counted)
+{
+    struct opened o;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    atomic_store(&node.refuse, true);
+    cr_expect_eq(open_end(open_file(&b, ino, O_WRONLY | O_TRUNC), &o), -EIO);
+    atomic_store(&node.refuse, false);
+    cr_assert_eq(ask_end(unlink_name(&a, "x")), 0);
+    eventually(node_dropped(&node, ino));
+}
+
+/* ... also if the file goes while the open is on its way. */
+Test(control_centre_files, an_open_fails_after_the_unlink)
+{
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    atomic_store(&node.silent, true);
+    struct ask *open = open_file(&b, ino, O_WRONLY | O_TRUNC);
+    cr_expect(ask_waits(open, 100));
+    cr_assert_eq(ask_end(unlink_name(&a, "x")), 0);
+    cr_expect(ask_waits(open, 100));
+    cr_expect_not(node_dropped(&node, ino));
+    client_reset(node.client); /* the home's answer is lost */
+    cr_expect_lt(ask_end(open), 0);
+    atomic_store(&node.silent, false);
+    eventually(atomic_load(&node.connects) == 2);
+    cr_expect(ctl_says(&a, "status", "orphans 0\n"));
+}
+
+/* ---- reconnects */
+
+/* What was open before counts until the mount has named all, and then once. */
+Test(control_centre_files, opens_are_counted_once_over_reconnects)
+{
+    uint64_t ino = file_new(&a, T(CREATE), "x"), closed = file_new(&a, T(CREATE), "y");
+
+    a.opens[0] = (Star__HeldOpen)STAR__HELD_OPEN__INIT;
+    a.opens[0].ino = ino;
+    a.opens[0].writers = 1;
+    a.opens_n = 1; /* y was closed, but nobody heard it */
+    cr_assert_eq(ask_end(unlink_name(&b, "y")), 0);
+    cr_assert_eq(ask_end(unlink_name(&b, "x")), 0);
+    for (unsigned k = 0; k < 3; k++) {
+        unsigned before = atomic_load(&a.connects);
+        client_reset(a.client);
+        eventually(atomic_load(&a.connects) > before);
+    }
+    cr_expect(atomic_load(&a.resumed));
+    eventually(node_dropped(&node, closed));
+    cr_expect_not(node_dropped(&node, ino));
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    eventually(node_dropped(&node, ino));
+}
+
+/* Until RECLAIM is done the mount's kernel may serve what it had: it is recalled as before. What is opened in that time
+ * stays open. */
+Test(control_centre_files, in_the_middle_of_a_reclaim)
+{
+    Star__Reclaim done = STAR__RECLAIM__INIT;
+    Star__EntryReply *r = NULL;
+    struct got got;
+
+    uint64_t had = file_new(&a, T(MKNOD), "x"), open = file_new(&a, T(MKNOD), "y");
+    cr_assert_eq(attr_end(getattr(&b, open), &got), 0);
+    lookup(&b, "z", &r);
+    star__entry_reply__free_unpacked(r, NULL);
+    cr_assert_eq(attr_end(getattr(&b, had), &got), 0);
+    atomic_store(&b.partial, true);
+    client_reset(b.client);
+    eventually(atomic_load(&b.connects) == 2);
+    cr_assert_eq(open_now(&b, open, O_RDONLY), 0);
+    cr_assert_eq(attr_end(getattr(&b, had), &got), 0);
+    cr_expect_eq(got.lease, STAR__LEASE__LEASE_NONE);
+    mount_forget_recalls(&b);
+    atomic_store(&b.silent, true);
+    struct ask *change = setattr(&a, had, 1 << 0, 0600), *create = make(&a, T(MKNOD), 1, "z");
+    eventually(mount_recalls(&b) == 2);
+    cr_expect(ask_waits(change, 100) && ask_waits(create, 1));
+    done.done = true;
+    done.seq_floor = 1;
+    cr_assert_eq(ask_end(ask(b.client, T(RECLAIM), &done)), 0);
+    cr_expect_eq(ask_end(change), 0); /* it has forgotten everything */
+    cr_expect_eq(ask_end(create), 0);
+    cr_expect_eq(ask_end(ask(b.client, T(RECLAIM), &done)), -EINVAL);
+    cr_assert_eq(ask_end(unlink_name(&a, "y")), 0);
+    nap(50);
+    cr_expect_eq(attr_end(getattr(&b, open), &got), 0); /* still open */
+    cr_assert_eq(release(&b, open, false, 0, 0), 0);
+    eventually(attr_end(getattr(&b, open), &got) == -ESTALE);
+    mount_speak(&b);
+}
+
+/* An OPEN whose connection broke is asked again: it counts once. */
+Test(control_centre_files, an_open_that_is_sent_twice_counts_once)
+{
+    struct opened o;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    atomic_store(&a.silent, true);
+    struct ask *open = open_file(&b, ino, O_RDONLY); /* waits for a's recall */
+    eventually(mount_recalls(&a) == 1);
+    client_reset(b.client);
+    eventually(atomic_load(&b.connects) == 2);
+    cr_expect(ask_waits(open, 50));
+    mount_speak(&a);
+    cr_assert_eq(open_end(open, &o), 0);
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_assert_eq(ask_end(unlink_name(&a, "x")), 0);
+    nap(50);
+    cr_expect_not(node_dropped(&node, ino));
+    cr_assert_eq(release(&b, ino, false, 0, 0), 0);
+    eventually(node_dropped(&node, ino));
+}

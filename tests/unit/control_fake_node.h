@@ -1,0 +1,232 @@
+/* A node without a store: it answers the centre from a small table of attributes. */
+#ifndef UMBEL_TEST_CONTROL_FAKE_NODE_H
+#define UMBEL_TEST_CONTROL_FAKE_NODE_H
+
+struct fake_node {
+    struct client *client;
+    const char *name;
+    uint32_t number;
+    pthread_mutex_t lock;
+    struct {
+        uint64_t ino, size, version, epoch;
+    } files[FAKE_ITEMS];
+    unsigned files_n;
+    uint64_t dropped[FAKE_ITEMS]; /* deleted */
+    unsigned dropped_n;
+    unsigned asked, changed, flushes, drains;
+    atomic_bool silent; /* does not answer what it is asked about attributes */
+    atomic_bool refuse; /* answers it -EIO */
+    atomic_uint connects;
+};
+
+/* What its store has of a file; the caller locks. */
+static inline void node_put(struct fake_node *n, uint64_t ino, uint64_t size, uint64_t version,
+                            uint64_t epoch)
+{
+    unsigned k = 0;
+
+    while (k < n->files_n && n->files[k].ino != ino)
+        k++;
+    if (k < FAKE_ITEMS) {
+        n->files[k].ino = ino;
+        n->files[k].size = size;
+        n->files[k].version = version;
+        n->files[k].epoch = epoch;
+        n->files_n += k == n->files_n;
+    }
+}
+
+static inline void node_has(struct fake_node *n, uint64_t ino, uint64_t size, uint64_t version)
+{
+    pthread_mutex_lock(&n->lock);
+    node_put(n, ino, size, version, 1);
+    pthread_mutex_unlock(&n->lock);
+}
+
+static inline bool node_fill(const struct fake_node *n, uint64_t ino, Star__HomeAttrs *a)
+{
+    for (unsigned k = 0; k < n->files_n; k++) {
+        if (n->files[k].ino != ino)
+            continue;
+        a->ino = ino;
+        a->size = n->files[k].size;
+        a->version = n->files[k].version;
+        a->home_epoch = n->files[k].epoch;
+        a->node = n->number;
+        return true;
+    }
+    return false;
+}
+
+static inline int node_on_connect(void *ctx, struct client *client)
+{
+    Star__Hello hello = STAR__HELLO__INIT;
+    Star__NodeAttrs attrs = STAR__NODE_ATTRS__INIT;
+    Star__HomeAttrs one[FAKE_ITEMS], *list[FAKE_ITEMS];
+    Star__HelloReply *r = NULL;
+    struct fake_node *n = ctx;
+    char store[64];
+
+    snprintf(store, sizeof(store), "store of %s", n->name);
+    hello.protocol = PROTOCOL_VERSION;
+    hello.role = STAR__ROLE__NODE;
+    hello.name = (char *)n->name;
+    hello.cloud = CLOUD_ID;
+    hello.address = "unix:/nowhere";
+    hello.capacity = 1ull << 30;
+    hello.store = store;
+    int rc = client_handshake(client, T(HELLO), &hello.base, FAKE_MS,
+                              &star__hello_reply__descriptor, (ProtobufCMessage **)&r, NULL);
+    if (rc < 0)
+        return rc;
+    n->number = r->node;
+    star__hello_reply__free_unpacked(r, NULL);
+    pthread_mutex_lock(&n->lock);
+    for (unsigned k = 0; k < n->files_n; k++) {
+        star__home_attrs__init(&one[k]);
+        node_fill(n, n->files[k].ino, &one[k]);
+        list[k] = &one[k];
+    }
+    attrs.n_attrs = n->files_n;
+    pthread_mutex_unlock(&n->lock);
+    attrs.attrs = list;
+    attrs.done = true;
+    rc = client_handshake(client, T(NODE_ATTRS), &attrs.base, FAKE_MS, NULL, NULL, NULL);
+    atomic_fetch_add(&n->connects, rc == 0);
+    return rc;
+}
+
+static inline void node_setattr(struct fake_node *n, const struct message *m)
+{
+    Star__HomeSetAttr *q = (Star__HomeSetAttr *)frame_unpack(m, &star__home_set_attr__descriptor);
+
+    if (!q)
+        return;
+    n->changed++;
+    const Star__Ticket *t = q->ticket;
+    Star__HomeAttrs a = STAR__HOME_ATTRS__INIT;
+    uint64_t size = t->size, version = t->version;
+    if (node_fill(n, t->ino, &a)) {
+        size = a.size;
+        version = a.version > version ? a.version : version;
+    }
+    node_put(n, t->ino, q->set_size ? q->size : size, version + 1, t->home_epoch);
+    star__home_set_attr__free_unpacked(q, NULL);
+}
+
+static inline uint64_t ino_of(const struct message *m)
+{
+    Star__HomeSetAttr *set;
+    Star__Inode *ino;
+    uint64_t found = 0;
+
+    if (m->type == T(HOME_SETATTR)) {
+        set = (Star__HomeSetAttr *)frame_unpack(m, &star__home_set_attr__descriptor);
+        found = set && set->ticket ? set->ticket->ino : 0;
+        if (set)
+            star__home_set_attr__free_unpacked(set, NULL);
+    } else {
+        ino = (Star__Inode *)frame_unpack(m, &star__inode__descriptor);
+        found = ino ? ino->ino : 0;
+        if (ino)
+            star__inode__free_unpacked(ino, NULL);
+    }
+    return found;
+}
+
+static inline void node_attrs(struct fake_node *n, struct client *client, const struct message *m)
+{
+    Star__HomeAttrs a = STAR__HOME_ATTRS__INIT;
+
+    n->asked += m->type == T(HOME_GETATTR);
+    if (atomic_load(&n->silent))
+        return;
+    if (atomic_load(&n->refuse)) {
+        client_reply(client, m, -EIO, NULL);
+        return;
+    }
+    if (m->type == T(HOME_SETATTR))
+        node_setattr(n, m);
+    if (node_fill(n, ino_of(m), &a))
+        client_reply(client, m, 0, &a.base);
+    else
+        client_reply(client, m, -ENOENT, NULL);
+}
+
+static inline void node_drop(struct fake_node *n, const struct message *m)
+{
+    Star__Drop *q = (Star__Drop *)frame_unpack(m, &star__drop__descriptor);
+
+    for (size_t k = 0; q && q->deleted && k < q->n_ino && n->dropped_n < FAKE_ITEMS; k++)
+        n->dropped[n->dropped_n++] = q->ino[k];
+    if (q)
+        star__drop__free_unpacked(q, NULL);
+}
+
+static inline void node_on_push(void *ctx, struct client *client, const struct message *m)
+{
+    Star__FlushReply flushed = STAR__FLUSH_REPLY__INIT;
+    struct fake_node *n = ctx;
+
+    pthread_mutex_lock(&n->lock);
+    switch (m->type) {
+    case T(HOME_GETATTR):
+    case T(HOME_SETATTR):
+        node_attrs(n, client, m);
+        break;
+    case T(DROP):
+        node_drop(n, m);
+        client_reply(client, m, 0, NULL);
+        break;
+    case T(FLUSH):
+    case T(DRAIN):
+        n->flushes += m->type == T(FLUSH);
+        n->drains += m->type == T(DRAIN);
+        flushed.files = 3;
+        flushed.bytes = 4096;
+        client_reply(client, m, 0, &flushed.base);
+        break;
+    default:
+        if (m->kind == FRAME_REQUEST)
+            client_reply(client, m, -EOPNOTSUPP, NULL);
+    }
+    pthread_mutex_unlock(&n->lock);
+}
+
+static inline void node_start(struct fake_node *n, const struct cloud *c, const char *name)
+{
+    static const struct client_ops ops = {.on_connect = node_on_connect, .on_push = node_on_push};
+
+    memset(n, 0, sizeof(*n));
+    n->name = name;
+    pthread_mutex_init(&n->lock, NULL);
+    cr_assert_eq(client_start(c->address, name, &ops, n, &n->client), 0);
+    eventually(atomic_load(&n->connects) == 1);
+}
+
+static inline void node_stop(struct fake_node *n)
+{
+    client_stop(n->client);
+    pthread_mutex_destroy(&n->lock);
+}
+
+static inline bool node_dropped(struct fake_node *n, uint64_t ino)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&n->lock);
+    for (unsigned k = 0; k < n->dropped_n; k++)
+        found |= n->dropped[k] == ino;
+    pthread_mutex_unlock(&n->lock);
+    return found;
+}
+
+static inline unsigned node_count(struct fake_node *n, const unsigned *counter)
+{
+    pthread_mutex_lock(&n->lock);
+    unsigned value = *counter;
+    pthread_mutex_unlock(&n->lock);
+    return value;
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* A failing disk under the store: clear errors to the writer, no crash, nothing staged lost. Only
+ * with UMBEL_FAULTS. */
+#include "node_fake.h"
+
+#define MIB (1u << 20)
+
+static struct rig rig;
+static char fault_file[96];
+
+/* "" disarms. */
+static void arm(const char *faults)
+{
+    static unsigned n;
+    char fresh[128];
+
+    /* Another inode each time, so that the change is seen. */
+    snprintf(fresh, sizeof(fresh), "%s.%u", fault_file, n++);
+    FILE *f = fopen(fresh, "w");
+    fputs(faults, f);
+    fclose(f);
+    rename(fresh, fault_file);
+}
+
+static void setup(void)
+{
+    rig_start(&rig, 256 * MIB);
+    snprintf(fault_file, sizeof(fault_file), "%s/faults", rig.dir);
+    setenv("UMBEL_FAULT_FILE", fault_file, 1);
+    rig.options.space_deadline_ms = 400;
+    rig_open(&rig, true);
+}
+
+static void teardown(void)
+{
+    arm("");
+    rig_end(&rig);
+}
+
+TestSuite(node_faults, .init = setup, .fini = teardown, .timeout = 100);
+
+#ifdef UMBEL_FAULTS
+#define NEEDS_FAULTS() ((void)0)
+#else
+#define NEEDS_FAULTS() cr_skip("built without UMBEL_FAULTS")
+#endif
+
+static void check_intact(void)
+{
+    rig_expect(&rig, 5, 1, 0, 100000);
+    rig_check(&rig);
+}
+
+static void fails_and_recovers(const char *faults, int error)
+{
+    char text[NODE_DETAIL];
+
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm(faults);
+    cr_assert_eq(rig_try_write(&rig, 5, 2, 200000, 5000), error);
+    cr_assert_eq(rig_try_write(&rig, 6, 2, 0, 5000), error);
+    store_error(rig.store, text);
+    cr_assert_neq(text[0], 0, "the report says it");
+    check_intact();
+    arm("");
+    rig_write(&rig, 5, 2, 200000, 5000);
+    rig_close(&rig, false);
+    rig_open(&rig, true);
+    rig_expect(&rig, 5, 2, 200000, 5000);
+    check_intact();
+}
+
+Test(node_faults, full_disk_under_the_journal)
+{
+    NEEDS_FAULTS();
+    fails_and_recovers("node.journal=ENOSPC", -ENOSPC);
+}
+
+Test(node_faults, broken_disk_under_the_journal)
+{
+    NEEDS_FAULTS();
+    fails_and_recovers("node.journal=EIO", -EIO);
+}
+
+Test(node_faults, full_disk_under_the_files)
+{
+    NEEDS_FAULTS();
+    fails_and_recovers("node.write=ENOSPC", -ENOSPC);
+}
+
+Test(node_faults, no_descriptors)
+{
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm("node.open=EMFILE");
+    cr_assert_eq(rig_try_write(&rig, 6, 2, 0, 5000), -EMFILE);
+    check_intact();
+}
+
+Test(node_faults, a_failed_sync_is_told_and_mended)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm("node.sync=EIO@1");
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), -EIO);
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), 0);
+    check_intact();
+}
+
+Test(node_faults, a_journal_that_cannot_be_synced_takes_nothing_more)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm("node.sync=EIO@3+"); /* after the bytes and the folder */
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), -EIO);
+    arm("");
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), -EIO);
+    cr_assert_eq(rig_try_write(&rig, 5, 2, 0, 10), -EIO);
+    check_intact();
+    flush_stop(rig.flush);
+    rig.flush = NULL;
+    cr_assert_lt(store_close(rig.store, true), 0, "that is not clean");
+    rig_open(&rig, true);
+    check_intact();
+    rig_write(&rig, 5, 1, 0, 10);
+}
+
+Test(node_faults, a_read_error_stops_the_flush_and_loses_nothing)
+{
+    struct flush_result r;
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm("node.read=EIO");
+    cr_assert_lt(flush_wait(rig.flush, NULL, 0, 5000, &r), 0);
+    arm("");
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    check_intact();
+}
+
+Test(node_faults, checkpoints_that_fail_leave_the_journal)
+{
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm("node.checkpoint=ENOSPC");
+    int rc = 0;
+    for (unsigned n = 0; rc == 0 && n < 200000; n++)
+        rc = rig_try_write(&rig, 6, n, n % 1000, 10);
+    cr_assert_eq(rc, -ENOSPC, "the journal is bounded: %d", rc);
+    check_intact();
+    cr_assert_leq(rig_du(&rig), 256 * MIB);
+    rig_close(&rig, false);
+    arm("");
+    rig_open(&rig, true);
+    check_intact();
+    rig_write(&rig, 6, 1, 0, 10);
+}
+
+static void overwrite(void *arg)
+{
+    (void)arg;
+    (void)rig_try_write(&rig, 5, 1, 50000, 10); /* may fail */
+}
+
+Test(node_faults, side_files_that_fail)
+{
+    struct flush_result r;
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    rig.fake.on_confirm = overwrite;
+    arm("node.side=EIO");
+    (void)flush_wait(rig.flush, NULL, 0, 5000, &r);
+    arm("");
+    rig_flush(&rig);
+    check_intact();
+}
