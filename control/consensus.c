@@ -345,7 +345,7 @@ static void watch_threshold(struct consensus *c)
 {
     struct state_totals totals;
 
-    if (state_totals(c->state, &totals) < 0)
+    if (c->snapshot_often || state_totals(c->state, &totals) < 0)
         return;
     uint64_t entries = totals.inodes / 2;
     uint64_t bytes = totals.inodes * CONSENSUS_SNAPSHOT_INODE_BYTES;
@@ -501,7 +501,8 @@ int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve, const st
     c->instance = random_id();
     c->snapshot_min = CONSENSUS_SNAPSHOT_MIN;
     const char *forced = getenv("UMBEL_SNAPSHOT_ENTRIES"); /* tests: snapshots often */
-    if (forced && atoi(forced) > 0)
+    c->snapshot_often = forced && atoi(forced) > 0;
+    if (c->snapshot_often)
         c->snapshot_min = (unsigned)atoi(forced);
     rc = make_dirs(c, detail);
     if (rc == 0)

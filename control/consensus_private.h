@@ -67,6 +67,7 @@ struct consensus {
     int64_t append_ms;
     uint64_t log_bytes;      /* of entries since the newest snapshot */
     unsigned snapshot_min;
+    bool snapshot_often;     /* exactly so many entries, for tests */
     unsigned turn_entries;
     bool leading, barrier_out, stopping;
 

@@ -195,6 +195,8 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
         return;
     }
     q->flags = (uint32_t)to_set & VALID_ALL;
+    if (q->flags == 0) /* chown(-1, -1): the kernel leaves to us what every chown does */
+        q->flags = VALID_KILL_SUIDGID;
     set_time(&atime, &st->st_atim);
     set_time(&mtime, &st->st_mtim);
     body.head = &box.head;

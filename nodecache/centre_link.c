@@ -196,8 +196,10 @@ static void on_disconnect(void *ctx, struct client *c)
     (void)c;
     pthread_mutex_lock(&l->lock);
     l->gone_at = clock_boot_ms();
+    bool stop = l->stop;
     pthread_mutex_unlock(&l->lock);
-    log_warning("the connection to the centre is lost");
+    if (!stop)
+        log_warning("the connection to the centre is lost");
 }
 
 /* ---- what the centre should know ---- */

@@ -71,7 +71,7 @@ int journal_rotate(struct journal *j, uint64_t *segment, uint64_t *seq);
 void journal_set_bound(struct journal *j, uint64_t bound);
 uint64_t journal_size(struct journal *j); /* of the current segment */
 bool journal_is_broken(struct journal *j);
-uint64_t journal_seq(struct journal *j);  /* of the last record */
+uint64_t journal_seq(struct journal *j); /* of the last record */
 struct journal_mark journal_end(struct journal *j);
 
 /* -ENOENT: it is not there. */

@@ -185,7 +185,7 @@ static void do_copy(struct serve *v, struct service_conn *conn, const struct mes
 {
     char detail[NODE_DETAIL] = "";
     struct attrs attrs = {0};
-    struct ticket from, to;
+    struct ticket from, to = {0};
     uint64_t copied = 0;
     int rc = get_ticket(c->from, &from);
 

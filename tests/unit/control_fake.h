@@ -27,6 +27,13 @@
 
 #define T(name) STAR__MSG_TYPE__##name
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#define LEAK_CHECK() __lsan_do_leak_check()
+#else
+#define LEAK_CHECK() (void)0
+#endif
+
 /* ---- the centre */
 
 struct cloud {
@@ -53,7 +60,9 @@ static inline void cloud_run(const struct cloud *c, int ready)
     if (fd >= 0)
         dup2(fd, STDERR_FILENO);
     log_start(options.name, LOG_LEVEL_INFO);
-    _exit(control_run(&options) < 0);
+    int rc = control_run(&options);
+    LEAK_CHECK();
+    _exit(rc < 0);
 }
 
 static inline void cloud_start(struct cloud *c)
