@@ -1,4 +1,5 @@
-/* Commands of the control files: flush, evict, warm, gc; and of nodes: flush, drain, release, forget. */
+/* Commands of the control files: flush, evict, warm, gc; and of nodes: flush, drain, release,
+ * forget. */
 #include "control/centre.h"
 
 #include <ctype.h>
@@ -11,7 +12,7 @@
 
 /* Files that one command on a folder may name; beyond: ask for "/", which is "all". */
 #define COMMAND_FILES_MAX (1u << 20)
-#define PATH_DEPTH_MAX 1024
+#define PATH_DEPTH_MAX    1024
 
 /* --- paths --- */
 
@@ -54,7 +55,8 @@ static int inos_add(struct inos *l, uint64_t ino)
     return 0;
 }
 
-static bool walk_entry(void *arg, const char *name, size_t len, uint64_t ino, uint32_t type, uint64_t cookie)
+static bool walk_entry(void *arg, const char *name, size_t len, uint64_t ino, uint32_t type,
+                       uint64_t cookie)
 {
     struct inos *l = arg;
     bool eof;
@@ -111,7 +113,8 @@ static void on_moved(void *arg, const struct message *reply)
     int status = reply->status;
 
     if (status >= 0) {
-        Star__FlushReply *r = (Star__FlushReply *)frame_unpack(reply, &star__flush_reply__descriptor);
+        Star__FlushReply *r =
+            (Star__FlushReply *)frame_unpack(reply, &star__flush_reply__descriptor);
         if (r) {
             sum->files += r->files;
             sum->bytes += r->bytes;
@@ -199,7 +202,8 @@ static void move_data(struct op *op, uint16_t type, const char *path)
     int rc = op->data ? collect_files(c, path, &l, &all) : -ENOMEM;
     if (rc < 0) {
         free(l.ino);
-        op_error(op, rc, "%s: %s", path, rc == -E2BIG ? "too many files; name / for all" : strerror(-rc));
+        op_error(op, rc, "%s: %s", path,
+                 rc == -E2BIG ? "too many files; name / for all" : strerror(-rc));
         return;
     }
     struct node *warm = type == STAR__MSG_TYPE__WARM ? home_choose(c, op->session) : NULL;
@@ -207,7 +211,8 @@ static void move_data(struct op *op, uint16_t type, const char *path)
     if (away || (type == STAR__MSG_TYPE__WARM && !warm)) {
         free(l.ino);
         if (away)
-            op_error(op, -EAGAIN, "node %s is away: what is staged there cannot be flushed", away->name);
+            op_error(op, -EAGAIN, "node %s is away: what is staged there cannot be flushed",
+                     away->name);
         else
             op_error(op, -EAGAIN, "no node is ready to take data");
         return;
@@ -233,8 +238,9 @@ static void on_drained(struct op *op)
         int rc = node_set_state(c, n, done ? "drained" : "ready");
         op->status = op->status ? op->status : rc;
         if (rc == 0 && done)
-            events_add(&c->events, "node-drained", "%s: %" PRIu64 " files, %" PRIu64 " bytes flushed", n->name,
-                       sum->files, sum->bytes);
+            events_add(&c->events, "node-drained",
+                       "%s: %" PRIu64 " files, %" PRIu64 " bytes flushed", n->name, sum->files,
+                       sum->bytes);
     } else if (op->status == 0) {
         op->status = -ECANCELED;
     }
@@ -246,7 +252,8 @@ static void node_drain(struct op *op, struct node *n)
     Star__Empty body = STAR__EMPTY__INIT;
 
     if (!n->peer) {
-        op_error(op, -EAGAIN, "node %s is away; start it, or forget it and lose what only it has", n->name);
+        op_error(op, -EAGAIN, "node %s is away; start it, or forget it and lose what only it has",
+                 n->name);
         return;
     }
     if (strcmp(n->state, "ready") != 0) {
@@ -261,7 +268,8 @@ static void node_drain(struct op *op, struct node *n)
         return;
     }
     op->node = n->id;
-    rc = peer_request(n->peer, STAR__MSG_TYPE__DRAIN, &body.base, NODE_COMMAND_DEADLINE_MS, on_moved, op);
+    rc = peer_request(n->peer, STAR__MSG_TYPE__DRAIN, &body.base, NODE_COMMAND_DEADLINE_MS,
+                      on_moved, op);
     if (rc == 0)
         op->pending++;
     else
@@ -282,8 +290,8 @@ static bool report_loss(void *arg, const struct state_copy_line *line)
     if (line->node != l->node || line->staged == 0)
         return true;
     state_path(l->c->state, line->ino, path, sizeof(path));
-    events_add(&l->c->events, "lost", "%s: %" PRIu64 " bytes were staged only at the forgotten node", path,
-               line->staged);
+    events_add(&l->c->events, "lost",
+               "%s: %" PRIu64 " bytes were staged only at the forgotten node", path, line->staged);
     return true;
 }
 
@@ -298,7 +306,7 @@ static void on_forgotten(struct op *op, const struct state_result *r)
         return;
     }
     nodes_load(c);
-    HASH_ITER(hh, c->lives, l, tmp)
+    HASH_ITER (hh, c->lives, l, tmp)
         if (l->home_unknown || l->have_home)
             home_caught_up(c, l->ino);
     events_add(&c->events, "node-forgotten", "%s", n ? n->name : "?");
@@ -312,8 +320,8 @@ static void forget_recalled(struct op *op)
     Star__LogNode body;
 
     if (!n || n->peer || op->status < 0) {
-        op_error(op, op->status < 0 ? op->status : -EBUSY, "node %s came back, or not everybody could be told",
-                 n ? n->name : "?");
+        op_error(op, op->status < 0 ? op->status : -EBUSY,
+                 "node %s came back, or not everybody could be told", n ? n->name : "?");
         return;
     }
     state_copies(op->c->state, 0, 0, 0, report_loss, &l);
@@ -321,7 +329,8 @@ static void forget_recalled(struct op *op)
     op_submit_own(op, STAR__LOG_TYPE__LOG_NODE, &body.base, on_forgotten);
 }
 
-/* Files that have their home there fall back to what the pool holds: nobody may go on with what he remembers. */
+/* Files that have their home there fall back to what the pool holds: nobody may go on with what he
+ * remembers. */
 static void node_forget(struct op *op, struct node *n)
 {
     struct centre *c = op->c;
@@ -337,7 +346,7 @@ static void node_forget(struct op *op, struct node *n)
     op->stops_leases = true;
     c->lease_stops++;
     op->session = NULL; /* it is recalled like all others */
-    HASH_ITER(hh, c->lives, l, tmp)
+    HASH_ITER (hh, c->lives, l, tmp)
         if (l->holders && state_inode(c->state, l->ino, &i) == 0 && i.home == n->id)
             recall_all(op, l->ino);
     op->session = asker;
@@ -388,7 +397,8 @@ void admin_command(struct op *op, char *command)
     else if (strcmp(word, "evict") == 0 || strcmp(word, "warm") == 0)
         op_error(op, -EINVAL, "%s needs a path (/ for all)", word);
     else
-        op_error(op, -EINVAL, "'%.64s' is no command: flush [PATH], evict PATH, warm PATH or gc", word);
+        op_error(op, -EINVAL, "'%.64s' is no command: flush [PATH], evict PATH, warm PATH or gc",
+                 word);
 }
 
 void admin_node_command(struct op *op, struct node *n, char *command)
@@ -417,6 +427,7 @@ void admin_node_command(struct op *op, struct node *n, char *command)
     } else if (strcmp(word, "forget") == 0) {
         node_forget(op, n);
     } else {
-        op_error(op, -EINVAL, "'%.64s' is no command for a node: flush, drain, release or forget", word);
+        op_error(op, -EINVAL, "'%.64s' is no command for a node: flush, drain, release or forget",
+                 word);
     }
 }

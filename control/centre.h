@@ -1,16 +1,19 @@
 /*
  * Private to control/: the leader's memory, and how its files call each other.
  *
- * Everything runs on the loop's thread; nothing blocks. Work that must wait (a recall, a home's answer, the log)
- * is an op: a request with a place to go on from. Reading order: centre.h, session.c, live.c, op.c, then
- * the serve_*.c files, homes.c, nodes.c, packs.c, admin.c, ctl_tree.c.
+ * Everything runs on the loop's thread; nothing blocks. Work that must wait (a recall, a home's
+ * answer, the log) is an op: a request with a place to go on from. Reading order: centre.h,
+ * session.c, live.c, op.c, then the serve_*.c files, homes.c, nodes.c, packs.c, admin.c,
+ * ctl_tree.c.
  *
- * What is replicated lies in the state (state.h) and is changed only through consensus_submit. What is here (leases,
- * opens, locks, connections) dies with the leader and is reclaimed by its holders in the grace period.
+ * What is replicated lies in the state (state.h) and is changed only through consensus_submit. What
+ * is here (leases, opens, locks, connections) dies with the leader and is reclaimed by its holders
+ * in the grace period.
  *
- * Order of a mutation (op.c): names and inodes are marked busy -> other sessions' leases are recalled -> the home is asked
- * if it owns what changes -> the log -> applied -> busy marks go -> reply. While something is busy no lease on it is granted,
- * so nobody can cache what is about to change.
+ * Order of a mutation (op.c): names and inodes are marked busy -> other sessions' leases are
+ * recalled -> the home is asked if it owns what changes -> the log -> applied -> busy marks go ->
+ * reply. While something is busy no lease on it is granted, so nobody can cache what is about to
+ * change.
  */
 #ifndef UMBEL_CONTROL_CENTRE_H
 #define UMBEL_CONTROL_CENTRE_H
@@ -45,10 +48,11 @@
 #define GRACE_QUEUE_MAX 65536
 /* Pushed to one node in one message. */
 #define NODE_BATCH_MAX 4096
-/* Holds on inodes, of all sessions together (about 500 bytes each); beyond, no new lease is granted. */
+/* Holds on inodes, of all sessions together (about 500 bytes each); beyond, no new lease is
+ * granted. */
 #define HOLDERS_MAX (1u << 20)
-/* A step of the lease clock (centre.now) is at most this: more means that this process did not run, and then mounts
- * could not renew. */
+/* A step of the lease clock (centre.now) is at most this: more means that this process did not run,
+ * and then mounts could not renew. */
 #define CLOCK_STEP_MAX_MS 1000
 /* Sessions: bounded by what joins within a lease. Live inodes: by holders, and by ops in flight. */
 
@@ -65,9 +69,9 @@ struct holder {
     struct session *session;
     struct live *live;
     Star__Lease lease;
-    unsigned recalls;           /* on their way: until they are answered it may still keep what it had */
-    uint32_t readers, writers;  /* open handles */
-    bool was_open, was_written; /* before it reconnected: counts until its RECLAIM is done */
+    unsigned recalls; /* on their way: until they are answered it may still keep what it had */
+    uint32_t readers, writers;      /* open handles */
+    bool was_open, was_written;     /* before it reconnected: counts until its RECLAIM is done */
     struct holder *prev, *next;     /* of the inode */
     struct holder *s_prev, *s_next; /* of the session */
 };
@@ -97,16 +101,16 @@ struct live {
     struct busy_name *names; /* entries of this directory that are being changed */
     struct op *waiting;      /* ops that wait for a busy name here (list by wait_next) */
     struct lock_table *locks;
-    bool have_home;          /* home below is newer than the log may be */
-    Star__HomeAttrs home;    /* newest attributes heard from the home; times point into home_times */
+    bool have_home;       /* home below is newer than the log may be */
+    Star__HomeAttrs home; /* newest attributes heard from the home; times point into home_times */
     Star__Time home_times[2];
-    bool home_unknown;       /* a writer vanished: ask the home before answering */
-    unsigned refs;           /* ops that hold it */
+    bool home_unknown; /* a writer vanished: ask the home before answering */
+    unsigned refs;     /* ops that hold it */
     UT_hash_handle hh;
 };
 
-/* A recall that a session has not answered yet. Without an answer (the connection broke) it waits until the session
- * reclaims or ends. */
+/* A recall that a session has not answered yet. Without an answer (the connection broke) it waits
+ * until the session reclaims or ends. */
 struct recall {
     struct recall *prev, *next; /* of the session */
     struct session *session;    /* NULL: settled, and only waits for the hub to let go */
@@ -119,18 +123,18 @@ struct recall {
 struct session {
     uint64_t id;
     char name[64];
-    struct peer *peer;   /* NULL: not connected */
-    int64_t renewed_ms;  /* this and the next by the lease clock */
+    struct peer *peer;  /* NULL: not connected */
+    int64_t renewed_ms; /* this and the next by the lease clock */
     int64_t hello_ms;
-    bool reclaiming;     /* in the middle of RECLAIM */
-    bool reclaimed;      /* said RECLAIM done since this centre started (or is new) */
-    bool doomed;         /* renewals are refused; expires when its lease has passed */
-    bool gone;           /* ended; freed when the last op lets go */
-    unsigned refs;       /* ops that name it */
+    bool reclaiming; /* in the middle of RECLAIM */
+    bool reclaimed;  /* said RECLAIM done since this centre started (or is new) */
+    bool doomed;     /* renewals are refused; expires when its lease has passed */
+    bool gone;       /* ended; freed when the last op lets go */
+    unsigned refs;   /* ops that name it */
     uint64_t seq_floor;
     struct holder *holders;
     struct recall *recalls;
-    struct op *ops;      /* mutations in flight (list by s_next) */
+    struct op *ops;        /* mutations in flight (list by s_next) */
     struct op *lock_waits; /* SETLKs that wait (list by s_next) */
     UT_hash_handle hh;
 };
@@ -146,12 +150,12 @@ struct link {
 struct node {
     uint32_t id;
     char name[64], address[256], machine[40], store[40];
-    char state[16];      /* ready, draining, drained, gone */
-    struct peer *peer;   /* NULL: away */
+    char state[16];    /* ready, draining, drained, gone */
+    struct peer *peer; /* NULL: away */
     uint64_t instance;
-    bool reported;       /* NODE_ATTRS done since it connected */
-    int64_t seen_ms;     /* by the lease clock */
-    bool lost;           /* away longer than a lease: its cached lines are gone */
+    bool reported;   /* NODE_ATTRS done since it connected */
+    int64_t seen_ms; /* by the lease clock */
+    bool lost;       /* away longer than a lease: its cached lines are gone */
     uint64_t capacity, used, staged, cached, files, pool_total, pool_free;
     uint64_t read_bytes, write_bytes, fetched_bytes, flushed_bytes;
     double load;
@@ -171,35 +175,36 @@ typedef void (*op_done_fn)(struct op *op, const struct state_result *r);
 struct op {
     struct centre *c;
     struct op *prev, *next_op; /* of the centre */
-    struct session *session; /* NULL: a node's, or the centre's own; may be gone */
-    struct peer *peer;       /* to answer; referenced; NULL: nobody waits */
-    struct message request;  /* header only */
-    ProtobufCMessage *body;  /* unpacked request, owned */
+    struct session *session;   /* NULL: a node's, or the centre's own; may be gone */
+    struct peer *peer;         /* to answer; referenced; NULL: nobody waits */
+    struct message request;    /* header only */
+    ProtobufCMessage *body;    /* unpacked request, owned */
     uint64_t seq, acked;
-    unsigned pending;        /* answers awaited; next runs when it reaches 0 */
-    int status;              /* first error among them */
+    unsigned pending; /* answers awaited; next runs when it reaches 0 */
+    int status;       /* first error among them */
     op_fn next;
-    op_fn start;             /* to begin again after waiting for a busy name or the grace period */
+    op_fn start; /* to begin again after waiting for a busy name or the grace period */
     op_done_fn done;
-    bool listed;             /* in session->ops */
-    bool waits_for_lock;     /* in session->lock_waits */
+    bool listed;                    /* in session->ops */
+    bool waits_for_lock;            /* in session->lock_waits */
     struct live *live[OP_LIVE_MAX]; /* marked busy, referenced */
     unsigned live_n;
     bool replayed;
-    bool stops_leases;       /* counted in centre->lease_stops */
-    bool note_errors;        /* a refusal is also a line in .umbel/errors */
-    bool counted, counted_write; /* an open of counted_ino is counted for this op, until it is answered */
+    bool stops_leases; /* counted in centre->lease_stops */
+    bool note_errors;  /* a refusal is also a line in .umbel/errors */
+    bool counted,
+        counted_write; /* an open of counted_ino is counted for this op, until it is answered */
     uint64_t counted_ino;
-    uint32_t node;           /* home to stamp */
-    uint32_t wait_node;      /* in centre->nodeless, until then by the lease clock */
+    uint32_t node;      /* home to stamp */
+    uint32_t wait_node; /* in centre->nodeless, until then by the lease clock */
     int64_t node_until_ms;
-    op_fn home_next;         /* after home_take of home_ino */
+    op_fn home_next;               /* after home_take of home_ino */
     uint64_t home_ino, home_epoch; /* what a home was asked about */
-    Star__HomeAttrs home;    /* answer of a home */
+    Star__HomeAttrs home;          /* answer of a home */
     Star__Time home_times[2];
-    void *data;              /* of the serve file; freed with free() */
-    struct op *s_next;       /* of the session */
-    struct op *wait_next;    /* of live->waiting, centre->woken or centre->grace_head */
+    void *data;           /* of the serve file; freed with free() */
+    struct op *s_next;    /* of the session */
+    struct op *wait_next; /* of live->waiting, centre->woken or centre->grace_head */
     char detail[256];
 };
 
@@ -211,11 +216,12 @@ struct centre {
     struct hub *hub;
     uint64_t instance;
     int64_t started_ms;
-    int64_t now;         /* the lease clock, in ms: CLOCK_BOOTTIME without the time in which this process did not run
-                            (frozen, suspended). It goes on with the tick, so it may be some 100 ms behind */
-    int64_t tick_ms;     /* CLOCK_BOOTTIME of the newest tick */
-    int64_t grace_ms;    /* lease clock at the beginning of the grace period */
-    bool serving;        /* leads, and the grace period is over */
+    int64_t now; /* the lease clock, in ms: CLOCK_BOOTTIME without the time in which this process
+                    did not run (frozen, suspended). It goes on with the tick, so it may be some 100
+                    ms behind */
+    int64_t tick_ms;  /* CLOCK_BOOTTIME of the newest tick */
+    int64_t grace_ms; /* lease clock at the beginning of the grace period */
+    bool serving;     /* leads, and the grace period is over */
     bool leading;
     bool stopping;
     struct session *sessions;
@@ -223,15 +229,16 @@ struct centre {
     struct node *nodes;
     struct op *grace_head, *grace_tail;
     unsigned grace_n;
-    struct op *woken, *woken_tail; /* what they waited for has ended: they begin again before the loop sleeps */
+    struct op *woken,
+        *woken_tail; /* what they waited for has ended: they begin again before the loop sleeps */
     struct op *nodeless; /* ops that wait for a node to come back */
     struct op *all;      /* ops in flight */
     unsigned ops;
     unsigned holders;
     unsigned lease_stops; /* while > 0 no lease is granted: something changes that no op can mark */
-    uint64_t *reap;      /* orphans to be reaped at the end of the turn */
+    uint64_t *reap;       /* orphans to be reaped at the end of the turn */
     size_t reap_n, reap_size;
-    bool swept;          /* orphans of before the start are being reaped */
+    bool swept; /* orphans of before the start are being reaped */
     bool gc_running;
     int64_t gc_ms;
     struct events events, errors;
@@ -244,15 +251,19 @@ struct centre {
 
 /* --- session.c --- */
 void session_hello(struct centre *c, struct peer *p, const struct message *m, Star__Hello *hello);
-void session_renew(struct centre *c, struct session *s, struct peer *p, const struct message *m, Star__Renew *renew);
-void session_reclaim(struct centre *c, struct session *s, struct peer *p, const struct message *m, Star__Reclaim *r);
+void session_renew(struct centre *c, struct session *s, struct peer *p, const struct message *m,
+                   Star__Renew *renew);
+void session_reclaim(struct centre *c, struct session *s, struct peer *p, const struct message *m,
+                     Star__Reclaim *r);
 void session_bye(struct centre *c, struct session *s, struct peer *p, const struct message *m);
 void session_disconnected(struct centre *c, struct session *s);
-int sessions_load(struct centre *c); /* on becoming leader: all sessions of the state, not reclaimed yet */
+int sessions_load(
+    struct centre *c); /* on becoming leader: all sessions of the state, not reclaimed yet */
 void sessions_tick(struct centre *c, int64_t now);
 void grace_check(struct centre *c);
 /* It will not be renewed any more, and ends when its lease has passed. why: printf rules. */
-void session_doom(struct centre *c, struct session *s, const char *why, ...) __attribute__((format(printf, 3, 4)));
+void session_doom(struct centre *c, struct session *s, const char *why, ...)
+    __attribute__((format(printf, 3, 4)));
 void session_free_all(struct centre *c);
 
 /* --- live.c: live inodes, leases, recall --- */
@@ -270,29 +281,35 @@ void lives_free_all(struct centre *c);
 /* What s may be granted on ino now, and the grant. NONE while busy. */
 Star__Lease lease_grant(struct centre *c, struct session *s, uint64_t ino);
 /* On a name in dir, or (len 0) on the listing. */
-bool entry_lease_grant(struct centre *c, struct session *s, uint64_t dir, const void *name, size_t len);
-/* Recalls of op's other sessions; each adds one to op->pending until it is answered. op->status tells what could not be
- * sent. Whoever has not answered an earlier recall is recalled again, as it may still keep what it had. */
+bool entry_lease_grant(struct centre *c, struct session *s, uint64_t dir, const void *name,
+                       size_t len);
+/* Recalls of op's other sessions; each adds one to op->pending until it is answered. op->status
+ * tells what could not be sent. Whoever has not answered an earlier recall is recalled again, as it
+ * may still keep what it had. */
 void recall_attr(struct op *op, uint64_t ino);  /* attributes; they keep their lease otherwise */
 void recall_all(struct op *op, uint64_t ino);   /* attributes and pages; nothing is kept */
 void recall_write(struct op *op, uint64_t ino); /* the same from who may write without telling */
 void recall_pages(struct op *op, uint64_t ino, uint64_t offset, uint64_t length);
 void recall_name(struct op *op, uint64_t dir, const ProtobufCBinaryData *name);
-void recalls_settle(struct session *s);         /* the session has dropped everything: all are answered */
+void recalls_settle(struct session *s); /* the session has dropped everything: all are answered */
 void recalls_tick(struct centre *c, struct session *s, int64_t now);
-void recalls_free(struct session *s);           /* at the end of the process: nobody waits */
+void recalls_free(struct session *s); /* at the end of the process: nobody waits */
 
 /* --- op.c --- */
-struct op *op_new(struct centre *c, struct session *s, struct peer *p, const struct message *m, ProtobufCMessage *body);
-void op_wait(struct op *op, op_fn next);  /* next runs now if nothing is pending, else when the last answer came */
+struct op *op_new(struct centre *c, struct session *s, struct peer *p, const struct message *m,
+                  ProtobufCMessage *body);
+void op_wait(struct op *op,
+             op_fn next); /* next runs now if nothing is pending, else when the last answer came */
 void op_answered(struct op *op, int status); /* one pending answer came */
-void op_error(struct op *op, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void op_error(struct op *op, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* What the state refused, with its reason if it gave one. */
 void op_refuse(struct op *op, const struct state_result *r);
-/* The open that was counted for it stays counted if the answer is a success that the mount can hear, and only then. */
+/* The open that was counted for it stays counted if the answer is a success that the mount can
+ * hear, and only then. */
 void op_reply(struct op *op, int status, const ProtobufCMessage *body);
-void op_end(struct op *op);               /* frees; unmarks */
-void ops_end_all(struct centre *c);       /* at the end of the process */
+void op_end(struct op *op);         /* frees; unmarks */
+void ops_end_all(struct centre *c); /* at the end of the process */
 /* Takes all marks back (op_end does so too): before leases are granted in the answer. */
 void op_unmark(struct op *op);
 void op_busy_inode(struct op *op, uint64_t ino);
@@ -300,19 +317,24 @@ struct entry_ref {
     uint64_t dir;
     const ProtobufCBinaryData *name;
 };
-/* Marks the names, all or none; false: somebody else changes one of them, and the op begins again when that has ended. */
+/* Marks the names, all or none; false: somebody else changes one of them, and the op begins again
+ * when that has ended. */
 bool op_busy_names(struct op *op, const struct entry_ref *names, size_t n);
-void ops_wake(struct centre *c);          /* starts those whose waiting has ended */
-/* Submits the op's body (or another one) as a log entry; done gets the result. Errors end the op. */
-void op_submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino, op_done_fn done);
+void ops_wake(struct centre *c); /* starts those whose waiting has ended */
+/* Submits the op's body (or another one) as a log entry; done gets the result. Errors end the op.
+ */
+void op_submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino,
+               op_done_fn done);
 /* The same for an entry that is only a step towards it: not keyed by the op's seq. */
 void op_submit_own(struct op *op, uint32_t type, const ProtobufCMessage *body, op_done_fn done);
 void op_park(struct op *op); /* until the grace period is over */
 void ops_unpark(struct centre *c);
-/* A mutation whose head has seq: answers from the dedupe window or joins the one in flight. true: taken care of. */
+/* A mutation whose head has seq: answers from the dedupe window or joins the one in flight. true:
+ * taken care of. */
 bool op_deduped(struct op *op, const Star__Head *head, op_done_fn done);
 /* Entry without an op: the centre's own housekeeping. */
-int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body, consensus_fn fn, void *arg);
+int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body, consensus_fn fn,
+                  void *arg);
 
 /* --- serve.c --- */
 void centre_request(void *ctx, struct peer *p, const struct message *m);
@@ -342,12 +364,14 @@ void serve_cancel_lock(struct op *op);
 void locks_session_gone(struct centre *c, struct session *s);
 void lock_release_owner(struct centre *c, struct session *s, uint64_t ino, uint64_t owner);
 int lock_take(struct centre *c, uint64_t ino, const struct lock_spec *spec); /* as lock_set */
-/* After an inode lost a link or a handle: if it is an orphan that nobody has open, it is reaped this turn. */
+/* After an inode lost a link or a handle: if it is an orphan that nobody has open, it is reaped
+ * this turn. */
 void reap_if_unused(struct centre *c, uint64_t ino);
 void reap_submit(struct centre *c);
 
 /* Attributes and lease for an answer; attr and times must live as long as the message. */
-void answer_attr(struct op *op, const struct inode *i, Star__Attr *attr, Star__Time times[3], Star__Lease *lease);
+void answer_attr(struct op *op, const struct inode *i, Star__Attr *attr, Star__Time times[3],
+                 Star__Lease *lease);
 /* Fills an OpenReply's ticket and address. */
 struct open_answer {
     Star__OpenReply reply;
@@ -360,14 +384,16 @@ void open_uncount(struct op *op);
 bool flags_write(uint32_t flags);
 
 /* --- homes.c: homes and the attributes that they own --- */
-/* The attributes of an inode as of now for this session: asks the home if need be, then calls next (attr_now has what it
- * said). A home that is away is not waited for. op->status < 0: it could not be asked for want of memory. */
+/* The attributes of an inode as of now for this session: asks the home if need be, then calls next
+ * (attr_now has what it said). A home that is away is not waited for. op->status < 0: it could not
+ * be asked for want of memory. */
 void home_ask(struct op *op, uint64_t ino, op_fn next);
 bool home_must_be_asked(struct centre *c, const struct session *s, const struct inode *i);
 int home_heard(struct centre *c, const Star__HomeAttrs *a); /* -ENOMEM: not remembered */
 /* The log has what was heard of ino's home, or it never will. */
 void home_caught_up(struct centre *c, uint64_t ino);
-/* Somebody had it open for writing and cannot be asked any more: the home may be ahead of the log. */
+/* Somebody had it open for writing and cannot be asked any more: the home may be ahead of the log.
+ */
 void home_writer_lost(struct centre *c, struct live *l);
 void attr_now(struct centre *c, const struct inode *i, Star__Attr *attr, Star__Time times[3]);
 struct node *home_choose(struct centre *c, const struct session *s);
@@ -376,15 +402,17 @@ struct home_change {
     uint64_t size;
     const Star__Time *mtime; /* NULL: not set */
 };
-/* Changes i at its home; next finds what it says in op->home, or op->status < 0. again: begins anew when the home, which
- * was away, is back. */
-void home_setattr(struct op *op, const struct inode *i, const struct home_change *change, op_fn again, op_fn next);
+/* Changes i at its home; next finds what it says in op->home, or op->status < 0. again: begins anew
+ * when the home, which was away, is back. */
+void home_setattr(struct op *op, const struct inode *i, const struct home_change *change,
+                  op_fn again, op_fn next);
 /* Makes sure that ino has a home which keeps it. */
 void home_take(struct op *op, uint64_t ino, op_fn next);
 /* NULL: there is none now; again is called when there is (or the op ends after NODE_WAIT_MS). */
 struct node *home_for_new(struct op *op, op_fn again);
 void homes_tick(struct centre *c);
-void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star__Ticket *t, Star__Time *mtime);
+void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star__Ticket *t,
+                 Star__Time *mtime);
 void home_attrs_copy(Star__HomeAttrs *to, Star__Time times[2], const Star__HomeAttrs *from);
 void serve_node_attrs(struct op *op);
 void home_log_attrs(struct centre *c, const Star__HomeAttrs *a); /* into the log, nobody waits */

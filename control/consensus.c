@@ -13,16 +13,17 @@
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
 
-#define SPACE_CHECK_MS 200
-#define WATCH_MS 50
+#define SPACE_CHECK_MS    200
+#define WATCH_MS          50
 #define WATCH_ELECTION_MS 5
 /* The watch is this late only if the process did not run. */
-#define WATCH_GAP_MS 1000
+#define WATCH_GAP_MS          1000
 #define ADDRESS_OF_ONLY_VOTER "self"
 
 _Noreturn static void die(const char *what, int status)
 {
-    log_error("%s: %s; the process ends, as it must not go on with a log it cannot write", what, strerror(-status));
+    log_error("%s: %s; the process ends, as it must not go on with a log it cannot write", what,
+              strerror(-status));
     abort();
 }
 
@@ -101,7 +102,8 @@ static struct pending *pending_pop(struct consensus *c, uint64_t instance, uint6
     return p;
 }
 
-static void apply_one(struct consensus *c, const struct batch_prefix *prefix, uint64_t k, const uint8_t *entry, size_t len)
+static void apply_one(struct consensus *c, const struct batch_prefix *prefix, uint64_t k,
+                      const uint8_t *entry, size_t len)
 {
     struct state_result r = {0};
 
@@ -255,7 +257,8 @@ static void stamp(struct consensus *c, Star__LogEntry *entry, Star__Time *now, b
         entry->ino = ++c->last_ino;
 }
 
-int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, consensus_fn fn, void *arg)
+int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, consensus_fn fn,
+                     void *arg)
 {
     Star__Time now;
 
@@ -340,7 +343,8 @@ static void watch_append(struct consensus *c, int64_t now)
         die("log: append is overdue", -ETIMEDOUT);
 }
 
-/* libraft counts entries, and keeps them all in memory until a snapshot: when they are large it is taken earlier. */
+/* libraft counts entries, and keeps them all in memory until a snapshot: when they are large it is
+ * taken earlier. */
 static void watch_threshold(struct consensus *c)
 {
     struct state_totals totals;
@@ -432,7 +436,8 @@ static int engine_start(struct consensus *c, char *detail)
     raft_set_snapshot_threshold(&c->raft, c->snapshot_min);
     raft_set_snapshot_trailing(&c->raft, CONSENSUS_SNAPSHOT_TRAILING);
     raft_set_pre_vote(&c->raft, true);
-    raft_set_capacity_threshold(&c->raft, 0); /* consensus_room looks at the disk itself; this looks at prepared files */
+    raft_set_capacity_threshold(
+        &c->raft, 0); /* consensus_room looks at the disk itself; this looks at prepared files */
 
     struct raft_configuration conf;
     raft_configuration_init(&conf);
@@ -486,8 +491,9 @@ static void start_handles(struct consensus *c)
     c->copy_retry.data = c;
 }
 
-int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve, const struct consensus_ops *ops, void *ctx,
-                    struct consensus **out, char *detail)
+int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve,
+                    const struct consensus_ops *ops, void *ctx, struct consensus **out,
+                    char *detail)
 {
     struct consensus *c = calloc(1, sizeof(*c));
     int rc = -ENOMEM;
@@ -517,7 +523,8 @@ int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve, const st
     *out = c;
     c = NULL;
 out:
-    /* After a failed start the process ends; libraft's half-open parts are not taken down one by one. */
+    /* After a failed start the process ends; libraft's half-open parts are not taken down one by
+     * one. */
     if (c) {
         if (c->state)
             state_close(c->state, false);
@@ -561,7 +568,8 @@ static void on_raft_closed(struct raft *raft)
 void consensus_close_engine(struct consensus *c)
 {
     raft_close(&c->raft, on_raft_closed);
-    consensus_cancel_copy(c); /* libraft takes this only when it is closing, and before it has closed */
+    consensus_cancel_copy(
+        c); /* libraft takes this only when it is closing, and before it has closed */
 }
 
 /* A snapshot that is being copied reads the state: it ends first. */

@@ -8,13 +8,15 @@
 #include "control/consensus.h"
 
 #define CONSENSUS_PATH_MAX 4096
-/* One append to the log: at most so many entries and about so many bytes (a segment of libraft has 8 MiB). */
-#define CONSENSUS_BATCH_MAX 1024
+/* One append to the log: at most so many entries and about so many bytes (a segment of libraft has
+ * 8 MiB). */
+#define CONSENSUS_BATCH_MAX   1024
 #define CONSENSUS_BATCH_BYTES (4u << 20)
 
-/* One raft entry holds what was submitted in one turn of the loop: this prefix, then n times an 8-byte length and a packed
- * LogEntry padded to whole multiples of 8 (libraft wants them). instance and serial say which start of which process
- * submitted it, so that an applied entry finds its waiter and a replayed one finds none. */
+/* One raft entry holds what was submitted in one turn of the loop: this prefix, then n times an
+ * 8-byte length and a packed LogEntry padded to whole multiples of 8 (libraft wants them). instance
+ * and serial say which start of which process submitted it, so that an applied entry finds its
+ * waiter and a replayed one finds none. */
 struct batch_prefix {
     uint64_t instance;
     uint64_t serial; /* of the first */
@@ -40,9 +42,9 @@ struct snapshot_stub {
 struct snapshot_copy {
     uv_work_t work;
     struct consensus *c;
-    struct raft_io_snapshot_put *put;  /* libraft's core to libraft's files: we stand between */
+    struct raft_io_snapshot_put *put; /* libraft's core to libraft's files: we stand between */
     struct raft_io_snapshot_put inner;
-    bool recording;                    /* the files have inner */
+    bool recording; /* the files have inner */
     const struct raft_snapshot *snapshot;
     raft_io_snapshot_put_cb cb;
     unsigned trailing;
@@ -65,9 +67,9 @@ struct consensus {
     int64_t space_ms, watched_ms;
     uint64_t watched_serial; /* the oldest pending entry at the last look, and since when it is */
     int64_t append_ms;
-    uint64_t log_bytes;      /* of entries since the newest snapshot */
+    uint64_t log_bytes; /* of entries since the newest snapshot */
     unsigned snapshot_min;
-    bool snapshot_often;     /* exactly so many entries, for tests */
+    bool snapshot_often; /* exactly so many entries, for tests */
     unsigned turn_entries;
     bool leading, barrier_out, stopping;
 
@@ -82,7 +84,8 @@ struct consensus {
     struct raft_fsm fsm;
     struct raft_uv_transport transport;
     struct raft_barrier barrier;
-    int (*inner_snapshot_put)(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+    int (*inner_snapshot_put)(struct raft_io *io, unsigned trailing,
+                              struct raft_io_snapshot_put *req,
                               const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb);
     struct snapshot_copy *copy;
     bool copy_running;

@@ -1,8 +1,10 @@
 /*
- * Snapshots: libraft keeps a stub {count, file, digest}; the state itself is a compacted LMDB copy in snapshots/.
+ * Snapshots: libraft keeps a stub {count, file, digest}; the state itself is a compacted LMDB copy
+ * in snapshots/.
  *
- * The copy is made in a thread while the loop serves, from the last committed turn, which may hold more commands
- * than the stub's count: that does no harm, as the state skips commands that it has applied already.
+ * The copy is made in a thread while the loop serves, from the last committed turn, which may hold
+ * more commands than the stub's count: that does no harm, as the state skips commands that it has
+ * applied already.
  */
 #include "control/consensus_private.h"
 
@@ -132,7 +134,8 @@ static void on_copy_retry(uv_timer_t *timer)
 
 static void copy_retry(struct snapshot_copy *copy, const char *why)
 {
-    log_error("snapshot %s: %s; tried again in %d s", copy->path, why, CONSENSUS_COPY_RETRY_MS / 1000);
+    log_error("snapshot %s: %s; tried again in %d s", copy->path, why,
+              CONSENSUS_COPY_RETRY_MS / 1000);
     uv_timer_start(&copy->c->copy_retry, on_copy_retry, CONSENSUS_COPY_RETRY_MS, 0);
 }
 
@@ -140,7 +143,8 @@ static void copy_retry(struct snapshot_copy *copy, const char *why)
 static void on_put(struct raft_io_snapshot_put *put, int status)
 {
     struct raft_io_snapshot_put *outer = put->data;
-    struct snapshot_copy *copy = (struct snapshot_copy *)((char *)put - offsetof(struct snapshot_copy, inner));
+    struct snapshot_copy *copy =
+        (struct snapshot_copy *)((char *)put - offsetof(struct snapshot_copy, inner));
     struct consensus *c = copy->c;
     raft_io_snapshot_put_cb cb = copy->cb;
 
@@ -149,7 +153,8 @@ static void on_put(struct raft_io_snapshot_put *put, int status)
         c->recorded = copy->stub->count;
         log_info("snapshot at command %" PRIu64, c->recorded);
     } else if (!c->stopping) {
-        log_error("the log cannot record snapshot %s: %s; the next one comes", copy->path, raft_strerror(status));
+        log_error("the log cannot record snapshot %s: %s; the next one comes", copy->path,
+                  raft_strerror(status));
     }
     c->copy = NULL;
     free(copy);
@@ -170,7 +175,8 @@ static void after_copy(uv_work_t *work, int status)
         copy_retry(copy, strerror(-copy->status));
     } else {
         copy->inner.data = copy->put;
-        int rv = c->inner_snapshot_put(&c->io, copy->trailing, &copy->inner, copy->snapshot, on_put);
+        int rv =
+            c->inner_snapshot_put(&c->io, copy->trailing, &copy->inner, copy->snapshot, on_put);
         copy->recording = rv == 0;
         if (rv != 0)
             copy_retry(copy, c->io.errmsg);
@@ -210,8 +216,12 @@ static int put_snapshot(struct raft_io *io, unsigned trailing, struct raft_io_sn
 
     if (!copy)
         return RAFT_NOMEM;
-    *copy = (struct snapshot_copy){
-        .c = c, .put = req, .snapshot = snapshot, .cb = cb, .trailing = trailing, .stub = snapshot->bufs[0].base};
+    *copy = (struct snapshot_copy){.c = c,
+                                   .put = req,
+                                   .snapshot = snapshot,
+                                   .cb = cb,
+                                   .trailing = trailing,
+                                   .stub = snapshot->bufs[0].base};
     snprintf(copy->path, sizeof(copy->path), "%s/snapshots/%s", c->dir, copy->stub->file);
     c->copy = copy;
     consensus_commit_turn(c);
@@ -271,7 +281,8 @@ out:
     return rc;
 }
 
-/* The mark goes last, and when the rest is gone for certain: without it the files count as a good copy (state.c). */
+/* The mark goes last, and when the rest is gone for certain: without it the files count as a good
+ * copy (state.c). */
 static int remove_state_files(struct consensus *c)
 {
     static const char *const names[] = {"data.mdb", "data.mdb.new", "lock.mdb", "mark"};
@@ -320,7 +331,8 @@ static int check_snapshot(const char *path, const struct snapshot_stub *stub)
 /* The copy appears whole or not at all. */
 static int install(struct consensus *c, const struct snapshot_stub *stub)
 {
-    char from[CONSENSUS_PATH_MAX + 80], fresh[CONSENSUS_PATH_MAX + 32], to[CONSENSUS_PATH_MAX + 32], detail[256] = "";
+    char from[CONSENSUS_PATH_MAX + 80], fresh[CONSENSUS_PATH_MAX + 32], to[CONSENSUS_PATH_MAX + 32],
+        detail[256] = "";
 
     snprintf(from, sizeof(from), "%s/snapshots/%s", c->dir, stub->file);
     snprintf(fresh, sizeof(fresh), "%s/state/data.mdb.new", c->dir);

@@ -36,13 +36,15 @@ static bool reap_found(void *arg, uint64_t ino)
     return true;
 }
 
-/* The lease clock goes on. What this process slept through does not count: mounts could not renew. */
+/* The lease clock goes on. What this process slept through does not count: mounts could not renew.
+ */
 static void clock_step(struct centre *c)
 {
     int64_t tick = clock_boot_ms(), step = tick - c->tick_ms;
 
     if (step > CLOCK_STEP_MAX_MS)
-        log_warning("did not run for %lld ms; leases are given that much more time", (long long)step);
+        log_warning("did not run for %lld ms; leases are given that much more time",
+                    (long long)step);
     c->now += step < CLOCK_STEP_MAX_MS ? step : CLOCK_STEP_MAX_MS;
     c->tick_ms = tick;
 }

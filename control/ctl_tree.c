@@ -1,7 +1,9 @@
 /*
- * The control-file tree .umbel (section 8 of the design): small virtual files whose text is made when it is read.
+ * The control-file tree .umbel (section 8 of the design): small virtual files whose text is made
+ * when it is read.
  *
- * An inode number says all: top bit | kind << 56 | object << 8 | file, so it outlives workers and centres.
+ * An inode number says all: top bit | kind << 56 | object << 8 | file, so it outlives workers and
+ * centres.
  */
 #include "control/centre.h"
 
@@ -20,11 +22,19 @@
 #define UMBEL_VERSION "0"
 #endif
 
-#define CTL_BIT (1ull << 63)
-#define CTL_TEXT_MAX FRAME_PAYLOAD_MAX
+#define CTL_BIT         (1ull << 63)
+#define CTL_TEXT_MAX    FRAME_PAYLOAD_MAX
 #define CTL_COMMAND_MAX 65536
 
-enum kind { KIND_TOP, KIND_FILE, KIND_SETTINGS, KIND_SETTING, KIND_NODES, KIND_NODE, KIND_NODE_FILE };
+enum kind {
+    KIND_TOP,
+    KIND_FILE,
+    KIND_SETTINGS,
+    KIND_SETTING,
+    KIND_NODES,
+    KIND_NODE,
+    KIND_NODE_FILE
+};
 
 static uint64_t ctl_ino(enum kind kind, uint64_t object, unsigned file)
 {
@@ -85,8 +95,8 @@ __attribute__((format(printf, 2, 3))) static void put(struct text *t, const char
 
 static void text_version(struct centre *c, struct text *t)
 {
-    put(t, "umbel %s\nprotocol %u\nstate %u\ncloud %s\n", UMBEL_VERSION, PROTOCOL_VERSION, STATE_FORMAT,
-        c->options->cloud);
+    put(t, "umbel %s\nprotocol %u\nstate %u\ncloud %s\n", UMBEL_VERSION, PROTOCOL_VERSION,
+        STATE_FORMAT, c->options->cloud);
 }
 
 static void text_status(struct centre *c, struct text *t)
@@ -109,14 +119,16 @@ static void text_status(struct centre *c, struct text *t)
     }
     for (m = c->sessions; m; m = m->hh.next)
         connected += m->peer != NULL;
-    put(t, "cloud %s\nversion %s\nstate %s\n", c->options->cloud, UMBEL_VERSION, c->serving ? "serving" : "grace");
+    put(t, "cloud %s\nversion %s\nstate %s\n", c->options->cloud, UMBEL_VERSION,
+        c->serving ? "serving" : "grace");
     put(t, "pool %s\n", c->options->pool);
     put(t, "uptime %" PRId64 "\n", (clock_boot_ms() - c->started_ms) / 1000);
-    put(t, "controls 1\nnodes %u\nnodes_here %u\nmounts %u\n", HASH_COUNT(c->nodes), here, connected);
-    put(t, "capacity %" PRIu64 "\nused %" PRIu64 "\nstaged %" PRIu64 "\ncached %" PRIu64 "\n", capacity, used, staged,
-        cached);
-    put(t, "inodes %" PRIu64 "\norphans %" PRIu64 "\nbytes %" PRIu64 "\npooled %" PRIu64 "\n", s.inodes, s.orphans,
-        s.bytes, s.mapped);
+    put(t, "controls 1\nnodes %u\nnodes_here %u\nmounts %u\n", HASH_COUNT(c->nodes), here,
+        connected);
+    put(t, "capacity %" PRIu64 "\nused %" PRIu64 "\nstaged %" PRIu64 "\ncached %" PRIu64 "\n",
+        capacity, used, staged, cached);
+    put(t, "inodes %" PRIu64 "\norphans %" PRIu64 "\nbytes %" PRIu64 "\npooled %" PRIu64 "\n",
+        s.inodes, s.orphans, s.bytes, s.mapped);
     put(t, "packs %" PRIu64 "\nrecords %" PRIu64 "\n", s.packs, s.records);
     put(t, "log_applied %" PRIu64 "\nlog_disk_free %" PRIu64 "\n", consensus_applied(c->log),
         consensus_free_bytes(c->log));
@@ -142,7 +154,8 @@ static void text_health(struct centre *c, struct text *t)
     if (!usable)
         problems++, put(t, "problem no node can take data\n");
     if (consensus_room(c->log) < 0)
-        problems++, put(t, "problem the disk under the log is full to its reserve: changes get ENOSPC\n");
+        problems++,
+            put(t, "problem the disk under the log is full to its reserve: changes get ENOSPC\n");
     for (s = c->sessions; s; s = s->hh.next)
         if (!s->peer)
             problems++, put(t, "problem mount %s is away\n", s->name);
@@ -156,10 +169,14 @@ static void text_metrics(struct centre *c, struct text *t)
 
     state_totals(c->state, &s);
     put(t, "# TYPE umbel_requests_total counter\numbel_requests_total %" PRIu64 "\n", c->requests);
-    put(t, "# TYPE umbel_mutations_total counter\numbel_mutations_total %" PRIu64 "\n", c->mutations);
+    put(t, "# TYPE umbel_mutations_total counter\numbel_mutations_total %" PRIu64 "\n",
+        c->mutations);
     put(t, "# TYPE umbel_refused_total counter\numbel_refused_total %" PRIu64 "\n", c->refused);
-    put(t, "# TYPE umbel_recalls_total counter\numbel_recalls_total %" PRIu64 "\n", c->recalls_sent);
-    put(t, "# TYPE umbel_garbage_connections_total counter\numbel_garbage_connections_total %" PRIu64 "\n",
+    put(t, "# TYPE umbel_recalls_total counter\numbel_recalls_total %" PRIu64 "\n",
+        c->recalls_sent);
+    put(t,
+        "# TYPE umbel_garbage_connections_total counter\numbel_garbage_connections_total %" PRIu64
+        "\n",
         hub_garbage(c->hub));
     put(t, "# TYPE umbel_ops_in_flight gauge\numbel_ops_in_flight %u\n", c->ops);
     put(t, "# TYPE umbel_live_inodes gauge\numbel_live_inodes %u\n", HASH_COUNT(c->lives));
@@ -167,15 +184,19 @@ static void text_metrics(struct centre *c, struct text *t)
     put(t, "# TYPE umbel_packs gauge\numbel_packs %" PRIu64 "\n", s.packs);
     put(t, "# TYPE umbel_node_bytes gauge\n");
     for (n = c->nodes; n; n = n->hh.next)
-        put(t, "umbel_node_bytes{node=\"%s\",kind=\"staged\"} %" PRIu64 "\numbel_node_bytes{node=\"%s\",kind=\"cached\"} %"
-               PRIu64 "\n", n->name, n->staged, n->name, n->cached);
+        put(t,
+            "umbel_node_bytes{node=\"%s\",kind=\"staged\"} %" PRIu64
+            "\numbel_node_bytes{node=\"%s\",kind=\"cached\"} %" PRIu64 "\n",
+            n->name, n->staged, n->name, n->cached);
     put(t, "# TYPE umbel_node_transfer_bytes_total counter\n");
     for (n = c->nodes; n; n = n->hh.next)
-        put(t, "umbel_node_transfer_bytes_total{node=\"%s\",kind=\"read\"} %" PRIu64
-               "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"write\"} %" PRIu64
-               "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"fetched\"} %" PRIu64
-               "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"flushed\"} %" PRIu64 "\n",
-            n->name, n->read_bytes, n->name, n->write_bytes, n->name, n->fetched_bytes, n->name, n->flushed_bytes);
+        put(t,
+            "umbel_node_transfer_bytes_total{node=\"%s\",kind=\"read\"} %" PRIu64
+            "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"write\"} %" PRIu64
+            "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"fetched\"} %" PRIu64
+            "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"flushed\"} %" PRIu64 "\n",
+            n->name, n->read_bytes, n->name, n->write_bytes, n->name, n->fetched_bytes, n->name,
+            n->flushed_bytes);
 }
 
 static void text_ring(const struct events *e, struct text *t)
@@ -234,8 +255,8 @@ static bool pack_line(void *arg, const struct state_pack *p)
     static const char *const states[] = {"?", "allocated", "live", "condemned"};
     struct text *t = arg;
 
-    put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", p->id, states[p->state <= PACK_CONDEMNED ? p->state : 0],
-        p->size, p->live_bytes, p->live_records);
+    put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", p->id,
+        states[p->state <= PACK_CONDEMNED ? p->state : 0], p->size, p->live_bytes, p->live_records);
     return !t->cut;
 }
 
@@ -265,25 +286,30 @@ struct ctl_file {
 };
 
 static const struct ctl_file top_files[] = {
-    {"version", 0444, text_version}, {"status", 0444, text_status}, {"health", 0444, text_health},
-    {"metrics", 0444, text_metrics}, {"events", 0440, text_events}, {"errors", 0444, text_errors},
-    {"cache", 0440, text_cache},     {"packs", 0440, text_packs},   {"fsck", 0400, text_fsck},
-    {"ctl", 0200, NULL},
+    {"version", 0444, text_version}, {"status", 0444, text_status},
+    {"health", 0444, text_health},   {"metrics", 0444, text_metrics},
+    {"events", 0440, text_events},   {"errors", 0444, text_errors},
+    {"cache", 0440, text_cache},     {"packs", 0440, text_packs},
+    {"fsck", 0400, text_fsck},       {"ctl", 0200, NULL},
 };
 static const struct ctl_file node_files[] = {{"status", 0444, NULL}, {"ctl", 0200, NULL}};
 static const char *const top_dirs[] = {"settings", "nodes"};
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define TOP_CTL (COUNT(top_files) - 1)
+#define TOP_CTL  (COUNT(top_files) - 1)
 
 static void text_node(struct node *n, struct text *t)
 {
     put(t, "name %s\nid %u\nstate %s\nhere %s\naddress %s\nmachine %s\n", n->name, n->id, n->state,
         n->peer ? "yes" : "no", n->address, n->machine);
-    put(t, "capacity %" PRIu64 "\nused %" PRIu64 "\nstaged %" PRIu64 "\ncached %" PRIu64 "\nfiles %" PRIu64 "\n",
+    put(t,
+        "capacity %" PRIu64 "\nused %" PRIu64 "\nstaged %" PRIu64 "\ncached %" PRIu64
+        "\nfiles %" PRIu64 "\n",
         n->capacity, n->used, n->staged, n->cached, n->files);
-    put(t, "load %.2f\nread_bytes %" PRIu64 "\nwrite_bytes %" PRIu64 "\nfetched_bytes %" PRIu64
-           "\nflushed_bytes %" PRIu64 "\n", n->load, n->read_bytes, n->write_bytes, n->fetched_bytes, n->flushed_bytes);
+    put(t,
+        "load %.2f\nread_bytes %" PRIu64 "\nwrite_bytes %" PRIu64 "\nfetched_bytes %" PRIu64
+        "\nflushed_bytes %" PRIu64 "\n",
+        n->load, n->read_bytes, n->write_bytes, n->fetched_bytes, n->flushed_bytes);
     put(t, "pool_error %s\nstore_error %s\n", n->pool_error[0] ? n->pool_error : "none",
         n->store_error[0] ? n->store_error : "none");
 }
@@ -610,7 +636,8 @@ void serve_ctl_write(struct op *op)
         admin_command(op, text);
     else if (kind_of(ino) == KIND_SETTING && setting_at(op->c, file_of(ino), &s))
         write_setting(op, s.name, text);
-    else if (kind_of(ino) == KIND_NODE_FILE && file_of(ino) == 1 && (n = node_find(op->c, (uint32_t)object_of(ino))))
+    else if (kind_of(ino) == KIND_NODE_FILE && file_of(ino) == 1 &&
+             (n = node_find(op->c, (uint32_t)object_of(ino))))
         admin_node_command(op, n, text);
     else
         op_error(op, -EACCES, "this control file is not for writing");

@@ -1,4 +1,5 @@
-/* Homes: which node has the newest version of a file, and the attributes that it owns while the file is written. */
+/* Homes: which node has the newest version of a file, and the attributes that it owns while the
+ * file is written. */
 #include "control/centre.h"
 
 #include <errno.h>
@@ -44,7 +45,8 @@ int home_heard(struct centre *c, const Star__HomeAttrs *a)
 {
     struct inode i;
 
-    if (a->ino == 0 || state_inode(c->state, a->ino, &i) < 0 || i.home == 0 || a->home_epoch != i.home_epoch)
+    if (a->ino == 0 || state_inode(c->state, a->ino, &i) < 0 || i.home == 0 ||
+        a->home_epoch != i.home_epoch)
         return 0;
     if (a->version <= i.version) {
         home_known(c, a->ino);
@@ -69,7 +71,8 @@ void home_caught_up(struct centre *c, uint64_t ino)
 
     if (l && (gone || i.home == 0))
         l->home_unknown = false;
-    if (l && l->have_home && (gone || i.version >= l->home.version || i.home_epoch != l->home.home_epoch))
+    if (l && l->have_home &&
+        (gone || i.version >= l->home.version || i.home_epoch != l->home.home_epoch))
         l->have_home = false;
     if (l)
         live_drop_if_idle(c, l);
@@ -99,7 +102,8 @@ static void attrs_logged(void *arg, int status, const struct state_result *r)
     free(done);
 }
 
-/* If it cannot be submitted, then what was heard stays remembered, and the next who asks tries again. */
+/* If it cannot be submitted, then what was heard stays remembered, and the next who asks tries
+ * again. */
 void home_log_attrs(struct centre *c, const Star__HomeAttrs *a)
 {
     Star__NodeAttrs body = STAR__NODE_ATTRS__INIT;
@@ -134,7 +138,8 @@ void attr_now(struct centre *c, const struct inode *i, Star__Attr *attr, Star__T
     }
 }
 
-void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star__Ticket *t, Star__Time *mtime)
+void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star__Ticket *t,
+                 Star__Time *mtime)
 {
     Star__Attr attr;
     Star__Time times[3];
@@ -197,7 +202,8 @@ static void on_home_said(void *arg, const struct message *reply)
     int rc = take_answer(op, reply);
 
     /* It knows nothing newer than the log. */
-    if (rc == -ENOENT && state_inode(op->c->state, op->home_ino, &i) == 0 && i.home_epoch == op->home_epoch)
+    if (rc == -ENOENT && state_inode(op->c->state, op->home_ino, &i) == 0 &&
+        i.home_epoch == op->home_epoch)
         home_known(op->c, op->home_ino);
     op_answered(op, rc == -ENOMEM ? rc : 0);
 }
@@ -215,10 +221,12 @@ void home_ask(struct op *op, uint64_t ino, op_fn next)
         op->home_epoch = i.home_epoch;
         int rc = -ENOTCONN;
         if (n && n->peer)
-            rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS, on_home_said, op);
+            rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS,
+                              on_home_said, op);
         if (rc == 0)
             op->pending++;
-        else if (rc != -ENOTCONN) /* away: its data waits for it, and what the log knows is the best answer there is */
+        else if (rc != -ENOTCONN) /* away: its data waits for it, and what the log knows is the best
+                                     answer there is */
             op->status = op->status ? op->status : rc;
     }
     op_wait(op, next);
@@ -236,8 +244,12 @@ struct node *home_choose(struct centre *c, const struct session *s)
     if (!list)
         return NULL;
     for (n = c->nodes; n; n = n->hh.next)
-        list[count++] = (struct placement_node){.id = n->id, .usable = node_usable(n), .local = true,
-                                                .capacity = n->capacity, .staged = n->staged, .load = n->load};
+        list[count++] = (struct placement_node){.id = n->id,
+                                                .usable = node_usable(n),
+                                                .local = true,
+                                                .capacity = n->capacity,
+                                                .staged = n->staged,
+                                                .load = n->load};
     uint32_t id = placement_home(list, count);
     free(list);
     return id ? node_find(c, id) : NULL;
@@ -309,7 +321,8 @@ static bool drop_copy(void *arg, const struct state_copy_line *line)
         return true;
     body.n_ino = 1;
     body.ino = &ino;
-    if (peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, on_dropped, d->op) == 0)
+    if (peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, on_dropped,
+                     d->op) == 0)
         d->op->pending++;
     return true;
 }
@@ -358,7 +371,8 @@ static void wait_for_node(struct op *op, uint32_t node, op_fn again)
     if (c->now >= op->node_until_ms) {
         struct node *n = node_find(c, node);
         if (n)
-            op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name, op->home_ino);
+            op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name,
+                     op->home_ino);
         else
             op_error(op, -EIO, "no node is ready to take data");
         return;
@@ -423,7 +437,8 @@ static void on_home_changed(void *arg, const struct message *reply)
     op_answered(op, rc);
 }
 
-void home_setattr(struct op *op, const struct inode *i, const struct home_change *change, op_fn again, op_fn next)
+void home_setattr(struct op *op, const struct inode *i, const struct home_change *change,
+                  op_fn again, op_fn next)
 {
     struct centre *c = op->c;
     struct node *n = node_find(c, i->home);
@@ -445,7 +460,8 @@ void home_setattr(struct op *op, const struct inode *i, const struct home_change
     body.now = &now;
     int rc = -ENOTCONN;
     if (n && n->peer)
-        rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_SETATTR, &body.base, HOME_DEADLINE_MS, on_home_changed, op);
+        rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_SETATTR, &body.base, HOME_DEADLINE_MS,
+                          on_home_changed, op);
     if (rc == -ENOTCONN) {
         wait_for_node(op, i->home, again);
         return;
@@ -478,21 +494,23 @@ static void node_attrs_submit(struct op *op)
     op_submit(op, STAR__LOG_TYPE__LOG_HOME_ATTRS, op->body, false, node_attrs_logged);
 }
 
-/* What the node found after a crash is news to everybody: from now on it is what is answered, and what was answered before
- * is recalled. */
+/* What the node found after a crash is news to everybody: from now on it is what is answered, and
+ * what was answered before is recalled. Its writer, if there is one, knows best. */
+static int node_says(struct op *op, const Star__HomeAttrs *a)
+{
+    int rc = home_heard(op->c, a);
+    struct live *l = live_find(op->c, a->ino);
+
+    if (rc == 0 && l && l->have_home && l->home.version == a->version && !live_written(l))
+        recall_all(op, a->ino);
+    return rc;
+}
+
 void serve_node_attrs(struct op *op)
 {
     Star__NodeAttrs *body = (Star__NodeAttrs *)op->body;
-    struct inode i;
 
-    for (size_t k = 0; k < body->n_attrs && op->status == 0; k++) {
-        const Star__HomeAttrs *a = body->attrs[k];
-        int rc = home_heard(op->c, a);
-        if (rc < 0)
-            op->status = rc;
-        else if (state_inode(op->c->state, a->ino, &i) == 0 && a->home_epoch == i.home_epoch &&
-                 a->version > i.version && !live_written(live_find(op->c, a->ino)))
-            recall_all(op, a->ino);
-    }
+    for (size_t k = 0; k < body->n_attrs && op->status == 0; k++)
+        op->status = node_says(op, body->attrs[k]);
     op_wait(op, node_attrs_submit);
 }

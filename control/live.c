@@ -33,7 +33,8 @@ struct live *live_get(struct centre *c, uint64_t ino)
 
 void live_drop_if_idle(struct centre *c, struct live *l)
 {
-    if (l->holders || l->busy || l->names || l->waiting || l->refs || l->have_home || l->home_unknown)
+    if (l->holders || l->busy || l->names || l->waiting || l->refs || l->have_home ||
+        l->home_unknown)
         return;
     if (l->locks && !lock_table_empty(l->locks))
         return;
@@ -46,7 +47,7 @@ struct holder *holder_find(const struct live *l, const struct session *s)
 {
     struct holder *h;
 
-    DL_FOREACH(l->holders, h)
+    DL_FOREACH (l->holders, h)
         if (h->session == s)
             return h;
     return NULL;
@@ -90,7 +91,7 @@ bool live_open_anywhere(const struct live *l)
 {
     struct holder *h;
 
-    DL_FOREACH(l->holders, h)
+    DL_FOREACH (l->holders, h)
         if (holder_opens(h))
             return true;
     return false;
@@ -105,7 +106,7 @@ bool live_written_by_other(const struct live *l, const struct session *s)
 {
     struct holder *h;
 
-    DL_FOREACH(l->holders, h)
+    DL_FOREACH (l->holders, h)
         if (h->session != s && holder_writes(h))
             return true;
     return false;
@@ -115,8 +116,9 @@ static bool held_by_other(const struct live *l, const struct session *s)
 {
     struct holder *h;
 
-    DL_FOREACH(l->holders, h)
-        if (h->session != s && (holder_opens(h) || h->recalls > 0 || h->lease != STAR__LEASE__LEASE_NONE))
+    DL_FOREACH (l->holders, h)
+        if (h->session != s &&
+            (holder_opens(h) || h->recalls > 0 || h->lease != STAR__LEASE__LEASE_NONE))
             return true;
     return false;
 }
@@ -125,7 +127,7 @@ void lives_free_all(struct centre *c)
 {
     struct live *l, *tmp;
 
-    HASH_ITER(hh, c->lives, l, tmp) {
+    HASH_ITER (hh, c->lives, l, tmp) {
         HASH_DEL(c->lives, l);
         lock_table_free(l->locks);
         free(l);
@@ -186,7 +188,8 @@ static bool name_is_busy(const struct live *l, const void *name, size_t len)
     return false;
 }
 
-bool entry_lease_grant(struct centre *c, struct session *s, uint64_t dir, const void *name, size_t len)
+bool entry_lease_grant(struct centre *c, struct session *s, uint64_t dir, const void *name,
+                       size_t len)
 {
     struct live *l = may_be_granted(c, s) ? live_get(c, dir) : NULL;
 
@@ -248,7 +251,8 @@ static bool recall_send(struct op *op, struct holder *h, const Star__Recall *spe
     int rc = r ? -ENOTCONN : -ENOMEM;
 
     if (r && s->peer)
-        rc = peer_request(s->peer, STAR__MSG_TYPE__RECALL, &spec->base, RECALL_DEADLINE_MS, on_recalled, r);
+        rc = peer_request(s->peer, STAR__MSG_TYPE__RECALL, &spec->base, RECALL_DEADLINE_MS,
+                          on_recalled, r);
     if (rc < 0 && rc != -ENOTCONN) {
         op->status = op->status ? op->status : rc;
         free(r);
@@ -279,7 +283,7 @@ void recall_attr(struct op *op, uint64_t ino)
         return;
     spec.ino = ino;
     spec.attr = true;
-    DL_FOREACH(l->holders, h) {
+    DL_FOREACH (l->holders, h) {
         spec.keep = h->lease;
         if (may_keep(op, h))
             recall_send(op, h, &spec);
@@ -311,7 +315,7 @@ void recall_pages(struct op *op, uint64_t ino, uint64_t offset, uint64_t length)
 
     if (!l)
         return;
-    DL_FOREACH(l->holders, h)
+    DL_FOREACH (l->holders, h)
         if (may_keep(op, h) || (h->session != op->session && holder_opens(h)))
             recall_whole(op, h, offset, length);
 }
@@ -323,7 +327,7 @@ void recall_write(struct op *op, uint64_t ino)
 
     if (!l)
         return;
-    DL_FOREACH(l->holders, h)
+    DL_FOREACH (l->holders, h)
         if (may_keep(op, h) && (h->lease == STAR__LEASE__LEASE_WRITE || h->recalls > 0))
             recall_whole(op, h, 0, 0);
 }
@@ -342,7 +346,7 @@ void recall_name(struct op *op, uint64_t dir, const ProtobufCBinaryData *name)
     spec.n_names = 1;
     spec.names = &one;
     spec.keep = STAR__LEASE__LEASE_READ;
-    DL_FOREACH(l->holders, h)
+    DL_FOREACH (l->holders, h)
         if (may_keep(op, h))
             recall_send(op, h, &spec);
 }
@@ -371,7 +375,7 @@ void recalls_free(struct session *s)
 {
     struct recall *r, *tmp;
 
-    DL_FOREACH_SAFE(s->recalls, r, tmp)
+    DL_FOREACH_SAFE (s->recalls, r, tmp)
         free(r);
     s->recalls = NULL;
 }

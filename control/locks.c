@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-/* A search for a circle of waiting owners: the longest circle, and the waiters that are looked at in all. */
+/* A search for a circle of waiting owners: the longest circle, and the waiters that are looked at
+ * in all. */
 #define DEADLOCK_DEPTH_MAX 16
 #define DEADLOCK_STEPS_MAX 256
 
@@ -53,9 +54,9 @@ void lock_table_free(struct lock_table *t)
 
     if (!t)
         return;
-    DL_FOREACH_SAFE(t->held, h, htmp)
+    DL_FOREACH_SAFE (t->held, h, htmp)
         free(h);
-    DL_FOREACH_SAFE(t->waiters, w, wtmp)
+    DL_FOREACH_SAFE (t->waiters, w, wtmp)
         free(w);
     free(t);
 }
@@ -65,11 +66,12 @@ bool lock_table_empty(const struct lock_table *t)
     return !t->held && !t->waiters;
 }
 
-bool lock_conflict(const struct lock_table *t, const struct lock_spec *spec, struct lock_spec *found)
+bool lock_conflict(const struct lock_table *t, const struct lock_spec *spec,
+                   struct lock_spec *found)
 {
     const struct held *h;
 
-    DL_FOREACH(t->held, h) {
+    DL_FOREACH (t->held, h) {
         if (conflicts(&h->spec, spec)) {
             if (found)
                 *found = h->spec;
@@ -86,16 +88,16 @@ static void drop(struct lock_table *t, struct held *h)
     t->count--;
 }
 
-/* Takes [start, end] out of what the owner holds. A hole in the middle needs one more lock: `spare` is it, made before, so that
- * nothing can fail half-way. */
+/* Takes [start, end] out of what the owner holds. A hole in the middle needs one more lock: `spare`
+ * is it, made before, so that nothing can fail half-way. */
 static void cut(struct lock_table *t, const struct lock_spec *spec, struct held **spare)
 {
     struct held *h, *tmp;
 
-    DL_FOREACH_SAFE(t->held, h, tmp) {
+    DL_FOREACH_SAFE (t->held, h, tmp) {
         if (!same_owner(&h->spec, spec) || !overlaps(&h->spec, spec))
             continue;
-        bool left = h->spec.start < spec->start, right = h->spec.end > spec->end;
+        bool left = h->spec.start<spec->start, right = h->spec.end> spec->end;
         if (left && right) {
             struct held *r = *spare;
             *spare = NULL;
@@ -118,7 +120,7 @@ static void merge_neighbours(struct lock_table *t, struct held *fresh)
 {
     struct held *h, *tmp;
 
-    DL_FOREACH_SAFE(t->held, h, tmp) {
+    DL_FOREACH_SAFE (t->held, h, tmp) {
         if (h == fresh || !same_owner(&h->spec, &fresh->spec) || h->spec.type != fresh->spec.type)
             continue;
         if (h->spec.end + 1 == fresh->spec.start) {
@@ -162,10 +164,10 @@ int lock_set(struct lock_table *t, const struct lock_spec *spec)
     return 0;
 }
 
-/* Does `from` wait, directly or through others, for `target`? *steps bounds the search: what it does not find in time
- * waits until it is interrupted. */
-static bool waits_for(const struct lock_table *t, const struct lock_spec *from, const struct lock_spec *target,
-                      unsigned depth, unsigned *steps)
+/* Does `from` wait, directly or through others, for `target`? *steps bounds the search: what it
+ * does not find in time waits until it is interrupted. */
+static bool waits_for(const struct lock_table *t, const struct lock_spec *from,
+                      const struct lock_spec *target, unsigned depth, unsigned *steps)
 {
     const struct held *h;
     const struct waiter *w;
@@ -173,12 +175,12 @@ static bool waits_for(const struct lock_table *t, const struct lock_spec *from, 
     if (depth == 0 || *steps == 0)
         return false;
     (*steps)--;
-    DL_FOREACH(t->held, h) {
+    DL_FOREACH (t->held, h) {
         if (!conflicts(&h->spec, from))
             continue;
         if (same_owner(&h->spec, target))
             return true;
-        DL_FOREACH(t->waiters, w)
+        DL_FOREACH (t->waiters, w)
             if (same_owner(&w->spec, &h->spec) && waits_for(t, &w->spec, target, depth - 1, steps))
                 return true;
     }
@@ -193,11 +195,12 @@ bool lock_deadlocks(const struct lock_table *t, const struct lock_spec *spec)
 
     if (spec->flock)
         return false;
-    DL_FOREACH(t->held, h) {
+    DL_FOREACH (t->held, h) {
         if (!conflicts(&h->spec, spec))
             continue;
-        DL_FOREACH(t->waiters, w)
-            if (same_owner(&w->spec, &h->spec) && waits_for(t, &w->spec, spec, DEADLOCK_DEPTH_MAX, &steps))
+        DL_FOREACH (t->waiters, w)
+            if (same_owner(&w->spec, &h->spec) &&
+                waits_for(t, &w->spec, spec, DEADLOCK_DEPTH_MAX, &steps))
                 return true;
     }
     return false;
@@ -230,7 +233,7 @@ bool lock_cancel(struct lock_table *t, const void *cookie)
 {
     struct waiter *w;
 
-    DL_FOREACH(t->waiters, w) {
+    DL_FOREACH (t->waiters, w) {
         if (w->cookie == cookie) {
             waiter_drop(t, w);
             return true;
@@ -243,7 +246,7 @@ void *lock_grant_next(struct lock_table *t)
 {
     struct waiter *w, *tmp;
 
-    DL_FOREACH_SAFE(t->waiters, w, tmp) {
+    DL_FOREACH_SAFE (t->waiters, w, tmp) {
         if (lock_set(t, &w->spec) == 0) {
             void *cookie = w->cookie;
             waiter_drop(t, w);
@@ -257,7 +260,7 @@ void lock_drop_session(struct lock_table *t, uint64_t session)
 {
     struct held *h, *tmp;
 
-    DL_FOREACH_SAFE(t->held, h, tmp)
+    DL_FOREACH_SAFE (t->held, h, tmp)
         if (h->spec.session == session)
             drop(t, h);
 }
@@ -266,7 +269,7 @@ void lock_drop_owner(struct lock_table *t, uint64_t session, uint64_t owner, boo
 {
     struct held *h, *tmp;
 
-    DL_FOREACH_SAFE(t->held, h, tmp)
+    DL_FOREACH_SAFE (t->held, h, tmp)
         if (h->spec.session == session && h->spec.owner == owner && h->spec.flock == flock)
             drop(t, h);
 }

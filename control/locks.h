@@ -1,9 +1,10 @@
 /*
- * Advisory locks of one inode: POSIX (fcntl) ranges and flock, which do not see each other. Pure: no I/O, no clock.
+ * Advisory locks of one inode: POSIX (fcntl) ranges and flock, which do not see each other. Pure:
+ * no I/O, no clock.
  *
- * An owner is (session, owner number of that mount's kernel). POSIX locks of one owner split, merge and
- * replace each other by range; a flock is one lock on everything. Waiters are granted in the order of arrival
- * as far as they do not conflict with what is held.
+ * An owner is (session, owner number of that mount's kernel). POSIX locks of one owner split, merge
+ * and replace each other by range; a flock is one lock on everything. Waiters are granted in the
+ * order of arrival as far as they do not conflict with what is held.
  */
 #ifndef UMBEL_CONTROL_LOCKS_H
 #define UMBEL_CONTROL_LOCKS_H
@@ -31,10 +32,12 @@ struct lock_table *lock_table_new(void);
 void lock_table_free(struct lock_table *t);
 bool lock_table_empty(const struct lock_table *t);
 
-/* Sets, changes or (RANGE_UNLOCK) removes. -EAGAIN: conflict. -ENOLCK: too many. -ENOMEM; -EINVAL: start > end. */
+/* Sets, changes or (RANGE_UNLOCK) removes. -EAGAIN: conflict. -ENOLCK: too many. -ENOMEM; -EINVAL:
+ * start > end. */
 int lock_set(struct lock_table *t, const struct lock_spec *spec);
 /* The first lock that conflicts with spec: true. */
-bool lock_conflict(const struct lock_table *t, const struct lock_spec *spec, struct lock_spec *found);
+bool lock_conflict(const struct lock_table *t, const struct lock_spec *spec,
+                   struct lock_spec *found);
 /* Would waiting for spec close a circle of owners on this inode? POSIX asks for EDEADLK then. */
 bool lock_deadlocks(const struct lock_table *t, const struct lock_spec *spec);
 

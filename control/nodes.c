@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 /* Extents in one answer to MAP; the node asks on from where it ends. */
 #define MAP_EXTENTS_MAX 16384
 
@@ -132,9 +131,12 @@ void node_hello(struct centre *c, struct peer *p, const struct message *m, Star_
     Star__LogNode body = STAR__LOG_NODE__INIT;
 
     if (n && strcmp(n->store, hello->store) != 0) {
-        peer_error(p, m, -EEXIST, "there is a node %s with another store; give this one another name", hello->name);
+        peer_error(p, m, -EEXIST,
+                   "there is a node %s with another store; give this one another name",
+                   hello->name);
     } else if (n && strcmp(n->state, "gone") == 0) {
-        peer_error(p, m, -EPERM, "node %s was forgotten; give it a new name and an empty store", hello->name);
+        peer_error(p, m, -EPERM, "node %s was forgotten; give it a new name and an empty store",
+                   hello->name);
     } else {
         struct op *op = op_new(c, NULL, p, m, &hello->base);
         if (!op) {
@@ -204,7 +206,7 @@ void node_free_all(struct centre *c)
 {
     struct node *n, *tmp;
 
-    HASH_ITER(hh, c->nodes, n, tmp) {
+    HASH_ITER (hh, c->nodes, n, tmp) {
         HASH_DEL(c->nodes, n);
         free(n->logged);
         free(n);
@@ -257,7 +259,8 @@ void nodes_tick(struct centre *c, int64_t now)
         if (centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL) < 0)
             continue; /* at the next tick */
         n->lost = true;
-        events_add(&c->events, "node-lost", "%s was not heard for %d s; its staged files wait for it", n->name,
+        events_add(&c->events, "node-lost",
+                   "%s was not heard for %d s; its staged files wait for it", n->name,
                    LEASE_MS / 1000);
     }
     homes_tick(c);
@@ -288,7 +291,8 @@ void hello_settings(struct centre *c, Star__HelloReply *r)
 
 /* --- reports --- */
 
-static void note_error(struct centre *c, struct node *n, const char *what, char *kept, size_t size, const char *now)
+static void note_error(struct centre *c, struct node *n, const char *what, char *kept, size_t size,
+                       const char *now)
 {
     if (strcmp(kept, now) == 0)
         return;
@@ -402,16 +406,45 @@ void serve_map(struct op *op)
 
 /* --- what goes into the log as the node says it --- */
 
-static void node_logged(struct op *op, const struct state_result *r)
+/* A file that was deleted while the node was away: the DROP did not reach it. */
+static void drop_if_gone(struct op *op, uint64_t ino)
+{
+    struct node *n = node_of_peer(op->c, op->peer);
+    struct inode i;
+
+    if (n && ino && state_inode(op->c->state, ino, &i) == -ESTALE)
+        node_drop(op->c, n, &ino, 1, true);
+}
+
+static void confirm_logged(struct op *op)
 {
     const Star__Confirm *q = (const Star__Confirm *)op->body;
 
+    for (size_t k = 0; k < q->n_files; k++) {
+        if (!q->files[k]->attrs)
+            continue;
+        home_caught_up(op->c, q->files[k]->attrs->ino);
+        drop_if_gone(op, q->files[k]->attrs->ino);
+    }
+}
+
+static void copies_logged(struct op *op)
+{
+    const Star__Copies *q = (const Star__Copies *)op->body;
+
+    for (size_t k = 0; k < q->n_copies; k++)
+        if (!q->copies[k]->gone)
+            drop_if_gone(op, q->copies[k]->ino);
+}
+
+static void node_logged(struct op *op, const struct state_result *r)
+{
     if (peer_reply_packed(op->peer, &op->request, r->status, r->body, r->body_len) == -ENOMEM)
         peer_close(op->peer); /* it connects again and asks what became of it */
     if (op->request.type == STAR__MSG_TYPE__CONFIRM)
-        for (size_t k = 0; k < q->n_files; k++)
-            if (q->files[k]->attrs)
-                home_caught_up(op->c, q->files[k]->attrs->ino);
+        confirm_logged(op);
+    else if (op->request.type == STAR__MSG_TYPE__COPIES)
+        copies_logged(op);
     op_end(op);
 }
 
@@ -446,6 +479,7 @@ void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t co
         body.n_ino = count - at < NODE_BATCH_MAX ? count - at : NODE_BATCH_MAX;
         body.ino = (uint64_t *)inos + at;
         body.deleted = deleted;
-        peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, ignore_reply, NULL);
+        peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, ignore_reply,
+                     NULL);
     }
 }

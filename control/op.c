@@ -8,7 +8,8 @@
 
 #include "control/wire/log.h"
 
-struct op *op_new(struct centre *c, struct session *s, struct peer *p, const struct message *m, ProtobufCMessage *body)
+struct op *op_new(struct centre *c, struct session *s, struct peer *p, const struct message *m,
+                  ProtobufCMessage *body)
 {
     struct op *op = calloc(1, sizeof(*op));
 
@@ -208,13 +209,15 @@ void ops_end_all(struct centre *c)
         op_end(c->all);
 }
 
-/* The connection that it came by is the session's: an older one's answers are lost, and the mount asks again. */
+/* The connection that it came by is the session's: an older one's answers are lost, and the mount
+ * asks again. */
 static bool op_is_heard(const struct op *op)
 {
     return op->peer && peer_is_open(op->peer) && (!op->session || op->session->peer == op->peer);
 }
 
-/* An answer that cannot be sent must not leave the other side waiting: an error instead, or it connects again. */
+/* An answer that cannot be sent must not leave the other side waiting: an error instead, or it
+ * connects again. */
 static int send_answer(struct op *op, int status, const ProtobufCMessage *body)
 {
     int rc;
@@ -225,8 +228,10 @@ static int send_answer(struct op *op, int status, const ProtobufCMessage *body)
         rc = peer_reply(op->peer, &op->request, status, status < 0 ? NULL : body, NULL, 0);
     if (rc == 0 || rc == -ENOTCONN)
         return rc;
-    log_error("an answer to a request of type %u cannot be sent: %s", op->request.type, strerror(-rc));
-    if (peer_error(op->peer, &op->request, -EIO, "the centre's answer cannot be sent: %s", strerror(-rc)) < 0)
+    log_error("an answer to a request of type %u cannot be sent: %s", op->request.type,
+              strerror(-rc));
+    if (peer_error(op->peer, &op->request, -EIO, "the centre's answer cannot be sent: %s",
+                   strerror(-rc)) < 0)
         peer_close(op->peer);
     return rc;
 }
@@ -257,7 +262,8 @@ void op_error(struct op *op, int status, const char *format, ...)
 
 void op_refuse(struct op *op, const struct state_result *r)
 {
-    Star__ErrorReply *e = r->body_len > 0 ? star__error_reply__unpack(NULL, r->body_len, r->body) : NULL;
+    Star__ErrorReply *e =
+        r->body_len > 0 ? star__error_reply__unpack(NULL, r->body_len, r->body) : NULL;
 
     if (e && e->detail[0])
         op_error(op, r->status, "%s", e->detail);
@@ -274,14 +280,16 @@ static void on_applied(void *arg, int status, const struct state_result *r)
     struct op *op = arg;
 
     if (status < 0) {
-        /* Not known to have happened: no answer; the mount asks the next leader with the same seq. */
+        /* Not known to have happened: no answer; the mount asks the next leader with the same seq.
+         */
         op_end(op);
         return;
     }
     op->done(op, r);
 }
 
-static int submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino, bool keyed)
+static int submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino,
+                  bool keyed)
 {
     Star__LogEntry e = STAR__LOG_ENTRY__INIT;
     uint8_t small[1024], *buf = small;
@@ -306,8 +314,8 @@ static int submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bo
     return rc;
 }
 
-static void submit_or_end(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino, bool keyed,
-                          op_done_fn done)
+static void submit_or_end(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino,
+                          bool keyed, op_done_fn done)
 {
     int rc = op->status;
 
@@ -320,12 +328,14 @@ static void submit_or_end(struct op *op, uint32_t type, const ProtobufCMessage *
     if (rc == -ENOTCONN)
         op_end(op);
     else if (rc == -ENOSPC)
-        op_error(op, rc, "the disk under the centre's log is full to its reserve; free space there");
+        op_error(op, rc,
+                 "the disk under the centre's log is full to its reserve; free space there");
     else if (rc < 0)
         op_reply(op, rc, NULL);
 }
 
-void op_submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino, op_done_fn done)
+void op_submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino,
+               op_done_fn done)
 {
     submit_or_end(op, type, body, new_ino, true, done);
 }
@@ -335,7 +345,8 @@ void op_submit_own(struct op *op, uint32_t type, const ProtobufCMessage *body, o
     submit_or_end(op, type, body, false, false, done);
 }
 
-int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body, consensus_fn fn, void *arg)
+int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body, consensus_fn fn,
+                  void *arg)
 {
     Star__LogEntry e = STAR__LOG_ENTRY__INIT;
     size_t len = protobuf_c_message_get_packed_size(body);

@@ -1,6 +1,7 @@
 /*
- * Garbage: live packs without a live record are condemned (logged), then a node deletes them from the pool and says
- * so (logged). A node that still reads by an old map meets ENOENT and fetches the map again.
+ * Garbage: live packs without a live record are condemned (logged), then a node deletes them from
+ * the pool and says so (logged). A node that still reads by an old map meets ENOENT and fetches the
+ * map again.
  */
 #include "control/centre.h"
 
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 
 /* Between two looks for packs without a live record. */
-#define GC_INTERVAL_MS 10000
+#define GC_INTERVAL_MS        10000
 #define GC_DELETE_DEADLINE_MS 120000
 
 struct gc {
@@ -110,8 +111,8 @@ static void gc_delete(struct gc *g)
         return;
     }
     struct node *n = any_node(g->c);
-    if (!n || peer_request(n->peer, STAR__MSG_TYPE__DELETE_PACKS, &g->body.base, GC_DELETE_DEADLINE_MS, on_deleted,
-                           g) < 0)
+    if (!n || peer_request(n->peer, STAR__MSG_TYPE__DELETE_PACKS, &g->body.base,
+                           GC_DELETE_DEADLINE_MS, on_deleted, g) < 0)
         gc_end(g, -EAGAIN);
 }
 

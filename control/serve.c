@@ -10,14 +10,15 @@
 struct route {
     const ProtobufCMessageDescriptor *body;
     op_fn serve;
-    unsigned who;   /* bits of roles */
-    bool any_time;  /* also in the grace period */
+    unsigned who;  /* bits of roles */
+    bool any_time; /* also in the grace period */
 };
 
 #define BIT(role) (1u << (role))
-#define MOUNTS BIT(STAR__ROLE__MOUNT)
-#define NODES BIT(STAR__ROLE__NODE)
-#define ROUTE(type, message, fn, roles, early) [STAR__MSG_TYPE__##type] = {&star__##message##__descriptor, fn, roles, early}
+#define MOUNTS    BIT(STAR__ROLE__MOUNT)
+#define NODES     BIT(STAR__ROLE__NODE)
+#define ROUTE(type, message, fn, roles, early)                                                     \
+    [STAR__MSG_TYPE__##type] = {&star__##message##__descriptor, fn, roles, early}
 
 static const struct route routes[] = {
     ROUTE(LOOKUP, lookup, serve_lookup, MOUNTS, false),
@@ -74,7 +75,8 @@ static void start_op(struct op *op)
         route_of(op->request.type)->serve(op);
 }
 
-/* GETATTR and LOOKUP of the control tree come as such: the mount need not know which tree an inode is of. */
+/* GETATTR and LOOKUP of the control tree come as such: the mount need not know which tree an inode
+ * is of. */
 static bool answer_ctl_attr(struct op *op)
 {
     Star__AttrReply r = STAR__ATTR_REPLY__INIT;
@@ -152,7 +154,8 @@ static void hello(struct centre *c, struct peer *p, const struct message *m, str
         return;
     }
     if (h->protocol != PROTOCOL_VERSION)
-        peer_error(p, m, -EPROTONOSUPPORT, "this centre speaks protocol %u, you speak %u: bring both to one version",
+        peer_error(p, m, -EPROTONOSUPPORT,
+                   "this centre speaks protocol %u, you speak %u: bring both to one version",
                    PROTOCOL_VERSION, h->protocol);
     else if (h->cloud[0] && strcmp(h->cloud, c->options->cloud) != 0)
         peer_error(p, m, -EXDEV, "this is cloud %s, not %s", c->options->cloud, h->cloud);
@@ -185,7 +188,8 @@ static void return_leases(struct centre *c, struct session *s, const struct mess
     peer_reply(s->peer, m, r ? 0 : -EINVAL, NULL, NULL, 0);
 }
 
-static void session_request(struct centre *c, struct peer *p, const struct message *m, struct session *s)
+static void session_request(struct centre *c, struct peer *p, const struct message *m,
+                            struct session *s)
 {
     if (m->type == STAR__MSG_TYPE__RETURN_LEASES) {
         return_leases(c, s, m);

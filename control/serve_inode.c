@@ -11,15 +11,15 @@
 #include "control/wire/clock.h"
 
 /* linux/fuse.h */
-#define VALID_SIZE (1u << 3)
-#define VALID_MTIME (1u << 5)
+#define VALID_SIZE      (1u << 3)
+#define VALID_MTIME     (1u << 5)
 #define VALID_MTIME_NOW (1u << 8)
 
 #define STATFS_BLOCK 4096u
 /* Reported where no node has told the pool's size yet. */
 #define STATFS_UNKNOWN_BYTES (1ull << 40)
-#define UMBEL_XATTR "umbel."
-#define XATTR_TEXT_MAX 8192
+#define UMBEL_XATTR          "umbel."
+#define XATTR_TEXT_MAX       8192
 
 /* --- getattr --- */
 
@@ -125,7 +125,8 @@ static void setattr_recalled(struct op *op)
     struct live *l = live_find(op->c, q->ino);
     if (q->valid & VALID_SIZE)
         home_take(op, q->ino, setattr_at_home);
-    else if ((q->valid & (VALID_MTIME | VALID_MTIME_NOW)) && i.home && l && (live_written(l) || l->home_unknown))
+    else if ((q->valid & (VALID_MTIME | VALID_MTIME_NOW)) && i.home && l &&
+             (live_written(l) || l->home_unknown))
         setattr_at_home(op);
     else
         setattr_submit(op);
@@ -169,7 +170,8 @@ void serve_readlink(struct op *op)
     Star__Target r = STAR__TARGET__INIT;
     size_t len = 0;
 
-    int rc = state_readlink(op->c->state, ((Star__Inode *)op->body)->ino, target, sizeof(target), &len);
+    int rc =
+        state_readlink(op->c->state, ((Star__Inode *)op->body)->ino, target, sizeof(target), &len);
     r.target.data = (uint8_t *)target;
     r.target.len = len;
     op_reply(op, rc, &r.base);
@@ -187,8 +189,8 @@ static bool where_copy(void *arg, const struct state_copy_line *line)
     struct node *n = node_find(w->c, line->node);
 
     w->len += (size_t)snprintf(w->text + w->len, XATTR_TEXT_MAX - w->len,
-                               "node %s staged %" PRIu64 " cached %" PRIu64 "\n", n ? n->name : "?", line->staged,
-                               line->cached);
+                               "node %s staged %" PRIu64 " cached %" PRIu64 "\n", n ? n->name : "?",
+                               line->staged, line->cached);
     return w->len + 256 < XATTR_TEXT_MAX;
 }
 
@@ -243,7 +245,8 @@ void serve_xattr_list(struct op *op)
     char *names = malloc(STATE_XATTR_VALUE_MAX);
     size_t len = 0;
 
-    int rc = names ? state_listxattr(op->c->state, ((Star__Inode *)op->body)->ino, names, STATE_XATTR_VALUE_MAX, &len)
+    int rc = names ? state_listxattr(op->c->state, ((Star__Inode *)op->body)->ino, names,
+                                     STATE_XATTR_VALUE_MAX, &len)
                    : -ENOMEM;
     r.value.data = (uint8_t *)names;
     r.value.len = len;
@@ -267,9 +270,12 @@ void serve_xattr_change(struct op *op)
 
     if (op_deduped(op, q->head, xattr_done))
         return;
-    if (q->name.len >= strlen(UMBEL_XATTR) && memcmp(q->name.data, UMBEL_XATTR, strlen(UMBEL_XATTR)) == 0) {
-        op_error(op, -EOPNOTSUPP, "%.*s cannot be set: of the umbel. attributes this version has umbel.where, to read",
-                 (int)(q->name.len < 64 ? q->name.len : 64), (const char *)q->name.data);
+    if (q->name.len >= strlen(UMBEL_XATTR) &&
+        memcmp(q->name.data, UMBEL_XATTR, strlen(UMBEL_XATTR)) == 0) {
+        op_error(
+            op, -EOPNOTSUPP,
+            "%.*s cannot be set: of the umbel. attributes this version has umbel.where, to read",
+            (int)(q->name.len < 64 ? q->name.len : 64), (const char *)q->name.data);
         return;
     }
     if (q->name.len > STATE_XATTR_NAME_MAX) {

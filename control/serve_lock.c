@@ -1,4 +1,5 @@
-/* Requests on advisory locks (locks.h): set, test, cancel; and what happens when their holders go. */
+/* Requests on advisory locks (locks.h): set, test, cancel; and what happens when their holders go.
+ */
 #include "control/centre.h"
 
 #include <errno.h>
@@ -70,8 +71,8 @@ static struct op *find_waiter(struct session *s, uint64_t id)
     struct op *op;
 
     LL_FOREACH2(s->lock_waits, op, s_next)
-        if (op->request.id == id)
-            return op;
+    if (op->request.id == id)
+        return op;
     return NULL;
 }
 
@@ -178,7 +179,7 @@ void locks_session_gone(struct centre *c, struct session *s)
         op_end(op);
         table_idle(c, l);
     }
-    HASH_ITER(hh, c->lives, l, tmp) {
+    HASH_ITER (hh, c->lives, l, tmp) {
         if (!l->locks)
             continue;
         lock_drop_session(l->locks, s->id);

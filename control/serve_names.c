@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What one entry takes in the kernel's buffer (struct fuse_dirent, fuse_direntplus), names are padded to 8. */
-#define DIRENT_SIZE 24u
-#define DIRENTPLUS_SIZE 152u
+/* What one entry takes in the kernel's buffer (struct fuse_dirent, fuse_direntplus), names are
+ * padded to 8. */
+#define DIRENT_SIZE         24u
+#define DIRENTPLUS_SIZE     152u
 #define READDIR_ENTRIES_MAX 4096u
 
-void answer_attr(struct op *op, const struct inode *i, Star__Attr *attr, Star__Time times[3], Star__Lease *lease)
+void answer_attr(struct op *op, const struct inode *i, Star__Attr *attr, Star__Time times[3],
+                 Star__Lease *lease)
 {
     attr_now(op->c, i, attr, times);
     *lease = lease_grant(op->c, op->session, i->ino);
@@ -23,7 +25,8 @@ static bool check_name(struct op *op, const ProtobufCBinaryData *name)
         op_reply(op, -ENAMETOOLONG, NULL);
         return false;
     }
-    if (name->len == 0 || memchr(name->data, '/', name->len) || memchr(name->data, '\0', name->len)) {
+    if (name->len == 0 || memchr(name->data, '/', name->len) ||
+        memchr(name->data, '\0', name->len)) {
         op_error(op, -EINVAL, "a name is empty or holds a slash or a NUL");
         return false;
     }
@@ -63,8 +66,8 @@ void serve_lookup(struct op *op)
 /* --- make --- */
 
 /* open_flags < 0: it is not opened, too. */
-static void answer_made(struct op *op, const Star__EntryReply *made, uint64_t parent, const ProtobufCBinaryData *name,
-                        int64_t open_flags)
+static void answer_made(struct op *op, const Star__EntryReply *made, uint64_t parent,
+                        const ProtobufCBinaryData *name, int64_t open_flags)
 {
     Star__EntryReply answer = STAR__ENTRY_REPLY__INIT;
     struct centre *c = op->c;
@@ -109,7 +112,8 @@ static void make_done(struct op *op, const struct state_result *res)
 {
     Star__Make *q = (Star__Make *)op->body;
 
-    answer_entry(op, res, q->parent, &q->name, op->request.type == STAR__MSG_TYPE__CREATE ? (int64_t)q->flags : -1);
+    answer_entry(op, res, q->parent, &q->name,
+                 op->request.type == STAR__MSG_TYPE__CREATE ? (int64_t)q->flags : -1);
 }
 
 static void make_submit(struct op *op)
@@ -321,7 +325,8 @@ static void entry_plus(struct listing *l, Star__DirEntry *e)
         e->attr = NULL;
 }
 
-static bool list_one(void *arg, const char *name, size_t len, uint64_t ino, uint32_t type, uint64_t cookie)
+static bool list_one(void *arg, const char *name, size_t len, uint64_t ino, uint32_t type,
+                     uint64_t cookie)
 {
     struct listing *l = arg;
     bool dots = (len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.');

@@ -1,4 +1,5 @@
-/* Requests on open files: open, create's second half, release, fsync's second half, shared writing; and orphans. */
+/* Requests on open files: open, create's second half, release, fsync's second half, shared writing;
+ * and orphans. */
 #include "control/centre.h"
 
 #include <errno.h>
@@ -145,7 +146,8 @@ static void open_truncated(struct op *op, const struct state_result *res)
         open_answer(op);
 }
 
-/* Under the seq of the OPEN: sent again, it does not truncate again what others have written since. */
+/* Under the seq of the OPEN: sent again, it does not truncate again what others have written since.
+ */
 static void open_log_truncate(struct op *op)
 {
     Star__Open *q = (Star__Open *)op->body;
@@ -260,15 +262,6 @@ void serve_locate(struct op *op)
 
 /* --- release --- */
 
-/* The last writer is gone, so nobody else tells the log what its home said. */
-static void log_what_was_heard(struct centre *c, uint64_t ino)
-{
-    struct live *l = live_find(c, ino);
-
-    if (l && l->have_home && !live_written(l))
-        home_log_attrs(c, &l->home);
-}
-
 static bool is_news(struct centre *c, const Star__Release *q)
 {
     struct inode i;
@@ -277,19 +270,29 @@ static bool is_news(struct centre *c, const Star__Release *q)
            q->attrs->home_epoch == i.home_epoch && q->attrs->version > i.version;
 }
 
+/* What the mount says goes into the log, or, if the last writer is gone and so nobody else will
+ * tell it, what was heard of the home: that is not older. */
+static void log_attrs(struct centre *c, const Star__Release *q, bool news)
+{
+    struct live *l = live_find(c, q->ino);
+
+    if (l && l->have_home && !live_written(l))
+        home_log_attrs(c, &l->home);
+    else if (news)
+        home_log_attrs(c, q->attrs);
+}
+
 void serve_release(struct op *op)
 {
     Star__Release *q = (Star__Release *)op->body;
     struct centre *c = op->c;
     struct session *s = op->session;
+    bool news = is_news(c, q);
 
-    if (is_news(c, q)) {
-        int rc = home_heard(c, q->attrs);
-        if (rc < 0) {
-            op_reply(op, rc, NULL);
-            return;
-        }
-        home_log_attrs(c, q->attrs);
+    int rc = news ? home_heard(c, q->attrs) : 0;
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
     }
     if (q->flock_owner)
         lock_release_owner(c, s, q->ino, q->flock_owner);
@@ -297,7 +300,7 @@ void serve_release(struct op *op)
     struct holder *h = l ? holder_find(l, s) : NULL;
     if (h && q->seq >= s->seq_floor)
         handles_closed(c, h, q->readers, q->writers);
-    log_what_was_heard(c, q->ino);
+    log_attrs(c, q, news);
     op_reply(op, 0, NULL);
 }
 
@@ -358,7 +361,8 @@ void reap_if_unused(struct centre *c, uint64_t ino)
     struct live *l = live_find(c, ino);
     struct inode i;
 
-    if (!c->serving || (l && live_open_anywhere(l)) || state_inode(c->state, ino, &i) < 0 || !i.orphan)
+    if (!c->serving || (l && live_open_anywhere(l)) || state_inode(c->state, ino, &i) < 0 ||
+        !i.orphan)
         return;
     if (c->reap_n == c->reap_size) {
         size_t size = c->reap_size ? c->reap_size * 2 : 64;

@@ -51,7 +51,8 @@ int sessions_load(struct centre *c)
     return rc < 0 ? rc : l.rc;
 }
 
-static void hello_reply(struct centre *c, struct session *s, struct peer *p, const struct message *m, bool resumed)
+static void hello_reply(struct centre *c, struct session *s, struct peer *p,
+                        const struct message *m, bool resumed)
 {
     Star__HelloReply r = STAR__HELLO_REPLY__INIT;
 
@@ -73,8 +74,9 @@ static void log_end(struct centre *c, uint64_t id)
     body.session = id;
     int rc = centre_submit(c, STAR__LOG_TYPE__LOG_SESSION_END, &body.base, ignore_result, NULL);
     if (rc < 0 && rc != -ENOTCONN)
-        log_warning("the end of session %llu is not in the log, so it ends again after the next start: %s",
-                    (unsigned long long)id, strerror(-rc));
+        log_warning(
+            "the end of session %llu is not in the log, so it ends again after the next start: %s",
+            (unsigned long long)id, strerror(-rc));
 }
 
 static void attach(struct centre *c, struct session *s, struct peer *p)
@@ -152,7 +154,8 @@ void session_hello(struct centre *c, struct peer *p, const struct message *m, St
     star__hello__free_unpacked(hello, NULL);
 }
 
-void session_renew(struct centre *c, struct session *s, struct peer *p, const struct message *m, Star__Renew *renew)
+void session_renew(struct centre *c, struct session *s, struct peer *p, const struct message *m,
+                   Star__Renew *renew)
 {
     Star__RenewReply r = STAR__RENEW_REPLY__INIT;
 
@@ -168,20 +171,22 @@ void session_renew(struct centre *c, struct session *s, struct peer *p, const st
 
 /* --- reclaim --- */
 
-/* What the mount has open follows; what was open before counts until `done`, as do its leases: only then has its kernel
- * forgotten everything. Locks stay: a centre that kept running knows them, and an unlock that got lost is sent again. */
+/* What the mount has open follows; what was open before counts until `done`, as do its leases: only
+ * then has its kernel forgotten everything. Locks stay: a centre that kept running knows them, and
+ * an unlock that got lost is sent again. */
 static void reclaim_begin(struct session *s)
 {
     struct holder *h;
     struct op *op;
 
-    DL_FOREACH2(s->holders, h, s_next) {
+    DL_FOREACH2(s->holders, h, s_next)
+    {
         h->was_open = holder_opens(h);
         h->was_written = holder_writes(h);
         h->readers = h->writers = 0;
     }
     LL_FOREACH2(s->ops, op, s_next)
-        op->counted = false; /* the mount does not name it: it has no answer yet */
+    op->counted = false; /* the mount does not name it: it has no answer yet */
     s->reclaiming = true;
 }
 
@@ -189,7 +194,8 @@ static void reclaim_end(struct centre *c, struct session *s)
 {
     struct holder *h, *tmp;
 
-    DL_FOREACH_SAFE2(s->holders, h, tmp, s_next) {
+    DL_FOREACH_SAFE2(s->holders, h, tmp, s_next)
+    {
         uint64_t ino = h->live->ino;
         bool closed = h->was_open && !h->readers && !h->writers;
         if (h->was_written && !h->writers)
@@ -226,8 +232,13 @@ static int reclaim_open(struct centre *c, struct session *s, const Star__HeldOpe
 
 static int reclaim_lock(struct centre *c, struct session *s, const Star__Lock *k)
 {
-    struct lock_spec spec = {.session = s->id, .owner = k->owner, .pid = k->pid, .type = k->type, .start = k->start,
-                             .end = k->end, .flock = k->flock};
+    struct lock_spec spec = {.session = s->id,
+                             .owner = k->owner,
+                             .pid = k->pid,
+                             .type = k->type,
+                             .start = k->start,
+                             .end = k->end,
+                             .flock = k->flock};
     struct inode i;
 
     if (k->type >= RANGE_UNLOCK || k->end > LOCK_END_MAX || k->start > k->end)
@@ -236,12 +247,14 @@ static int reclaim_lock(struct centre *c, struct session *s, const Star__Lock *k
         return 0;
     int rc = lock_take(c, k->ino, &spec);
     if (rc == -EAGAIN)
-        events_add(&c->events, "lock-lost", "%s held a lock on inode %llu that another mount has now", s->name,
+        events_add(&c->events, "lock-lost",
+                   "%s held a lock on inode %llu that another mount has now", s->name,
                    (unsigned long long)k->ino);
     return rc == -EAGAIN ? 0 : rc;
 }
 
-void session_reclaim(struct centre *c, struct session *s, struct peer *p, const struct message *m, Star__Reclaim *r)
+void session_reclaim(struct centre *c, struct session *s, struct peer *p, const struct message *m,
+                     Star__Reclaim *r)
 {
     int rc = 0;
 
@@ -297,7 +310,8 @@ static void session_end(struct centre *c, struct session *s)
         s->peer = NULL;
     }
     locks_session_gone(c, s);
-    DL_FOREACH_SAFE2(s->holders, h, tmp, s_next) {
+    DL_FOREACH_SAFE2(s->holders, h, tmp, s_next)
+    {
         uint64_t ino = h->live->ino;
         bool open = holder_opens(h);
         if (holder_writes(h))
@@ -332,13 +346,13 @@ void sessions_tick(struct centre *c, int64_t now)
 {
     struct session *s, *tmp;
 
-    HASH_ITER(hh, c->sessions, s, tmp) {
+    HASH_ITER (hh, c->sessions, s, tmp) {
         recalls_tick(c, s, now);
         if (s->peer && !s->reclaimed && !s->doomed && now - s->hello_ms > LEASE_MS)
             session_doom(c, s, "does not finish to say what it has open");
         if (now - s->renewed_ms > LEASE_MS && (c->serving || s->doomed)) {
-            events_add(&c->events, "mount-lost", "%s was not heard for %d s; its session ends", s->name,
-                       LEASE_MS / 1000);
+            events_add(&c->events, "mount-lost", "%s was not heard for %d s; its session ends",
+                       s->name, LEASE_MS / 1000);
             session_end(c, s);
         }
     }
@@ -346,8 +360,8 @@ void sessions_tick(struct centre *c, int64_t now)
 
 /* --- the grace period --- */
 
-/* Nobody else may hold what the former leader gave away: a session has reclaimed, or its lease has ended; nodes have told
- * what the log may not know. */
+/* Nobody else may hold what the former leader gave away: a session has reclaimed, or its lease has
+ * ended; nodes have told what the log may not know. */
 void grace_check(struct centre *c)
 {
     bool all = true;
@@ -379,9 +393,9 @@ void session_free_all(struct centre *c)
     struct session *s, *tmp;
     struct holder *h, *htmp;
 
-    HASH_ITER(hh, c->sessions, s, tmp) {
+    HASH_ITER (hh, c->sessions, s, tmp) {
         DL_FOREACH_SAFE2(s->holders, h, htmp, s_next)
-            holder_free(c, h);
+        holder_free(c, h);
         HASH_DEL(c->sessions, s);
         recalls_free(s);
         free(s);

@@ -250,6 +250,26 @@ static bool write_kills(struct worker *w)
     return w->init.killpriv_v2 && (in->write_flags & FUSE_WRITE_KILL_SUIDGID);
 }
 
+/* Where an append goes, if nobody else can move the end of the file: the kernel lets no other change of its size run
+ * beside an append, and the lease keeps other mounts out. Then it is a write like any other, which may be sent
+ * again after a node's restart; else the home places it, once. */
+static bool append_is_placed(struct worker *w, uint64_t ino, uint64_t *offset)
+{
+    struct inode *i = inode_lock(&w->inodes, ino);
+    bool known = false;
+
+    if (!i)
+        return false;
+    if (i->lease == STAR__LEASE__LEASE_WRITE && i->recalls == 0 && i->attr_known) {
+        struct attr now = i->attr;
+        inode_merge(i, &now);
+        *offset = (uint64_t)now.st.st_size;
+        known = true;
+    }
+    inode_unlock(&w->inodes, i);
+    return known;
+}
+
 void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
               struct fuse_file_info *fi)
 {
@@ -277,7 +297,7 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     }
     q->type = STAR__MSG_TYPE__WRITE;
     q->cached_page = fi->writepage;
-    q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage;
+    q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage && !append_is_placed(w, ino, &q->offset);
     start(q);
 }
 

@@ -418,8 +418,10 @@ int link_new(const struct link_options *options, struct link **out)
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     pthread_rwlock_init(&l->client_lock, NULL);
-    for (unsigned i = 0; i < LINK_WORKERS; i++)
+    for (unsigned i = 0; i < LINK_WORKERS; i++) {
         l->workers[i].link = l;
+        pthread_cond_init(&l->workers[i].work, NULL);
+    }
     *out = l;
     return 0;
 }
@@ -505,6 +507,8 @@ void link_free(struct link *l)
     if (!l)
         return;
     pthread_rwlock_destroy(&l->client_lock);
+    for (unsigned i = 0; i < LINK_WORKERS; i++)
+        pthread_cond_destroy(&l->workers[i].work);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);
     free(l);

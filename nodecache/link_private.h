@@ -20,6 +20,7 @@ struct worker {
     struct link *link;
     pthread_t thread;
     struct push *queue;
+    pthread_cond_t work; /* its own: a push wakes one thread, not all */
 };
 
 struct link {

@@ -342,7 +342,7 @@ static struct push *take(struct worker *w)
 
     pthread_mutex_lock(&l->lock);
     while (!l->stop && !w->queue)
-        pthread_cond_wait(&l->changed, &l->lock);
+        pthread_cond_wait(&w->work, &l->lock);
     if (!l->stop) {
         p = w->queue;
         DL_DELETE(w->queue, p);
@@ -393,7 +393,7 @@ void link_on_push(void *ctx, struct client *c, const struct message *m)
         struct worker *w = &l->workers[m->id % LINK_WORKERS];
         DL_APPEND(w->queue, p);
         l->queued++;
-        pthread_cond_broadcast(&l->changed);
+        pthread_cond_signal(&w->work);
     }
     pthread_mutex_unlock(&l->lock);
     if (rc < 0) {
@@ -418,6 +418,10 @@ int pushes_start(struct link *l)
 
 void pushes_stop(struct link *l)
 {
+    pthread_mutex_lock(&l->lock);
+    for (unsigned i = 0; i < LINK_WORKERS; i++)
+        pthread_cond_signal(&l->workers[i].work);
+    pthread_mutex_unlock(&l->lock);
     while (l->running > 0)
         pthread_join(l->workers[--l->running].thread, NULL);
     pthread_mutex_lock(&l->lock);

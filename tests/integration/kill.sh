@@ -1,12 +1,12 @@
 #!/bin/bash
-# SIGKILL of the control process, of the node, of both, and of the mount's worker, under load: applications notice
+# SIGKILL of the control process, of the node, and of both, under load: applications notice
 # nothing but a pause, and nothing that was acknowledged is lost. --full: 50 rounds, else 6.
 . "$(dirname "$0")/lib.sh"
 make_work
 
 rounds=6
 ! full || rounds=50
-victims=(control-1 node-1 "control-1 node-1" mount-mnt)
+victims=(control-1 node-1 "control-1 node-1")
 load=8 # seconds of writing in each round
 
 kill_hard() {
@@ -28,7 +28,6 @@ round() {
     # shellcheck disable=SC2086 # several names
     kill_hard $who
     sleep 0.$((RANDOM % 10))
-    # A worker is started again by its keeper, the others by whoever keeps the machine running.
     up
     wait $writer || status=$?
     [ $status = 0 ] || { tail -n 20 "$WORK/write-$n.log" >&2; fail "the writer noticed that $who was killed (status $status)"; }

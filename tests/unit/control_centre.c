@@ -30,10 +30,10 @@ static int raw_connect(void *ctx, struct client *client)
 {
     struct raw_hello *h = ctx;
 
-    atomic_store(&h->status, client_handshake(client, T(HELLO), &h->body.base, FAKE_MS, NULL, NULL,
-                                              NULL));
-    atomic_store(&h->again, client_handshake(client, T(HELLO), &h->body.base, FAKE_MS, NULL, NULL,
-                                             NULL));
+    atomic_store(&h->status,
+                 client_handshake(client, T(HELLO), &h->body.base, FAKE_MS, NULL, NULL, NULL));
+    atomic_store(&h->again,
+                 client_handshake(client, T(HELLO), &h->body.base, FAKE_MS, NULL, NULL, NULL));
     return 0;
 }
 
@@ -224,7 +224,8 @@ Test(control_centre, many_wait_for_one_name)
     mount_stop(&b);
 }
 
-/* Whoever has not answered an earlier recall may still keep what it had: the next change waits for it, too. */
+/* Whoever has not answered an earlier recall may still keep what it had: the next change waits for
+ * it, too. */
 Test(control_centre, an_unanswered_recall_counts_for_all)
 {
     struct mount a, b, c;
@@ -332,7 +333,8 @@ Test(control_centre, listing)
     mount_stop(&a);
 }
 
-/* A mount that says nothing any more keeps others waiting until its lease has ended, and not longer. */
+/* A mount that says nothing any more keeps others waiting until its lease has ended, and not
+ * longer. */
 Test(control_centre, a_silent_mount_is_waited_for_until_its_lease_ends)
 {
     struct mount a, b;
@@ -466,7 +468,8 @@ Test(control_centre, locks)
     mount_stop(&c);
 }
 
-/* What waits for a lock is asked again after a reconnect: it is granted once, and can be cancelled. */
+/* What waits for a lock is asked again after a reconnect: it is granted once, and can be cancelled.
+ */
 Test(control_centre, a_waiting_lock_survives_a_reconnect)
 {
     Star__CancelLock cancel = STAR__CANCEL_LOCK__INIT;

@@ -358,8 +358,8 @@ Test(control_centre_files, opens_are_counted_once_over_reconnects)
     eventually(node_dropped(&node, ino));
 }
 
-/* Until RECLAIM is done the mount's kernel may serve what it had: it is recalled as before. What is opened in that time
- * stays open. */
+/* Until RECLAIM is done the mount's kernel may serve what it had: it is recalled as before. What is
+ * opened in that time stays open. */
 Test(control_centre_files, in_the_middle_of_a_reclaim)
 {
     Star__Reclaim done = STAR__RECLAIM__INIT;

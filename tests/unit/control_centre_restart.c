@@ -1,4 +1,5 @@
-/* The centre from outside: killed, frozen and stopped; what the log, the snapshots and the grace period bring back. */
+/* The centre from outside: killed, frozen and stopped; what the log, the snapshots and the grace
+ * period bring back. */
 #include <dirent.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -120,7 +121,8 @@ Test(control_centre_restart, nothing_changes_until_all_are_back)
     mount_stop(&b);
 }
 
-/* One that does not come back is waited for as long as its lease may last; then what it held is free. */
+/* One that does not come back is waited for as long as its lease may last; then what it held is
+ * free. */
 Test(control_centre_restart, a_mount_never_comes_back)
 {
     mount_start(&b, &cloud, "mnt-2");
@@ -140,7 +142,8 @@ Test(control_centre_restart, a_mount_never_comes_back)
     eventually(node_dropped(&node, ino));
 }
 
-/* A centre that was frozen (or slept with its machine) does not take it for the silence of mounts. */
+/* A centre that was frozen (or slept with its machine) does not take it for the silence of mounts.
+ */
 Test(control_centre_restart, frozen)
 {
     struct got got;

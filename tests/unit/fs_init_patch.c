@@ -62,7 +62,7 @@ Test(init_patch, adds_nothing_that_was_not_offered)
 
 Test(init_patch, takes_back_what_would_break_coherence)
 {
-    struct init_message m = offer(38, UINT32_MAX & ~(uint64_t)FUSE_INIT_RESERVED);
+    struct init_message m = offer(38, UINT32_MAX >> 1 /* FUSE_INIT_RESERVED is the top bit */);
     struct fuse_init_out out = {.flags = FUSE_AUTO_INVAL_DATA | FUSE_WRITEBACK_CACHE |
                                          FUSE_HANDLE_KILLPRIV | FUSE_NO_OPENDIR_SUPPORT |
                                          FUSE_NO_OPEN_SUPPORT};
