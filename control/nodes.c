@@ -328,6 +328,8 @@ void serve_node_report(struct op *op)
     n->fetched_bytes = q->fetched_bytes;
     n->flushed_bytes = q->flushed_bytes;
     note_error(c, n, "pool", n->pool_error, sizeof(n->pool_error), q->pool_error);
+    for (size_t k = 0; k < q->n_damage; k++)
+        events_add(&c->events, "damage", "%s: %s", n->name, q->damage[k]);
     note_error(c, n, "store", n->store_error, sizeof(n->store_error), q->store_error);
     r.high_water = setting_u64(c, "high_water");
     r.low_water = setting_u64(c, "low_water");

@@ -160,10 +160,14 @@ static void on_control_attr(struct kreq *q, const struct message *reply)
 
 /* `echo x > ctl` truncates first: that means nothing there. Anything else is not for us to change.
  */
-static void set_control(struct kreq *q, int to_set)
+static void set_control(struct kreq *q, const struct stat *st, int to_set)
 {
     Star__Inode body = STAR__INODE__INIT;
 
+    if ((to_set & VALID_SIZE) && st->st_size != 0) { /* to 0: a shell's `>`, before its write */
+        kreq_end(q, -EINVAL);
+        return;
+    }
     if (to_set & ~(VALID_SIZE | VALID_KILL_SUIDGID | FUSE_SET_ATTR_CTIME | FUSE_SET_ATTR_MTIME |
                    FUSE_SET_ATTR_MTIME_NOW)) {
         kreq_end(q, -EPERM);
@@ -184,7 +188,7 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     if (!q)
         return;
     if (is_control(ino)) {
-        set_control(q, to_set);
+        set_control(q, st, to_set);
         return;
     }
     int rc = fi ? fh_check(q->w, fi->fh) : 0;

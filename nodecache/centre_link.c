@@ -322,6 +322,7 @@ static void send_report(struct link *l, struct pool_state *p)
     ProtobufCMessage *reply = NULL;
     struct store_counts c;
     char pool_error[NODE_DETAIL], disk_error[NODE_DETAIL];
+    char damage[STORE_DAMAGE_MAX][NODE_DETAIL], *lines[STORE_DAMAGE_MAX];
     double load = 0;
 
     ask_pool(l, p);
@@ -343,6 +344,10 @@ static void send_report(struct link *l, struct pool_state *p)
     m.write_bytes = c.write_bytes;
     m.fetched_bytes = c.fetched_bytes;
     m.flushed_bytes = c.flushed_bytes;
+    m.n_damage = store_take_damage(l->store, damage);
+    m.damage = lines;
+    for (size_t i = 0; i < m.n_damage; i++)
+        lines[i] = damage[i];
     /* Not sent again: the next one is newer. */
     int rc = link_call(l, STAR__MSG_TYPE__NODE_REPORT, &m.base, 0,
                        &star__node_report_reply__descriptor, &reply);

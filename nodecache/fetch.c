@@ -100,8 +100,10 @@ int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint
         if (stored)
             ranges_clear(stored);
         rc = pool_once(s, ino, start, stop, out, stored, detail);
-        if (rc == -ENOENT || rc == -EBADMSG)
-            rc = -EIO; /* the detail names pack and record */
+        if (rc == -ENOENT || rc == -EBADMSG) {
+            store_damaged(s, ino, detail); /* it names pack and record */
+            rc = -EIO;
+        }
     }
     if (rc == 0)
         atomic_fetch_add_explicit(&s->fetched_bytes, stop - start, memory_order_relaxed);

@@ -57,6 +57,25 @@ void store_error(struct store *s, char out[NODE_DETAIL])
     pthread_mutex_unlock(&s->error_lock);
 }
 
+void store_damaged(struct store *s, uint64_t ino, const char *detail)
+{
+    store_say(s, "inode %" PRIu64 ": %s", ino, detail);
+    pthread_mutex_lock(&s->error_lock);
+    if (s->damage_n < STORE_DAMAGE_MAX)
+        snprintf(s->damage[s->damage_n++], NODE_DETAIL, "inode %" PRIu64 ": %.200s", ino, detail);
+    pthread_mutex_unlock(&s->error_lock);
+}
+
+unsigned store_take_damage(struct store *s, char out[STORE_DAMAGE_MAX][NODE_DETAIL])
+{
+    pthread_mutex_lock(&s->error_lock);
+    unsigned n = s->damage_n;
+    memcpy(out, s->damage, sizeof(s->damage));
+    s->damage_n = 0;
+    pthread_mutex_unlock(&s->error_lock);
+    return n;
+}
+
 void store_wait(struct file *f)
 {
     struct timespec until = deadline_in(STORE_POLL_MS);

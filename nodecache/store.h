@@ -151,6 +151,11 @@ void store_counts(struct store *s, struct store_counts *out);
 /* "" or what is wrong with the store's disk, as of the last minute. */
 void store_error(struct store *s, char out[NODE_DETAIL]);
 
+/* Damage met in the pool since the last call, one line each, up to STORE_DAMAGE_MAX (what came beyond is only in the log);
+ * returns how many. */
+#define STORE_DAMAGE_MAX 16u
+unsigned store_take_damage(struct store *s, char out[STORE_DAMAGE_MAX][NODE_DETAIL]);
+
 /* Checks the invariants while nothing else happens (tests): the number of violations. */
 unsigned store_check(struct store *s, void (*report)(void *ctx, const char *line), void *ctx);
 

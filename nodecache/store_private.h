@@ -58,7 +58,9 @@ struct store {
     void (*need_flush)(void *ctx); /* eviction alone will not do; under upkeep_lock */
     void *need_flush_ctx;
 
-    pthread_mutex_t error_lock; /* leaf */
+    pthread_mutex_t error_lock; /* leaf; damage too */
+    char damage[STORE_DAMAGE_MAX][NODE_DETAIL];
+    unsigned damage_n;
     char error[NODE_DETAIL];
     int64_t error_at;
 
@@ -69,6 +71,8 @@ struct store {
 void store_say(struct store *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Remembers an error of the store's disk for the report. Returns rc. */
 int store_failed(struct store *s, int rc, const char *what, uint64_t ino);
+/* The pool's copy is damaged or gone: said once per read, in the log and in the next report. */
+void store_damaged(struct store *s, uint64_t ino, const char *detail);
 /* After a change of f, f->lock held: totals, staged list, changed lines. lost: the centre should
  * know soon. */
 void store_settle(struct store *s, struct file *f, bool lost);

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,9 +110,13 @@ int mounting_any(const struct root *r, char *out)
 
 static bool is_dead(const char *point)
 {
-    struct stat st;
+    /* Not by stat: the kernel may still answer that from what it keeps. */
+    int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    return stat(point, &st) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+    if (fd < 0)
+        return errno == ENOTCONN || errno == ECONNABORTED;
+    close(fd);
+    return false;
 }
 
 int mounting_clear_dead(const struct root *r, const char *keeper)

@@ -79,7 +79,7 @@ step "a damaged pack is EIO, with the pack named, and repaired by nobody's silen
 head -c 3000000 /dev/urandom >"$MNT/damaged"
 cp "$MNT/damaged" "$WORK/damaged"
 echo sound >"$MNT/sound"
-umbel flush && umbel evict "$MNT"
+umbel flush && evict_cold
 cp -a "$ROOT/pool" "$WORK/pool.good"
 largest=$(find "$ROOT/pool/packs" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
 mark_events
@@ -97,7 +97,7 @@ cmp "$MNT/damaged" "$WORK/damaged" || fail "data is not read again after the pac
 fsck_clean --data
 
 step "a pack that is gone"
-umbel evict "$MNT"
+evict_cold
 mv "$largest" "$WORK/pack"
 refused 1 'Input/output error' cat "$MNT/damaged"
 refused 1 'problem pack' umbel fsck

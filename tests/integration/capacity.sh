@@ -61,7 +61,7 @@ cmp "$WORK/large" "$MNT/large"
 within_capacity "while writing over"
 
 step "evict all: the same"
-umbel evict "$MNT"
+evict_cold
 [ "$before" = "$(sums)" ] || fail "data differs after evict"
 cmp "$WORK/large" "$MNT/large"
 within_capacity "after evict"

@@ -44,7 +44,7 @@ done
 
 step "all of it again, from the pool, and after down and up"
 umbel flush
-umbel evict "$MNT"
+evict_cold
 for n in $(seq $rounds); do verify "$WORK/log-$n" "$MNT/round-$n" "round $n differs from the pool"; done
 down
 up

@@ -123,6 +123,12 @@ says() {
 }
 
 # within SECONDS COMMAND...: until it succeeds
+# Evicts all, and what the kernel keeps for the mount too, so that the next read comes from the pool.
+evict_cold() {
+    umbel evict "$MNT"
+    echo 3 >/proc/sys/vm/drop_caches || skip "the kernel's caches cannot be dropped here"
+}
+
 within() {
     local end=$((SECONDS + $1))
     shift

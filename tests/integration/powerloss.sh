@@ -37,8 +37,8 @@ make_disk() {
 # The disk first, so that nothing is written any more; then every process.
 lose_power() {
     local name pids=()
+    for name in control-1 node-1 keeper-mnt mount-mnt; do pids+=("$(pid_of "$name")"); done
     "$TOOLS/godown" "$DISK"
-    for name in control-1 node-1 keeper-mnt mount-mnt; do pids+=("$(pid_of "$name")"); done 2>/dev/null
     kill -KILL "${pids[@]}" 2>/dev/null || true
     umount -l "$MNT" 2>/dev/null || true
     within 20 umount "$DISK" || fail "the disk is still in use: $(fuser -vm "$DISK" 2>&1)"
@@ -76,7 +76,7 @@ before=$(tree_sum "$MNT")
 down
 up
 [ "$before" = "$(tree_sum "$MNT")" ] || fail "the tree differs after down and up"
-umbel evict "$MNT"
+evict_cold
 [ "$before" = "$(tree_sum "$MNT")" ] || fail "the tree differs from the pool"
 fsck_clean --data
 say "ok"

@@ -119,7 +119,7 @@ up
 
 step "from the pool: the same"
 umbel flush
-umbel evict "$MNT"
+evict_cold
 [ "$before" = "$(tree_sum "$MNT")" ] || fail "the tree differs from the pool"
 (cd "$MNT/source" && git fsck --full >/dev/null 2>&1) || fail "git fsck from the pool"
 fsck_clean --data
