@@ -118,14 +118,15 @@ static void kill_worker(const struct root *r, const char *keeper)
 static void kill_one(struct down *down, const char *name)
 {
     char point[PATH_MAX];
+    bool keeper = strncmp(name, "keeper-", 7) == 0;
 
+    /* First of all the kernel's requests must end: a process that waits for one cannot be killed. */
+    if (keeper && process_note(&down->cloud, name, point, sizeof(point)) == 0 &&
+        mounting_is_mounted(point, NULL, NULL))
+        umount2(point, MNT_DETACH | MNT_FORCE); /* whether it worked is seen below */
     process_signal(&down->cloud, name, SIGKILL);
-    if (strncmp(name, "keeper-", 7) == 0) {
+    if (keeper)
         kill_worker(&down->cloud, name);
-        if (process_note(&down->cloud, name, point, sizeof(point)) == 0 &&
-            mounting_is_mounted(point, NULL, NULL))
-            umount2(point, MNT_DETACH | MNT_FORCE); /* whether it worked is seen below */
-    }
     process_wait_end(&down->cloud, name, KILL_END_MS);
 }
 

@@ -126,7 +126,7 @@ int mounting_clear_dead(const struct root *r, const char *keeper)
     if (process_pid(r, keeper) != 0 || process_note(r, keeper, point, sizeof(point)) != 0 ||
         !mounting_is_mounted(point, type, NULL) || strncmp(type, "fuse", 4) != 0 || !is_dead(point))
         return 0;
-    return umount2(point, MNT_DETACH) != 0 ? -errno : 0;
+    return umount2(point, MNT_DETACH | MNT_FORCE) != 0 ? -errno : 0;
 }
 
 /* A name made of the folder's: it stands in names of files and logs. */

@@ -23,7 +23,7 @@ FULL=${UMBEL_TEST_FULL:-0}
 KEEP=0
 STARTED=$SECONDS
 WORK='' ROOT='' MNT=''
-LOOPS=() EXTRA_MOUNTS=() PIDS=()
+LOOPS=() EXTRA_MOUNTS=() PIDS=() DAEMONS=()
 
 say() { printf '%s: %s\n' "$SELF" "$*"; }
 step() { printf '%s: [%3d s] %s\n' "$SELF" $((SECONDS - STARTED)) "$*"; }
@@ -73,9 +73,14 @@ cleanup() {
         say "left as it is: $WORK"
         exit $status
     fi
-    if [ -f "$ROOT/umbel.conf" ] && ! "$UMBEL" down --root "$ROOT" --force >"$WORK/down.log" 2>&1; then
-        cat "$WORK/down.log" >&2
-        [ $status != 0 ] || status=1
+    if [ -f "$ROOT/umbel.conf" ]; then
+        if ! "$UMBEL" down --root "$ROOT" --force >"$WORK/down.log" 2>&1; then
+            cat "$WORK/down.log" >&2
+            [ $status != 0 ] || status=1
+        fi
+    else # its disk has gone from under it
+        for pid in "${DAEMONS[@]}"; do kill -KILL "$pid" 2>/dev/null; done
+        umount -lf "$MNT" 2>/dev/null
     fi
     for at in "${EXTRA_MOUNTS[@]}"; do umount -l "$at" 2>/dev/null; done
     for loop in "${LOOPS[@]}"; do losetup -d "$loop" 2>/dev/null; done
@@ -101,7 +106,10 @@ make_work() {
     mkdir "$MNT"
 }
 
-up() { "$UMBEL" up --root "$ROOT" --mount "$MNT" "$@" >>"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "umbel up $*"; }; }
+up() {
+    "$UMBEL" up --root "$ROOT" --mount "$MNT" "$@" >>"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "umbel up $*"; }
+    mapfile -t DAEMONS < <(cat "$ROOT"/run/*.pid)
+}
 down() { "$UMBEL" down --root "$ROOT" >>"$WORK/up.log" 2>&1 || { tail -n 20 "$WORK/up.log" >&2; fail "umbel down"; }; }
 umbel() { UMBEL_MOUNT=$MNT "$UMBEL" "$@"; }
 pid_of() { cat "$ROOT/run/$1.pid"; }
@@ -122,13 +130,13 @@ says() {
     output=$("$@" 2>&1) && grep -qE -- "$pattern" <<<"$output"
 }
 
-# within SECONDS COMMAND...: until it succeeds
 # Evicts all, and what the kernel keeps for the mount too, so that the next read comes from the pool.
 evict_cold() {
     umbel evict "$MNT"
     echo 3 >/proc/sys/vm/drop_caches || skip "the kernel's caches cannot be dropped here"
 }
 
+# within SECONDS COMMAND...: until it succeeds
 within() {
     local end=$((SECONDS + $1))
     shift
