@@ -22,7 +22,7 @@ void progress_begin(struct progress *p, const char *format, ...)
     va_end(args);
     p->terminal = isatty(STDERR_FILENO) == 1;
     p->started = clock_boot_ms();
-    p->last = p->started + QUIET_MS - (p->terminal ? TERMINAL_EVERY_MS : PLAIN_EVERY_MS);
+    p->last = p->terminal ? p->started + QUIET_MS - TERMINAL_EVERY_MS : p->started;
 }
 
 static void show_bar(uint64_t done, uint64_t total)

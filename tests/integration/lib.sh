@@ -65,7 +65,7 @@ cleanup() {
     local status=$? pid at loop
     trap - ERR EXIT
     set +e
-    for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null; done
+    for pid in "${PIDS[@]}"; do kill -KILL "$pid" && wait "$pid"; done 2>/dev/null
     [ -n "$WORK" ] || exit $status
     [ $status = 0 ] || [ $status = 77 ] || show_logs
     cd / || exit 1
@@ -116,11 +116,17 @@ pid_of() { cat "$ROOT/run/$1.pid"; }
 
 # refused STATUS PATTERN COMMAND...: it must end with that status and say that.
 refused() {
-    local want=$1 pattern=$2 output status=0
+    local want=$1 pattern=$2 output=$WORK/refused.log status=0
     shift 2
-    output=$("$@" 2>&1) || status=$?
-    [ "$status" = "$want" ] || fail "'$*' ended with $status, not $want: $output"
-    grep -qiE -- "$pattern" <<<"$output" || fail "'$*' does not say /$pattern/: $output"
+    [ -n "$WORK" ] || output=$(mktemp)
+    "$@" >"$output" 2>&1 || status=$?
+    local said
+    said=$(head -c 1000 "$output" | tr -cd '[:print:]\n')
+    local found=0
+    grep -aqiE -- "$pattern" "$output" || found=$?
+    [ -n "$WORK" ] || rm "$output"
+    [ "$status" = "$want" ] || fail "'$*' ended with $status, not $want: $said"
+    [ $found = 0 ] || fail "'$*' does not say /$pattern/: $said"
 }
 
 # says PATTERN COMMAND...: it succeeds and says that. (A pipe into grep -q would kill what speaks on.)
@@ -128,6 +134,12 @@ says() {
     local pattern=$1 output
     shift
     output=$("$@" 2>&1) && grep -qE -- "$pattern" <<<"$output"
+}
+
+# known_defect WHAT: the script would fail, for a reason that is known and not mended yet. It is skipped, loudly;
+# UMBEL_KNOWN_DEFECTS=1 runs it all the same.
+known_defect() {
+    [ "${UMBEL_KNOWN_DEFECTS:-}" = 1 ] || skip "KNOWN DEFECT, not mended yet: $1"
 }
 
 # Evicts all, and what the kernel keeps for the mount too, so that the next read comes from the pool.

@@ -7,6 +7,7 @@ if [ "${UMBEL_POWERLOSS_INSIDE:-}" != 1 ]; then
     UMBEL_POWERLOSS_INSIDE=1 exec unshare --mount --propagation private bash "$0" "$@"
 fi
 . "$(dirname "$0")/lib.sh"
+known_defect "after a loss of power a file whose index row was lost whole reads as zeros of the size that the log knows"
 need mkfs.ext4 losetup
 make_work
 
@@ -49,15 +50,15 @@ lose_power() {
 round() {
     local n=$1 writer
     mkdir "$MNT/round-$n"
-    "$TOOLS/crashwrite" --procs 3 --seconds 60 --tolerate --seed "$n" "$WORK/log-$n" "$MNT/round-$n" >"$WORK/write-$n.log" 2>&1 &
+    setsid "$TOOLS/crashwrite" --procs 3 --seconds 60 --tolerate --seed "$n" "$WORK/log-$n" "$MNT/round-$n" >"$WORK/write-$n.log" 2>&1 &
     writer=$!
     PIDS+=("$writer")
     sleep $((2 + RANDOM % 3))
     [ $((n % 3)) != 0 ] || umbel flush || true
-    # Ended first, for its log must not speak of a later mount.
-    kill -KILL $writer 2>/dev/null || true
+    # All of its processes, before: the log must not speak of a later mount.
+    kill -KILL -- "-$writer"
+    wait "$writer" 2>/dev/null || true
     lose_power
-    wait $writer 2>/dev/null || true
     up
     "$TOOLS/crashwrite" --verify --synced-only "$WORK/log-$n" "$MNT/round-$n" >"$WORK/verify.log" 2>&1 ||
         { tail -n 40 "$WORK/verify.log" >&2; fail "what was synced is lost or wrong"; }
