@@ -28,6 +28,12 @@ void leases_returned(void *ctx, uint64_t ino);
 Star__Lease leases_take(const struct kreq *q, struct inode *i, Star__Lease lease);
 /* Names in dir: the entry timeout for the kernel. */
 double leases_take_entry(const struct kreq *q, uint64_t dir, bool granted);
+double leases_take_listing(const struct kreq *q, uint64_t dir, bool granted);
+
+/* Without INC_EPOCH: when the last entry timeout that was granted ends. */
+int64_t leases_entries_until(struct worker *w);
+
+/* --- recall.c --- */
 
 /* A RECALL came; in the client's thread. */
 void leases_recall(struct worker *w, struct client *client, const struct message *m);

@@ -12,9 +12,13 @@
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
 
-/* Jobs of one inode. */
-struct lane {
+struct lane_key {
     uint64_t ino;
+    uint64_t names; /* 1: jobs with names */
+};
+
+struct lane {
+    struct lane_key key;
     struct notify_job *first, **last;
     struct lane *next; /* in the ready list */
     UT_hash_handle hh;
@@ -51,24 +55,33 @@ static void report(const struct notify_job *job, int rc)
                     strerror(-rc));
 }
 
-static void tell_kernel(struct fuse_session *se, const struct notify_job *job)
+/* false: it has no such inode. */
+static bool tell_kernel(struct fuse_session *se, const struct notify_job *job)
 {
+    int rc = 0;
+
     for (size_t n = 0; n < job->names_n; n++)
         report(job, fuse_lowlevel_notify_inval_entry(se, job->ino, job->names[n].name,
                                                      job->names[n].len));
     if (job->pages)
-        report(job, fuse_lowlevel_notify_inval_inode(se, job->ino, (off_t)job->offset,
-                                                     (off_t)job->length));
+        rc = fuse_lowlevel_notify_inval_inode(se, job->ino, (off_t)job->offset, (off_t)job->length);
     else if (job->attr)
-        report(job, fuse_lowlevel_notify_inval_inode(se, job->ino, -1, 0));
+        rc = fuse_lowlevel_notify_inval_inode(se, job->ino, -1, 0);
+    report(job, rc);
+    return rc != -ENOENT;
+}
+
+static bool is_young(int64_t answered_ms)
+{
+    return answered_ms && clock_boot_ms() - answered_ms < NOTIFY_YOUNG_MS;
 }
 
 static void run(struct notify_pool *p, struct notify_job *job)
 {
-    bool young = job->granted_ms && clock_boot_ms() - job->granted_ms < NOTIFY_YOUNG_MS;
+    bool granted = is_young(job->granted_ms), listed = job->pages && is_young(job->listed_ms);
+    bool found = tell_kernel(p->se, job);
 
-    tell_kernel(p->se, job);
-    if (young) {
+    if (listed || (granted && !found)) {
         struct timespec pause = {.tv_nsec = NOTIFY_AGAIN_MS * 1000000L};
         nanosleep(&pause, NULL);
         tell_kernel(p->se, job);
@@ -195,20 +208,21 @@ bool notify_stop(struct notify_pool *p, int64_t deadline_ms)
     return true;
 }
 
-static struct lane *lane_get(struct notify_pool *p, uint64_t ino, bool *fresh)
+static struct lane *lane_get(struct notify_pool *p, const struct notify_job *job, bool *fresh)
 {
+    struct lane_key key = {.ino = job->ino, .names = job->names_n > 0};
     struct lane *lane;
 
-    HASH_FIND(hh, p->lanes, &ino, sizeof(ino), lane);
+    HASH_FIND(hh, p->lanes, &key, sizeof(key), lane);
     *fresh = !lane;
     if (lane)
         return lane;
     lane = calloc(1, sizeof(*lane));
     if (!lane)
         return NULL;
-    lane->ino = ino;
+    lane->key = key;
     lane->last = &lane->first;
-    HASH_ADD(hh, p->lanes, ino, sizeof(lane->ino), lane);
+    HASH_ADD(hh, p->lanes, key, sizeof(lane->key), lane);
     return lane;
 }
 
@@ -218,7 +232,7 @@ bool notify_queue(struct notify_pool *p, struct notify_job *job)
 
     job->next = NULL;
     pthread_mutex_lock(&p->lock);
-    struct lane *lane = lane_get(p, job->ino, &fresh);
+    struct lane *lane = lane_get(p, job, &fresh);
     if (lane) {
         *lane->last = job;
         lane->last = &job->next;

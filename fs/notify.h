@@ -3,7 +3,8 @@
  * a page that an unanswered READ has locked, or for the lock of a directory that a create in flight
  * holds. So it is never sent from a thread that answers requests.
  *
- * Jobs of one inode run one after the other, in the order in which they came.
+ * Jobs of one inode run one after the other, in the order in which they came; those with names
+ * apart from those with pages or attributes, which must not wait for a directory's lock.
  */
 #ifndef UMBEL_FS_NOTIFY_H
 #define UMBEL_FS_NOTIFY_H
@@ -27,22 +28,23 @@ struct notify_name {
 struct notify_job {
     struct notify_job *next;
     uint64_t ino;
-    bool pages;      /* pages or listing, and attributes */
+    bool pages;      /* pages or listing, and attributes; not in a job with names */
     bool attr;       /* attributes */
     uint64_t offset; /* pages: range; length 0: all */
     uint64_t length;
     struct notify_name *names; /* entries of the directory ino; owned by the job */
     size_t names_n;
-    int64_t granted_ms; /* newest answer that the kernel may be about to take in (see
-                           NOTIFY_YOUNG_MS) */
+    /* Answers that the kernel may be about to take in (see NOTIFY_YOUNG_MS); 0: none. */
+    int64_t granted_ms, listed_ms;
     void (*done)(
         void *arg); /* in a thread of the pool, when the kernel holds nothing of it any more */
     void *arg;
 };
 
-/* A lookup's answer may have been written to the kernel but not yet been put in place by the
- * process that asked (fuse_change_entry_timeout, fuse_iget): the notify finds nothing, and then it
- * appears. What was granted so recently is invalidated a second time. */
+/* What was answered so recently is invalidated a second time: a lookup's inode may not be in place
+ * yet (the notify found nothing, and then it appears), and a listing's part is put into the cache
+ * when its reader gets there. An inode that is there refuses older attributes by itself; names are
+ * put in place under the lock that INVAL_ENTRY takes. */
 #define NOTIFY_YOUNG_MS 50
 #define NOTIFY_AGAIN_MS 20
 

@@ -115,7 +115,7 @@ static void answer_listing(struct kreq *q, const Star__ReadDirReply *r)
         goto out;
     }
     if (!is_control(q->ino))
-        l.entry_timeout = leases_take_entry(q, q->ino, r->entry_lease);
+        l.entry_timeout = leases_take_listing(q, q->ino, r->entry_lease);
     for (size_t n = 0; n < r->n_entries; n++)
         if (!add_entry(&l, r->entries[n]))
             break;

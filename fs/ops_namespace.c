@@ -1,5 +1,6 @@
 /* Names: lookup, the calls that make and remove them, rename, symbolic links. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -196,6 +197,21 @@ static void on_renamed(struct kreq *q, const struct message *reply)
     kreq_end(q, status);
 }
 
+/* The kernel moves its entry, with the timeout that it has. */
+static void names_move(struct worker *w, uint64_t from, uint64_t to)
+{
+    struct inode *i = inode_lock(&w->inodes, from);
+    bool kept = i && i->names_kept;
+
+    if (i)
+        inode_unlock(&w->inodes, i);
+    i = kept ? inode_lock(&w->inodes, to) : NULL;
+    if (!i)
+        return;
+    i->names_kept = true;
+    inode_unlock(&w->inodes, i);
+}
+
 void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
                const char *newname, unsigned flags)
 {
@@ -211,6 +227,9 @@ void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
         kreq_end(q, rc);
         return;
     }
+    names_move(q->w, parent, newparent);
+    if (flags & RENAME_EXCHANGE)
+        names_move(q->w, newparent, parent);
     body.head = &box.head;
     body.parent = parent;
     body.name = kreq_bytes(name);

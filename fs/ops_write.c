@@ -36,12 +36,13 @@ static void pages_gone(void *arg)
     answer_count(arg);
 }
 
-/* This mount's own kernel may hold pages beside a write that went past them. */
+/* This mount's own kernel may hold pages beside a write that went past them. A page written back is
+ * itself such a page: the kernel keeps it locked until the answer, so it must not be taken away first. */
 static void finish(struct kreq *q)
 {
     struct worker *w = q->w;
     struct inode *i = inode_lock(&w->inodes, q->ino);
-    bool beside = i && i->cached > 0 && q->req && !(fh_flags(q->fh) & FH_CACHED);
+    bool beside = i && i->cached > 0 && q->req && !q->cached_page && !(fh_flags(q->fh) & FH_CACHED);
 
     if (i)
         inode_unlock(&w->inodes, i);

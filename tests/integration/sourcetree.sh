@@ -2,7 +2,6 @@
 # A source tree of thousands of files in daily use: tar, compiler, git, sqlite, cp, rsync; the same after down and
 # up, and from the pool alone. --full builds all of git.
 . "$(dirname "$0")/lib.sh"
-known_defect "two sqlite processes that write in WAL mode can hang in the write-back of a shared mapping"
 need tar git sqlite3 rsync make cc
 make_work
 cache=${UMBEL_TEST_CACHE:-$(dirname "$TOOLS")/sources}

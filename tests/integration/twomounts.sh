@@ -26,6 +26,41 @@ for i in $(seq 200); do
     [ ! -e "$MNT/turned" ] || fail "turn $i: an unlink is not seen"
 done
 
+step "both change one directory at the same time"
+mkdir "$MNT/shared"
+changer() {
+    local dir=$1/shared me=$2 i
+    for i in $(seq 150); do
+        echo "$me" >"$dir/$me.$i" && mv "$dir/$me.$i" "$dir/$me" && mkdir "$dir/$me.d" && echo "$me" >"$dir/$me.d/x" &&
+            rm "$dir/$me.d/x" && rmdir "$dir/$me.d" && ls "$dir" >/dev/null || return 1
+    done
+}
+changer "$MNT" a & first=$!
+changer "$OTHER" b & second=$!
+changer "$MNT" c & third=$!
+wait $first && wait $second && wait $third || fail "a change in a directory that both change failed"
+for dir in "$MNT" "$OTHER"; do
+    [ "$(ls "$dir/shared" | tr '\n' ' ')" = "a b c " ] || fail "in $dir/shared: $(ls "$dir/shared")"
+    [ "$(cat "$dir"/shared/? | tr '\n' ' ')" = "a b c " ] || fail "the files of $dir/shared: $(cat "$dir"/shared/?)"
+done
+# Each makes in, and takes away, a folder that the other changes.
+nester() {
+    local dir=$1/shared/nest me=$2 i
+    for i in $(seq 150); do
+        mkdir -p "$dir" 2>/dev/null || true
+        if { echo "$me" >"$dir/$me"; } 2>/dev/null; then
+            [ "$(cat "$dir/$me")" = "$me" ] || return 1
+        fi
+        rm -f "$dir/$me"
+        rmdir "$dir" 2>/dev/null || true
+    done
+}
+nester "$MNT" a & first=$!
+nester "$OTHER" b & second=$!
+wait $first && wait $second || fail "a file in a folder that both make and remove was not read back"
+rm -r "$MNT/shared"
+! grep -h 'does not answer a recall' "$ROOT"/log/* || fail "a recall was not answered"
+
 step "a lock on one holds on the other"
 touch "$MNT/lock"
 flock "$MNT/lock" sleep 1.5 &
