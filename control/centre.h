@@ -236,7 +236,7 @@ struct centre {
     unsigned ops;
     unsigned holders;
     unsigned lease_stops; /* while > 0 no lease is granted: something changes that no op can mark */
-    uint64_t *reap;       /* orphans to be reaped at the end of the turn */
+    uint64_t *reap;       /* orphans to be reaped soon */
     size_t reap_n, reap_size;
     bool swept; /* orphans of before the start are being reaped */
     bool gc_running;
@@ -364,8 +364,10 @@ void serve_cancel_lock(struct op *op);
 void locks_session_gone(struct centre *c, struct session *s);
 void lock_release_owner(struct centre *c, struct session *s, uint64_t ino, uint64_t owner);
 int lock_take(struct centre *c, uint64_t ino, const struct lock_spec *spec); /* as lock_set */
-/* After an inode lost a link or a handle: if it is an orphan that nobody has open, it is reaped
- * this turn. */
+/* After an inode lost a link or a handle: if it is an orphan that nobody has open, it is reaped at
+ * the next tick, or when REAP_BATCH_MIN wait. At once, each unlink would have two entries in the
+ * log, and the next one would wait for the second. */
+#define REAP_BATCH_MIN 256
 void reap_if_unused(struct centre *c, uint64_t ino);
 void reap_submit(struct centre *c);
 

@@ -295,7 +295,7 @@ static void on_barrier(struct raft_barrier *req, int status)
     struct consensus *c = req->data;
 
     c->barrier_out = false;
-    if (status != 0 || c->stopping)
+    if (status != 0 || c->stopping || c->leading)
         return;
     if (state_applied(c->state) != c->count) {
         log_error("the state holds %" PRIu64 " commands and the log %" PRIu64
@@ -316,7 +316,9 @@ static void watch_leadership(struct consensus *c)
 
     if (leader && !c->leading && !c->barrier_out) {
         c->barrier.data = c;
-        c->barrier_out = raft_barrier(&c->raft, &c->barrier, on_barrier) == 0;
+        c->barrier_out = true; /* on_barrier may run at once */
+        if (raft_barrier(&c->raft, &c->barrier, on_barrier) != 0)
+            c->barrier_out = false;
     } else if (!leader) {
         lose_leadership(c);
     }

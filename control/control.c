@@ -64,6 +64,7 @@ static void on_tick(uv_timer_t *timer)
         c->swept = true;
         state_orphans(c->state, 0, reap_found, c);
     }
+    reap_submit(c);
 }
 
 static void on_prepare(uv_prepare_t *handle)
@@ -73,7 +74,8 @@ static void on_prepare(uv_prepare_t *handle)
     if (c->stopping)
         return;
     ops_wake(c);
-    reap_submit(c);
+    if (c->reap_n >= REAP_BATCH_MIN)
+        reap_submit(c);
 }
 
 /* --- leadership --- */

@@ -16,7 +16,15 @@ struct lock_wait {
     uint64_t id;          /* of the frame */
     pthread_mutex_t busy; /* held until id is known and the interrupt function is in place */
     bool answered;        /* under busy */
+    unsigned again;       /* asked so often after a refusal */
+    bool was_held;        /* as a flock of this mount, when it was sent */
 };
+
+/* A flock ends with the last close, whose RELEASE the kernel sends without waiting for it: it comes
+ * in before a later flock, but another reader may handle it a little later. So a refusal by one's
+ * own mount is doubted: asked again after 2, 4 and 8 ms. */
+#define FLOCK_AGAIN_MS  2
+#define FLOCK_AGAIN_MAX 3
 
 static uint64_t lock_end(const struct flock *l)
 {
@@ -119,6 +127,32 @@ static void give_back(struct worker *w, const Star__Lock *granted)
                     strerror(-rc));
 }
 
+static bool held_here(struct worker *w, const Star__Lock *lock)
+{
+    struct inode *i = inode_lock(&w->inodes, lock->ino);
+    bool held = false;
+
+    if (!i)
+        return false;
+    for (const struct held_lock *h = i->locks; h; h = h->next)
+        held |= h->flock && h->owner != lock->owner;
+    inode_unlock(&w->inodes, i);
+    return held;
+}
+
+static void ask_again(void *arg);
+
+/* true: the refusal is not the last word. */
+static bool doubted(struct lock_wait *l, int status)
+{
+    struct worker *w = l->q->w;
+
+    if (status != -EAGAIN || !l->lock.flock || l->lock.wait || l->again == FLOCK_AGAIN_MAX ||
+        !(l->was_held || held_here(w, &l->lock)))
+        return false;
+    return timer_queue_after(w->timer, FLOCK_AGAIN_MS << l->again++, ask_again, l) == 0;
+}
+
 static void on_lock_answer(void *arg, const struct message *reply)
 {
     struct lock_wait *l = arg;
@@ -126,6 +160,8 @@ static void on_lock_answer(void *arg, const struct message *reply)
     struct worker *w = q->w;
     int status = reply->status;
 
+    if (doubted(l, status))
+        return;
     pthread_mutex_lock(&l->busy);
     l->answered = true;
     pthread_mutex_unlock(&l->busy);
@@ -155,9 +191,32 @@ static void on_interrupt(fuse_req_t req, void *data)
         log_warning("cannot interrupt the wait for a lock: %s", strerror(-rc));
 }
 
+static void send_lock(struct lock_wait *l)
+{
+    struct kreq *q = l->q;
+    bool wait = l->lock.wait;
+
+    l->was_held = l->lock.flock && held_here(q->w, &l->lock);
+    pthread_mutex_lock(&l->busy);
+    int rc =
+        msession_call(q->w, STAR__MSG_TYPE__SETLK, &l->lock.base, NULL, 0,
+                      wait ? 0 : METADATA_DEADLINE_MS, CLIENT_RESEND, on_lock_answer, l, &l->id);
+    if (rc == 0 && wait && !l->answered)
+        fuse_req_interrupt_func(q->req, on_interrupt, l);
+    pthread_mutex_unlock(&l->busy);
+    if (rc < 0) {
+        wait_free(l);
+        kreq_end(q, rc);
+    }
+}
+
+static void ask_again(void *arg)
+{
+    send_lock(arg);
+}
+
 static void set_lock(struct kreq *q, const Star__Lock *lock)
 {
-    struct worker *w = q->w;
     struct lock_wait *l = calloc(1, sizeof(*l));
 
     if (!l) {
@@ -167,17 +226,7 @@ static void set_lock(struct kreq *q, const Star__Lock *lock)
     l->q = q;
     l->lock = *lock;
     pthread_mutex_init(&l->busy, NULL);
-    pthread_mutex_lock(&l->busy);
-    int rc = msession_call(w, STAR__MSG_TYPE__SETLK, &l->lock.base, NULL, 0,
-                           lock->wait ? 0 : METADATA_DEADLINE_MS, CLIENT_RESEND, on_lock_answer, l,
-                           &l->id);
-    if (rc == 0 && lock->wait && !l->answered)
-        fuse_req_interrupt_func(q->req, on_interrupt, l);
-    pthread_mutex_unlock(&l->busy);
-    if (rc < 0) {
-        wait_free(l);
-        kreq_end(q, rc);
-    }
+    send_lock(l);
 }
 
 static int may_lock(struct kreq *q, const struct fuse_file_info *fi)

@@ -12,8 +12,9 @@ common="log_path=$reports/report:log_exe_name=1"
 export ASAN_OPTIONS="$common:detect_stack_use_after_return=1:strict_string_checks=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
 export UBSAN_OPTIONS="$common:print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 export TSAN_OPTIONS="$common:second_deadlock_stack=1:die_after_fork=0${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
-suppressions=$(dirname "$0")/tsan.supp
-[ ! -f "$suppressions" ] || TSAN_OPTIONS="$TSAN_OPTIONS:suppressions=$suppressions"
+supp=$(cd "$(dirname "$0")" && pwd)
+TSAN_OPTIONS="$TSAN_OPTIONS:suppressions=$supp/tsan.supp"
+export LSAN_OPTIONS="suppressions=$supp/lsan.supp:print_suppressions=0${LSAN_OPTIONS:+:$LSAN_OPTIONS}"
 
 "$@"
 status=$?
