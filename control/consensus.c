@@ -298,10 +298,14 @@ static void on_barrier(struct raft_barrier *req, int status)
     if (status != 0 || c->stopping || c->leading)
         return;
     if (state_applied(c->state) != c->count) {
-        log_error("the state holds %" PRIu64 " commands and the log %" PRIu64
-                  ": one of them comes from another copy of this folder",
-                  state_applied(c->state), c->count);
-        die("log", -ENOTRECOVERABLE);
+        char text[256];
+        snprintf(text, sizeof(text),
+                 "the state in %.80s holds %" PRIu64 " commands and the log %" PRIu64
+                 ": part of it is missing or from another copy; put the whole folder back",
+                 c->dir, state_applied(c->state), c->count);
+        c->stopping = true;
+        c->ops.on_unusable(c->ctx, text);
+        return;
     }
     c->last_ino = state_last_ino(c->state);
     c->last_ns = state_last_time_ns(c->state);
@@ -406,10 +410,16 @@ struct state *consensus_state(struct consensus *c)
 
 /* --- start and stop --- */
 
+static int engine_unusable(const struct consensus *c, int rv, const char *why, char *detail)
+{
+    snprintf(detail, 256, "the log %.80s/log cannot be used (%.120s); put back what it lacks",
+             c->dir, why[0] ? why : raft_strerror(rv));
+    return -EIO;
+}
+
 static int engine_start(struct consensus *c, char *detail)
 {
     char log_dir[CONSENSUS_PATH_MAX];
-    int rc = -EIO;
 
     snprintf(log_dir, sizeof(log_dir), "%s/log", c->dir);
     c->transport = (struct raft_uv_transport){.version = 1,
@@ -417,10 +427,12 @@ static int engine_start(struct consensus *c, char *detail)
                                               .listen = transport_listen,
                                               .connect = transport_connect,
                                               .close = transport_close};
-    if (raft_uv_init(&c->io, c->loop, log_dir, &c->transport) != 0) {
-        snprintf(detail, 256, "log %.100s: %.120s", log_dir, c->io.errmsg);
-        return rc;
-    }
+    int rv = raft_uv_init(&c->io, c->loop, log_dir, &c->transport);
+    if (rv != 0)
+        return engine_unusable(c, rv, c->io.errmsg, detail);
+    /* It would set a damaged segment aside and go on without what that one holds. The torn end of
+     * an open segment is cut off in any case. */
+    raft_uv_set_auto_recovery(&c->io, false);
     consensus_wrap_snapshots(c);
     c->fsm = (struct raft_fsm){.version = 2,
                                .data = c,
@@ -428,10 +440,9 @@ static int engine_start(struct consensus *c, char *detail)
                                .snapshot = consensus_snapshot,
                                .restore = consensus_restore,
                                .snapshot_finalize = consensus_snapshot_finalize};
-    if (raft_init(&c->raft, &c->io, &c->fsm, 1, ADDRESS_OF_ONLY_VOTER) != 0) {
-        snprintf(detail, 256, "log %.100s: %.120s", log_dir, raft_errmsg(&c->raft));
-        return rc;
-    }
+    rv = raft_init(&c->raft, &c->io, &c->fsm, 1, ADDRESS_OF_ONLY_VOTER);
+    if (rv != 0)
+        return engine_unusable(c, rv, raft_errmsg(&c->raft), detail);
     c->raft.data = c;
     raft_set_election_timeout(&c->raft, CONSENSUS_ELECTION_MS);
     raft_set_heartbeat_timeout(&c->raft, CONSENSUS_HEARTBEAT_MS);
@@ -443,20 +454,13 @@ static int engine_start(struct consensus *c, char *detail)
 
     struct raft_configuration conf;
     raft_configuration_init(&conf);
-    int rv = raft_configuration_add(&conf, 1, ADDRESS_OF_ONLY_VOTER, RAFT_VOTER);
+    rv = raft_configuration_add(&conf, 1, ADDRESS_OF_ONLY_VOTER, RAFT_VOTER);
     if (rv == 0)
         rv = raft_bootstrap(&c->raft, &conf);
     raft_configuration_close(&conf);
-    if (rv != 0 && rv != RAFT_CANTBOOTSTRAP) {
-        snprintf(detail, 256, "log %.100s: %.120s", log_dir, raft_errmsg(&c->raft));
-        return rc;
-    }
-    rv = raft_start(&c->raft);
-    if (rv != 0) {
-        snprintf(detail, 256, "log %.100s cannot be used: %.120s", log_dir, raft_errmsg(&c->raft));
-        return rc;
-    }
-    return 0;
+    if (rv == 0 || rv == RAFT_CANTBOOTSTRAP)
+        rv = raft_start(&c->raft);
+    return rv == 0 ? 0 : engine_unusable(c, rv, raft_errmsg(&c->raft), detail);
 }
 
 static int make_dirs(struct consensus *c, char *detail)

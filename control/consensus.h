@@ -60,6 +60,8 @@ struct consensus_ops {
     /* It leads no longer: everything pending has been answered -ENOTCONN... and must be asked
      * elsewhere. */
     void (*on_follower)(void *ctx);
+    /* Log and state contradict each other: nothing can be served. text says so in one line. */
+    void (*on_unusable)(void *ctx, const char *text);
 };
 
 /* Opens dir (created at first use), restores the state from the newest snapshot if it is behind,

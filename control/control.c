@@ -80,16 +80,26 @@ static void on_prepare(uv_prepare_t *handle)
 
 /* --- leadership --- */
 
-static void start_failed(struct centre *c, const char *what, int rc)
+static void start_refused(struct centre *c, const char *text, int rc)
 {
-    char text[256];
-
-    snprintf(text, sizeof(text), "%.200s: %s", what, strerror(-rc));
     log_error("%s", text);
     c->result = rc;
     c->leading = false;
     daemon_ready(c->options->ready_fd, text);
     uv_stop(&c->loop);
+}
+
+static void start_failed(struct centre *c, const char *what, int rc)
+{
+    char text[256];
+
+    snprintf(text, sizeof(text), "%.200s: %s", what, strerror(-rc));
+    start_refused(c, text, rc);
+}
+
+static void on_unusable(void *ctx, const char *text)
+{
+    start_refused(ctx, text, -ENOTRECOVERABLE);
 }
 
 static void on_leader(void *ctx)
@@ -195,7 +205,8 @@ static void centre_free(struct centre *c)
 
 int control_run(const struct control_options *options)
 {
-    struct consensus_ops ops = {.on_leader = on_leader, .on_follower = on_follower};
+    struct consensus_ops ops = {
+        .on_leader = on_leader, .on_follower = on_follower, .on_unusable = on_unusable};
     char detail[256] = "";
     struct centre *c = calloc(1, sizeof(*c));
 
