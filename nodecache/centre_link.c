@@ -15,7 +15,7 @@
 
 /* The centre forgets the cache lines of a node that is away for the length of a lease. */
 #define LINK_LINES_KEPT_MS 5000
-/* pool_statvfs may wait for a pool that is away, so it is asked seldom. */
+/* Looking for the pool may wait for one that is away, so it is done seldom. */
 #define LINK_STATVFS_MS 5000
 
 /* ---- the centre's calls ---- */
@@ -300,12 +300,17 @@ static void ask_pool(struct link *l, struct pool_state *p)
 
     if (p->asked != 0 && clock_boot_ms() - p->asked < LINK_STATVFS_MS)
         return;
+    bool was_away = p->error[0] != 0;
     p->error[0] = 0;
-    if (pool_statvfs(l->pool, &v, p->error) == 0) {
+    if (pool_look(l->pool, p->error) == 0 && pool_statvfs(l->pool, &v, p->error) == 0) {
         p->total = (uint64_t)v.f_blocks * v.f_frsize;
         p->free = (uint64_t)v.f_bavail * v.f_frsize;
         p->error[0] = 0;
     }
+    if (p->error[0] != 0 && !was_away)
+        log_warning("the pool is away: %s", p->error);
+    else if (p->error[0] == 0 && was_away)
+        flush_pool_back(l->flush);
     p->asked = clock_boot_ms();
 }
 

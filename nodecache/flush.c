@@ -213,10 +213,22 @@ void flush_stop(struct flush *fl)
     free(fl);
 }
 
+void flush_pool_back(struct flush *fl)
+{
+    store_say(fl->store, "the pool is there again");
+    pthread_mutex_lock(&fl->lock);
+    fl->backoff_ms = 0;
+    fl->backoff_until = 0;
+    pthread_cond_broadcast(&fl->work);
+    pthread_mutex_unlock(&fl->lock);
+}
+
 void flush_pool_error(struct flush *fl, char out[NODE_DETAIL])
 {
     pthread_mutex_lock(&fl->lock);
-    snprintf(out, NODE_DETAIL, "%s", fl->pool_failed ? fl->error : "");
+    /* What failed may have been deleted since: then nothing will show that the pool works again. */
+    bool fails = fl->pool_failed && atomic_load(&fl->store->staged_total) > 0;
+    snprintf(out, NODE_DETAIL, "%s", fails ? fl->error : "");
     pthread_mutex_unlock(&fl->lock);
 }
 

@@ -47,6 +47,8 @@ struct flush_result {
  * failed, or the deadline: -ETIMEDOUT. */
 int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadline_ms,
                struct flush_result *result);
+/* The pool is there again: what waits for it need not wait longer. */
+void flush_pool_back(struct flush *fl);
 /* "" while the pool answers. */
 void flush_pool_error(struct flush *fl, char out[NODE_DETAIL]);
 

@@ -42,6 +42,19 @@ static void say(void *ctx, const char *line)
     log_warning("%s", line);
 }
 
+/* A pool that is away is looked for later (the link does); what the store holds is served. */
+static int open_pool(struct node *n)
+{
+    char why[POOL_DETAIL] = "";
+    int rc = pool_open_later(n->options->pool, n->options->cloud, &n->pool, why);
+
+    if (rc < 0)
+        snprintf(n->detail, sizeof(n->detail), "%s", why);
+    else if (why[0])
+        log_warning("%s; what this node holds is served, and the pool is looked for", why);
+    return rc;
+}
+
 static bool stop_asked(const struct node *n, int ms)
 {
     struct pollfd p = {.fd = n->stop_fd, .events = POLLIN};
@@ -118,7 +131,7 @@ static int start(struct node *n)
 
     raise_fds();
     if (rc == 0)
-        rc = pool_open(o->pool, o->cloud, true, &n->pool, n->detail);
+        rc = open_pool(n);
     if (rc == 0)
         rc = link_new(&link, &n->link);
     if (rc == 0)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -60,7 +61,7 @@ static bool slot_find(struct fd_cache *c, const char *name, int64_t now, struct 
             continue;
         slot->users++;
         slot->used_ns = now;
-        *use = (struct fd_use){.fd = slot->fd, .slot = i};
+        *use = (struct fd_use){.fd = slot->fd, .dev = slot->dev, .ino = slot->ino, .slot = i};
         return true;
     }
     return false;
@@ -89,6 +90,22 @@ static void close_all(const struct closing *closing)
         close(closing->fds[i]);
 }
 
+static int open_fresh(int root, const char *name, struct fd_use *use)
+{
+    struct stat st;
+    int fd = openat(root, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) != 0) {
+        int rc = -errno;
+        close(fd);
+        return rc;
+    }
+    *use = (struct fd_use){.fd = fd, .dev = st.st_dev, .ino = st.st_ino, .slot = -1, .fresh = true};
+    return 0;
+}
+
 int fd_cache_get(struct fd_cache *c, int root, const char *name, struct fd_use *use)
 {
     struct closing closing = {.count = 0};
@@ -102,12 +119,10 @@ int fd_cache_get(struct fd_cache *c, int root, const char *name, struct fd_use *
     if (found)
         return 0;
 
-    int fd = openat(root, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return -errno;
-    *use = (struct fd_use){.fd = fd, .slot = -1, .fresh = true};
-    if (strlen(name) >= FD_CACHE_NAME)
-        return 0;
+    int rc = open_fresh(root, name, use);
+    if (rc != 0 || strlen(name) >= FD_CACHE_NAME)
+        return rc;
+    int fd = use->fd;
     closing.count = 0;
     pthread_mutex_lock(&c->lock);
     if (slot_find(c, name, now, use)) /* another thread was faster */
@@ -116,7 +131,8 @@ int fd_cache_get(struct fd_cache *c, int root, const char *name, struct fd_use *
         use->slot = slot_take(c, &closing);
     if (use->fresh && use->slot >= 0) {
         struct fd_slot *slot = &c->slots[use->slot];
-        *slot = (struct fd_slot){.fd = fd, .users = 1, .used_ns = now};
+        *slot = (struct fd_slot){
+            .fd = fd, .dev = use->dev, .ino = use->ino, .users = 1, .used_ns = now};
         memcpy(slot->name, name, strlen(name) + 1);
     }
     pthread_mutex_unlock(&c->lock);

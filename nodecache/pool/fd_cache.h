@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define FD_CACHE_SLOTS  32
 #define FD_CACHE_NAME   48 /* objects with longer names are not cached */
@@ -17,6 +18,8 @@
 struct fd_slot {
     char name[FD_CACHE_NAME]; /* empty: free */
     int fd;
+    dev_t dev; /* which file that is */
+    ino_t ino;
     unsigned users;
     bool stale; /* closed by its last user; no longer found */
     int64_t used_ns;
@@ -30,6 +33,8 @@ struct fd_cache {
 /* A descriptor in use. */
 struct fd_use {
     int fd;
+    dev_t dev;
+    ino_t ino;
     int slot;   /* -1: it is not in the cache */
     bool fresh; /* just opened: what it says is not out of date */
 };

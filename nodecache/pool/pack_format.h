@@ -63,7 +63,8 @@ int trailer_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, uint64_t
 void pack_record_put(uint8_t entry[PACK_RECORD_ENTRY], const struct pack_record *record);
 void pack_record_get(const uint8_t entry[PACK_RECORD_ENTRY], struct pack_record *record);
 void pack_file_put(uint8_t entry[PACK_FILE_ENTRY], const struct pack_file *file);
-bool pack_file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file); /* false: absurd */
+bool pack_file_get(const uint8_t entry[PACK_FILE_ENTRY],
+                   struct pack_file *file); /* false: absurd */
 
 /* True if these may stand in a record (offset and length) or a file. */
 bool record_sane(const struct pack_record *record);

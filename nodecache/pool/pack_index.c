@@ -81,8 +81,10 @@ int pack_load(struct pool *p, uint64_t pack, struct pack_shape *shape, uint8_t *
 {
     char name[PACK_NAME];
     uint64_t size = 0;
-    int rc;
+    int rc = pool_here(p, detail);
 
+    if (rc != 0)
+        return rc;
     pack_name(pack, name);
     rc = p->driver->size(p->ctx, name, &size, detail);
     if (rc != 0)

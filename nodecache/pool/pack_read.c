@@ -103,6 +103,7 @@ int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, 
     if (offset > run->length || length > run->length - offset ||
         run->at > (uint64_t)INT64_MAX - run_sealed(run->length))
         return pool_fail(detail, -EINVAL, "bytes that lie outside of a record were asked for");
+    rc = pool_here(p, detail);
     while (done < length && rc == 0) {
         struct step s = {.run = run, .begin = offset + done, .to = (uint8_t *)buf + done};
         uint32_t last = (offset + length - 1) / POOL_PAGE_CONTENT;
@@ -113,6 +114,11 @@ int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, 
         rc = step_read(p, &s, detail);
         done += s.end - s.begin;
         free(s.bounce);
+    }
+    if (rc == -EBADMSG && p->driver->forget != NULL) {
+        char name[PACK_NAME];
+        pack_name(run->pack, name);
+        p->driver->forget(p->ctx, name);
     }
     if (rc != 0)
         memset(buf, 0, length);

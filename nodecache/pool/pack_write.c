@@ -104,8 +104,11 @@ static int put_header(struct pack_writer *w, char *detail)
 int pack_create(struct pool *p, uint64_t pack, struct pack_writer **out, char *detail)
 {
     char name[PACK_NAME];
-    int rc = -ENOMEM;
+    int rc = pool_here(p, detail);
 
+    if (rc != 0)
+        return rc;
+    rc = -ENOMEM;
     struct pack_writer *w = calloc(1, sizeof *w);
     if (w == NULL)
         goto out;

@@ -139,7 +139,9 @@ static int marker_open(struct pool *p, const char *cloud, bool create, char *det
     int rc = marker_read(p, text, detail);
 
     if (rc == -ENOENT && !create)
-        return pool_fail(detail, rc, "there is no pool (no object \"%s\")", MARKER);
+        return pool_fail(detail, rc,
+                         "there is no pool in %.100s (no object \"%s\"); is it mounted?", p->rest,
+                         MARKER);
     if (rc == -ENOENT) {
         rc = marker_create(p, cloud, detail);
         if (rc != -EEXIST)
@@ -161,52 +163,180 @@ static int marker_open(struct pool *p, const char *cloud, bool create, char *det
 
 /* ---- opening */
 
-int pool_open_driver(const struct pool_driver *driver, const char *rest_of_url, const char *cloud,
-                     bool create, struct pool **out, char *detail)
+static void pool_free(struct pool *p)
 {
-    int rc;
+    pthread_mutex_destroy(&p->lock);
+    free(p->rest);
+    free(p->cloud);
+    free(p);
+}
 
+/* Not opened yet. */
+static struct pool *pool_new(const struct pool_driver *driver, const char *rest, const char *cloud)
+{
+    struct pool *p = calloc(1, sizeof *p);
+
+    if (p == NULL)
+        return NULL;
+    p->driver = driver;
+    p->rest = strdup(rest);
+    p->cloud = cloud != NULL ? strdup(cloud) : NULL;
+    pthread_mutex_init(&p->lock, NULL);
+    if (p->rest != NULL && (cloud == NULL || p->cloud != NULL))
+        return p;
+    pool_free(p);
+    return NULL;
+}
+
+/* Sets ctx, or nothing. */
+static int pool_connect(struct pool *p, bool create, char *detail)
+{
+    int rc = p->driver->open(p->rest, create, &p->ctx, detail);
+
+    if (rc != 0)
+        return rc;
+    atomic_store(&p->here, create); /* mending a marker lists packs; nobody else has p yet */
+    rc = marker_open(p, p->cloud, create, detail);
+    atomic_store_explicit(&p->here, rc == 0, memory_order_release);
+    if (rc != 0)
+        p->driver->close(p->ctx);
+    return rc;
+}
+
+static int pool_prepare(const struct pool_driver *driver, const char *rest, const char *cloud,
+                        bool create, struct pool **out, char *detail)
+{
     if (cloud == NULL ? create : !cloud_ok(cloud))
         return pool_fail(detail, -EINVAL, "the cloud id must be 1 to %d printable bytes",
                          POOL_CLOUD_MAX);
-    struct pool *p = calloc(1, sizeof *p);
-    if (p == NULL)
-        return pool_fail(detail, -ENOMEM, "no memory for opening the pool");
-    p->driver = driver;
-    rc = driver->open(rest_of_url, create, &p->ctx, detail);
-    if (rc != 0) {
-        free(p);
+    *out = pool_new(driver, rest, cloud);
+    return *out != NULL ? 0 : pool_fail(detail, -ENOMEM, "no memory for opening the pool");
+}
+
+int pool_open_driver(const struct pool_driver *driver, const char *rest_of_url, const char *cloud,
+                     bool create, struct pool **out, char *detail)
+{
+    struct pool *p;
+    int rc = pool_prepare(driver, rest_of_url, cloud, create, &p, detail);
+
+    if (rc != 0)
         return rc;
-    }
-    rc = marker_open(p, cloud, create, detail);
+    rc = pool_connect(p, create, detail);
     if (rc == 0)
         *out = p;
     else
-        pool_close(p);
+        pool_free(p);
     return rc;
+}
+
+/* NULL: no such; else *rest is what follows the scheme. */
+static const struct pool_driver *driver_of(const char *url, const char **rest, char *detail)
+{
+    for (size_t i = 0; i < sizeof drivers / sizeof drivers[0]; i++) {
+        size_t len = strlen(drivers[i]->scheme);
+        *rest = url + len + 1;
+        if (strncmp(url, drivers[i]->scheme, len) == 0 && url[len] == ':')
+            return drivers[i];
+    }
+    pool_fail(detail, -EINVAL, "unknown pool URL \"%s\" (known: dir:/path)", url);
+    return NULL;
 }
 
 int pool_open(const char *url, const char *cloud, bool create, struct pool **out, char *detail)
 {
-    for (size_t i = 0; i < sizeof drivers / sizeof drivers[0]; i++) {
-        size_t len = strlen(drivers[i]->scheme);
-        if (strncmp(url, drivers[i]->scheme, len) == 0 && url[len] == ':')
-            return pool_open_driver(drivers[i], url + len + 1, cloud, create, out, detail);
-    }
-    return pool_fail(detail, -EINVAL, "unknown pool URL \"%s\" (known: dir:/path)", url);
+    const char *rest;
+    const struct pool_driver *driver = driver_of(url, &rest, detail);
+
+    return driver == NULL ? -EINVAL : pool_open_driver(driver, rest, cloud, create, out, detail);
 }
 
 void pool_close(struct pool *p)
 {
     if (p == NULL)
         return;
-    p->driver->close(p->ctx);
-    free(p);
+    if (atomic_load(&p->here))
+        p->driver->close(p->ctx);
+    pool_free(p);
+}
+
+/* ---- a pool that is away */
+
+static void pool_away(struct pool *p, const char *why)
+{
+    pthread_mutex_lock(&p->lock);
+    snprintf(p->why, sizeof p->why, "%s", why);
+    pthread_mutex_unlock(&p->lock);
+}
+
+int pool_here(struct pool *p, char *detail)
+{
+    if (atomic_load_explicit(&p->here, memory_order_acquire))
+        return 0;
+    if (detail != NULL) {
+        pthread_mutex_lock(&p->lock);
+        snprintf(detail, POOL_DETAIL, "%s", p->why);
+        pthread_mutex_unlock(&p->lock);
+    }
+    return -EIO;
+}
+
+int pool_open_later(const char *url, const char *cloud, struct pool **out, char *detail)
+{
+    const char *rest;
+    char why[POOL_DETAIL] = "";
+    struct pool *p;
+    const struct pool_driver *driver = driver_of(url, &rest, detail);
+    int rc = driver == NULL ? -EINVAL : pool_prepare(driver, rest, cloud, false, &p, detail);
+
+    if (rc != 0)
+        return rc;
+    rc = pool_connect(p, false, why);
+    if (detail != NULL)
+        snprintf(detail, POOL_DETAIL, "%s", why);
+    if (rc == -EINVAL || rc == -EPROTONOSUPPORT || rc == -EXDEV || rc == -ENOMEM) {
+        pool_free(p);
+        return rc;
+    }
+    pool_away(p, why);
+    *out = p;
+    return 0;
+}
+
+/* Something else is where the pool was: it is used if it is this cloud's. */
+static int pool_follow(struct pool *p, char *detail)
+{
+    struct pool *fresh;
+    int rc = pool_open_driver(p->driver, p->rest, p->cloud, false, &fresh, detail);
+
+    if (rc != 0)
+        return rc;
+    rc = p->driver->adopt(p->ctx, fresh->ctx, detail);
+    pool_close(fresh);
+    return rc;
+}
+
+int pool_look(struct pool *p, char *detail)
+{
+    char why[POOL_DETAIL] = "";
+    int rc = 0;
+
+    if (!atomic_load(&p->here)) {
+        rc = pool_connect(p, false, why);
+        pool_away(p, why);
+    } else if (p->driver->look != NULL) {
+        rc = p->driver->look(p->ctx, why);
+        if (rc != 0)
+            rc = pool_follow(p, why);
+    }
+    if (rc != 0 && detail != NULL)
+        snprintf(detail, POOL_DETAIL, "%s", why);
+    return rc;
 }
 
 int pool_statvfs(struct pool *p, struct statvfs *out, char *detail)
 {
-    return p->driver->statvfs(p->ctx, out, detail);
+    int rc = pool_here(p, detail);
+    return rc != 0 ? rc : p->driver->statvfs(p->ctx, out, detail);
 }
 
 /* ---- packs as objects */
@@ -214,9 +344,10 @@ int pool_statvfs(struct pool *p, struct statvfs *out, char *detail)
 int pack_remove(struct pool *p, uint64_t pack, char *detail)
 {
     char name[PACK_NAME];
+    int rc = pool_here(p, detail);
 
     pack_name(pack, name);
-    return p->driver->remove(p->ctx, name, detail);
+    return rc != 0 ? rc : p->driver->remove(p->ctx, name, detail);
 }
 
 struct listing {
@@ -245,7 +376,7 @@ int pack_list(struct pool *p, bool (*fn)(void *arg, uint64_t pack), void *arg, c
 {
     struct listing l = {.fn = fn, .arg = arg};
     char folder[16];
-    int rc = 0;
+    int rc = pool_here(p, detail);
 
     for (; l.folder <= 0xff && !l.ended && rc == 0; l.folder++) {
         snprintf(folder, sizeof folder, "packs/%02x", l.folder);

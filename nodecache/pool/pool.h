@@ -48,6 +48,14 @@ struct pool;
  * names a different cloud id); -EBADMSG: its marker is damaged. Several processes may create the
  * same pool at once. */
 int pool_open(const char *url, const char *cloud, bool create, struct pool **out, char *detail);
+/* As pool_open without create, but a pool that is away does not matter yet: 0 with the reason in
+ * detail ("" if it is there). Until pool_look finds it everything else is -EIO with that reason.
+ * Still errors: -EINVAL, -EPROTONOSUPPORT, -EXDEV, -ENOMEM. */
+int pool_open_later(const char *url, const char *cloud, struct pool **out, char *detail);
+/* Looks where the URL leads now: 0 if this cloud's pool is there, and from then on that is what is
+ * used. Else -errno; what was in use before can still be read, but takes no new pack. May wait for
+ * a pool that is away; for one thread at a time. */
+int pool_look(struct pool *p, char *detail);
 void pool_close(struct pool *p);
 int pool_statvfs(struct pool *p, struct statvfs *out, char *detail);
 
@@ -75,6 +83,12 @@ struct pool_driver {
     int (*list)(void *ctx, const char *folder, bool (*fn)(void *arg, const char *name), void *arg,
                 char *detail);
     int (*statvfs)(void *ctx, struct statvfs *out, char *detail);
+    /* These may be NULL. What is kept of the object in memory may be out of date. */
+    void (*forget)(void *ctx, const char *name);
+    /* Does the URL still lead to what is open? -ESTALE: to something else. */
+    int (*look)(void *ctx, char *detail);
+    /* Goes on, at once, with what fresh has opened; fresh is only closed after that. */
+    int (*adopt)(void *ctx, void *fresh, char *detail);
 };
 #define POOL_IOV_MAX 128
 
@@ -112,8 +126,9 @@ int pack_finish(struct pack_writer *w, uint64_t *size, char *detail);
 void pack_abandon(struct pack_writer *w);
 
 /* Reads length bytes at offset of a record's content, verified; fetches only the pages that hold
- * them, by one call of the driver. -EBADMSG: damaged (detail names pack, record and page); -ENOENT:
- * no such pack; -EINVAL: the arguments contradict each other; -EIO and others: the driver's. */
+ * them, by one call of the driver. -EBADMSG: damaged (detail names pack, record and page; the next
+ * read asks the pool anew); -ENOENT: no such pack; -EINVAL: the arguments contradict each other;
+ * -EIO and others: the driver's. */
 int pack_read(struct pool *p, uint64_t pack, uint32_t number, uint64_t pack_offset,
               uint32_t record_length, uint32_t offset, void *buf, uint32_t length, char *detail);
 int pack_remove(struct pool *p, uint64_t pack, char *detail);

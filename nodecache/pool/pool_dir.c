@@ -19,7 +19,8 @@
 #include <unistd.h>
 
 struct dir {
-    int root;
+    char *path;
+    int root; /* the number stays the same when another folder is adopted */
     struct fd_cache cache;
 };
 
@@ -83,7 +84,8 @@ static int dir_open(const char *path, bool create, void **ctx, char *detail)
     struct dir *d = calloc(1, sizeof *d);
     if (d == NULL)
         return pool_fail(detail, -ENOMEM, "no memory for opening the pool");
-    d->root = root_open(path, create);
+    d->path = strdup(path);
+    d->root = d->path == NULL ? -ENOMEM : root_open(path, create);
     rc = d->root < 0 ? d->root : fd_cache_init(&d->cache);
     if (rc == 0) {
         *ctx = d;
@@ -91,6 +93,7 @@ static int dir_open(const char *path, bool create, void **ctx, char *detail)
     }
     if (d->root >= 0)
         close(d->root);
+    free(d->path);
     free(d);
     return pool_fail(detail, rc, "cannot open the pool %s: %s", path, strerror(-rc));
 }
@@ -101,7 +104,37 @@ static void dir_close(void *ctx)
 
     fd_cache_destroy(&d->cache);
     close(d->root);
+    free(d->path);
     free(d);
+}
+
+/* The folder may have been moved, or a filesystem mounted over it or taken away from it. */
+static int dir_look(void *ctx, char *detail)
+{
+    struct dir *d = ctx;
+    struct stat named, opened;
+    int rc = 0;
+
+    if (stat(d->path, &named) != 0 || fstat(d->root, &opened) != 0)
+        rc = -errno;
+    else if (named.st_dev != opened.st_dev || named.st_ino != opened.st_ino)
+        rc = -ESTALE;
+    if (rc == -ESTALE)
+        return pool_fail(detail, rc, "the pool's folder %s is not the one that was opened",
+                         d->path);
+    return rc == 0 ? 0 : pool_fail(detail, rc, "the pool's folder %s: %s", d->path, strerror(-rc));
+}
+
+/* Whoever uses the number meanwhile has the one or the other. Kept descriptors do not match the new
+ * folder and go when they are met. */
+static int dir_adopt(void *ctx, void *fresh, char *detail)
+{
+    struct dir *d = ctx, *other = fresh;
+
+    if (dup3(other->root, d->root, O_CLOEXEC) >= 0)
+        return 0;
+    return pool_fail(detail, -errno, "cannot use the pool's folder %s: %s", d->path,
+                     strerror(errno));
 }
 
 /* ---- writing */
@@ -152,6 +185,9 @@ static int dir_create(void *ctx, const char *name, void **object, char *detail)
 
     if (rc != 0)
         return dir_fail(detail, rc, "create", name);
+    rc = dir_look(d, detail); /* nothing may be confirmed that lies elsewhere */
+    if (rc != 0)
+        return rc;
     struct dir_object *o = calloc(1, sizeof *o + strlen(name) + 1);
     if (o == NULL)
         return dir_fail(detail, -ENOMEM, "create", name);
@@ -271,11 +307,15 @@ static ssize_t read_all(int fd, uint64_t offset, struct iovec *iov, int count)
     return done;
 }
 
-/* A kept descriptor may be of an object that is gone meanwhile. */
-static bool gone(const struct fd_use *use)
+/* A kept descriptor may be of an object that was removed, moved or replaced meanwhile. */
+static bool gone(const struct dir *d, const char *name, const struct fd_use *use)
 {
     struct stat st;
-    return !use->fresh && (fstat(use->fd, &st) != 0 || st.st_nlink == 0);
+
+    if (use->fresh)
+        return false;
+    return fstatat(d->root, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || st.st_dev != use->dev ||
+           st.st_ino != use->ino;
 }
 
 static ssize_t dir_read(void *ctx, const char *name, uint64_t offset, struct iovec *iov, int count,
@@ -295,7 +335,7 @@ static ssize_t dir_read(void *ctx, const char *name, uint64_t offset, struct iov
             break;
         again = !use.fresh;
         memcpy(copy, iov, (size_t)count * sizeof *iov);
-        rc = gone(&use) ? -ESTALE : read_all(use.fd, offset, copy, count);
+        rc = gone(d, name, &use) ? -ESTALE : read_all(use.fd, offset, copy, count);
         fd_cache_put(&d->cache, &use, rc == -ESTALE);
     }
     return rc < 0 ? dir_fail(detail, (int)rc, "read", name) : rc;
@@ -332,6 +372,13 @@ static int dir_remove(void *ctx, const char *name, char *detail)
     if (rc == 0)
         rc = sync_folders(d, name); /* it must not come back after a crash */
     return rc != 0 ? dir_fail(detail, rc, "remove", name) : 0;
+}
+
+static void dir_forget(void *ctx, const char *name)
+{
+    struct dir *d = ctx;
+
+    fd_cache_drop(&d->cache, name);
 }
 
 static int dir_list(void *ctx, const char *folder, bool (*fn)(void *arg, const char *name),
@@ -386,4 +433,7 @@ const struct pool_driver pool_dir = {
     .remove = dir_remove,
     .list = dir_list,
     .statvfs = dir_statvfs,
+    .forget = dir_forget,
+    .look = dir_look,
+    .adopt = dir_adopt,
 };

@@ -4,13 +4,21 @@
 #ifndef UMBEL_POOL_INTERNAL_H
 #define UMBEL_POOL_INTERNAL_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "nodecache/pool/pool.h"
 
 #define PACK_NAME 32 /* bytes for "packs/XX/XXXXXXXXXXXXXXXX" */
 
 struct pool {
     const struct pool_driver *driver;
-    void *ctx;
+    void *ctx;        /* set once: before the pool is used, or when it is no longer away */
+    atomic_bool here; /* ctx is set */
+    char *rest;       /* of the URL */
+    char *cloud;      /* or NULL: any */
+    pthread_mutex_t lock;
+    char why[POOL_DETAIL]; /* it is away; under the lock */
 };
 
 extern const struct pool_driver pool_dir;
@@ -19,6 +27,9 @@ extern const struct pool_driver pool_dir;
  */
 int pool_open_driver(const struct pool_driver *driver, const char *rest_of_url, const char *cloud,
                      bool create, struct pool **out, char *detail);
+
+/* 0, or -EIO while it is away: asked before each call of the driver that begins something. */
+int pool_here(struct pool *p, char *detail);
 
 void pack_name(uint64_t pack, char name[PACK_NAME]);
 

@@ -227,6 +227,30 @@ Test(pool_dir, removed_behind_our_back)
     pool_close(other);
 }
 
+static void move(const char *from, const char *to)
+{
+    char a[256], b[256];
+    snprintf(a, sizeof a, "%s/%s", base, from);
+    snprintf(b, sizeof b, "%s/%s", base, to);
+    cr_assert_eq(rename(a, b), 0, "%s", strerror(errno));
+}
+
+/* Nor what an administrator does to it: moved away, put back, replaced by a whole copy. */
+Test(pool_dir, moved_and_replaced_behind_our_back)
+{
+    struct pool *p = open_pool();
+
+    cr_assert_eq(write_pack(p, 5, 1, 5000), 0, "%s", detail);
+    cr_assert_eq(read_pack(p, 5, 5000, detail), 0, "%s", detail);
+    move("pool/packs/05/0000000000000005", "away");
+    cr_assert_eq(read_pack(p, 5, 5000, detail), -ENOENT);
+    write_file("packs/05/0000000000000005", "no pack at all");
+    cr_assert_eq(read_pack(p, 5, 5000, detail), -EBADMSG);
+    move("away", "pool/packs/05/0000000000000005");
+    cr_assert_eq(read_pack(p, 5, 5000, detail), 0, "%s", detail);
+    pool_close(p);
+}
+
 static int open_descriptors(void)
 {
     DIR *d = opendir("/proc/self/fd");
@@ -236,6 +260,75 @@ static int open_descriptors(void)
     closedir(d);
     return count;
 }
+
+/* ---- a pool that is away */
+
+Test(pool_dir, opened_before_it_is_there)
+{
+    struct pool *p, *maker;
+    struct statvfs vfs;
+    uint64_t bytes;
+    int calls = 0;
+
+    cr_assert_eq(pool_open_later("ftp://x", "cloud-1", &p, detail), -EINVAL);
+    cr_assert_eq(pool_open_later(url, "cloud-1", &p, detail), 0);
+    cr_assert_neq(detail[0], '\0', "why it is away");
+    for (int i = 0; i < 2; i++) {
+        detail[0] = '\0';
+        cr_assert_eq(write_pack(p, 1, 1, 10), -EIO);
+        cr_assert_neq(strstr(detail, base), NULL, "it says where: %s", detail);
+        cr_assert_eq(read_pack(p, 1, 10, detail), -EIO);
+        cr_assert_eq(pack_verify(p, 1, &bytes, detail), -EIO);
+        cr_assert_eq(pack_remove(p, 1, detail), -EIO, "it may be there");
+        cr_assert_eq(pack_list(p, only_one, &calls, detail), -EIO);
+        cr_assert_eq(pool_statvfs(p, &vfs, detail), -EIO);
+        cr_assert_eq(pool_look(p, detail), -ENOENT);
+        char path[256];
+        snprintf(path, sizeof path, "%s/pool", base);
+        if (i == 0) /* the folder on which it is to be mounted */
+            cr_assert_eq(mkdir(path, 0700), 0);
+    }
+    maker = open_pool();
+    cr_assert_eq(pool_look(p, detail), 0, "%s", detail);
+    cr_assert_eq(write_pack(p, 1, 1, 10), 0, "%s", detail);
+    cr_assert_eq(read_pack(maker, 1, 10, detail), 0, "%s", detail);
+    pool_close(maker);
+    pool_close(p);
+    cr_assert_eq(pool_open_later(url, "cloud-1", &p, detail), 0);
+    cr_assert_eq(detail[0], '\0', "%s", detail);
+    pool_close(p);
+    cr_assert_eq(pool_open_later(url, "cloud-2", &p, detail), -EXDEV);
+}
+
+Test(pool_dir, its_folder_is_replaced)
+{
+    struct pool *p = open_pool(), *other;
+    int before = open_descriptors();
+
+    cr_assert_eq(write_pack(p, 1, 1, 10), 0, "%s", detail);
+    cr_assert_eq(read_pack(p, 1, 10, detail), 0, "%s", detail);
+    cr_assert_eq(pool_look(p, detail), 0, "%s", detail);
+    move("pool", "old");
+    cr_assert_eq(write_pack(p, 2, 1, 10), -ENOENT, "it must not go where nobody looks");
+    cr_assert_eq(read_pack(p, 1, 10, detail), 0, "what is open can be read: %s", detail);
+    cr_assert_eq(pool_look(p, detail), -ENOENT);
+    cr_assert_eq(pool_open(url, "cloud-2", true, &other, detail), 0, "%s", detail);
+    pool_close(other);
+    cr_assert_eq(pool_look(p, detail), -EXDEV);
+    cr_assert_eq(write_pack(p, 2, 1, 10), -ESTALE);
+    move("pool", "another");
+    other = open_pool();
+    cr_assert_eq(write_pack(other, 3, 1, 10), 0, "%s", detail);
+    pool_close(other);
+    cr_assert_eq(pool_look(p, detail), 0, "%s", detail);
+    cr_assert_eq(read_pack(p, 3, 10, detail), 0, "%s", detail);
+    cr_assert_eq(read_pack(p, 1, 10, detail), -ENOENT, "not from a kept descriptor");
+    cr_assert_eq(write_pack(p, 2, 1, 10), 0, "%s", detail);
+    cr_assert_leq(open_descriptors(), before + 2);
+    pool_close(p);
+}
+
+/* ---- bounds */
 
 Test(pool_dir, descriptors_are_bounded)
 {
