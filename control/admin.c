@@ -85,7 +85,7 @@ static int collect_files(struct centre *c, const char *path, struct inos *l, boo
     bool eof;
 
     l->c = c;
-    *all = path[strspn(path, "/")] == '\0';
+    *all = *all && path[strspn(path, "/")] == '\0';
     if (*all)
         return 0;
     int rc = path_resolve(c, path, &i);
@@ -195,7 +195,8 @@ static void move_data(struct op *op, uint16_t type, const char *path)
     struct centre *c = op->c;
     struct inos l = {0};
     struct node *n;
-    bool all = false;
+    /* A node knows what it has, but not what it could have: files to warm are named. */
+    bool all = type != STAR__MSG_TYPE__WARM;
 
     free(op->data);
     op->data = calloc(1, sizeof(struct moved));
@@ -203,7 +204,8 @@ static void move_data(struct op *op, uint16_t type, const char *path)
     if (rc < 0) {
         free(l.ino);
         op_error(op, rc, "%s: %s", path,
-                 rc == -E2BIG ? "too many files; name / for all" : strerror(-rc));
+                 rc == -E2BIG ? "too many files; name a smaller folder, or / for all but warm"
+                              : strerror(-rc));
         return;
     }
     struct node *warm = type == STAR__MSG_TYPE__WARM ? home_choose(c, op->session) : NULL;

@@ -70,7 +70,9 @@ int cmd_flush(int argc, char **argv)
     struct admin a = {.most = 1};
 
     if (parse_admin(&a, "[PATH]",
-                    "Brings what is staged (of PATH, or all) into the pool, and waits for it.",
+                    "Brings what is staged (of PATH, or all) into the pool, and waits for it. / is "
+                    "the whole "
+                    "cloud.",
                     argc, argv) != 0)
         return EXIT_USAGE;
     return on_path(&a, "flush", "flushing");
@@ -80,7 +82,9 @@ int cmd_evict(int argc, char **argv)
 {
     struct admin a = {.least = 1, .most = 1, .what = "file or folder"};
 
-    if (parse_admin(&a, "PATH", "Takes PATH's data off the nodes; what is staged is flushed first.",
+    if (parse_admin(&a, "PATH",
+                    "Takes PATH's data off the nodes; what is staged is flushed first. / is the "
+                    "whole cloud.",
                     argc, argv) != 0)
         return EXIT_USAGE;
     return on_path(&a, "evict", "evicting");
@@ -90,7 +94,9 @@ int cmd_warm(int argc, char **argv)
 {
     struct admin a = {.least = 1, .most = 1, .what = "file or folder"};
 
-    if (parse_admin(&a, "PATH", "Fetches PATH's data from the pool onto a node.", argc, argv) != 0)
+    if (parse_admin(&a, "PATH",
+                    "Fetches PATH's data from the pool onto a node. / is the whole cloud.", argc,
+                    argv) != 0)
         return EXIT_USAGE;
     return on_path(&a, "warm", "warming");
 }

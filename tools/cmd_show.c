@@ -318,11 +318,17 @@ int cmd_where(int argc, char **argv)
 {
     struct show s = {.wants_path = true};
     int status = EXIT_FAILED;
+    struct ctl c;
 
     if (parse_show(&s, NULL, "PATH",
                    "Shows where a file's data lies: its home, other nodes, the pool.", argc,
                    argv) != 0)
         return EXIT_USAGE;
+    if (ctl_is_top(s.path)) {
+        if (ctl_find(&c, &s.ctl, NULL) != 0)
+            return EXIT_FAILED;
+        s.path = c.mount;
+    }
     char *value = malloc(XATTR_LIMIT);
     ssize_t n = value != NULL ? getxattr(s.path, "umbel.where", value, XATTR_LIMIT) : -1;
     if (n < 0 && (errno == ENODATA || errno == EOPNOTSUPP)) {

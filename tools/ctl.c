@@ -293,12 +293,19 @@ int ctl_write_slow(const struct ctl *c, const char *file, const char *command, c
 
 /* ---- names */
 
+bool ctl_is_top(const char *path)
+{
+    char whole[PATH_MAX];
+
+    return realpath(path, whole) != NULL && strcmp(whole, "/") == 0;
+}
+
 int ctl_inside(const struct ctl *c, const char *path, char *out)
 {
     char whole[PATH_MAX];
     size_t n = strlen(c->mount);
 
-    if (realpath(path, whole) == NULL) {
+    if (realpath(ctl_is_top(path) ? c->mount : path, whole) == NULL) {
         int error = errno;
         warnx("%s: %s", path, strerror(error));
         return -error;

@@ -36,8 +36,11 @@ int ctl_write_slow(const struct ctl *c, const char *file, const char *command, c
 /* "cannot read .umbel/FILE of MOUNT: ..." on standard error. */
 void ctl_tell(const struct ctl *c, const char *file, int error);
 
-/* path (which must exist) as the cloud names it: "/a/b", "/" for the mountpoint itself; in
- * out[PATH_MAX]. */
+/* The machine's own "/", which is in no cloud, so commands take it for the cloud's whole tree. */
+bool ctl_is_top(const char *path);
+
+/* path (which must exist) as the cloud names it: "/a/b", "/" for the mountpoint itself and for the
+ * machine's "/"; in out[PATH_MAX]. */
 int ctl_inside(const struct ctl *c, const char *path, char *out);
 
 /* fn for every name in .umbel/FOLDER, sorted, until it returns not 0. Tells what it cannot read. */
