@@ -435,6 +435,7 @@ void node_disconnected(struct centre *c, struct node *n);
 void nodes_tick(struct centre *c, int64_t now);
 void serve_node_report(struct op *op);
 void serve_map(struct op *op);
+void serve_homed(struct op *op);
 void serve_node_log(struct op *op); /* ALLOC_PACKS, CONFIRM, DISCARD_PACK, COPIES, DELETED_PACKS */
 void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted);
 /* The log knows the attributes of i's home: it is told so at the next tick. */

@@ -6,9 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Extents in one answer to MAP; the node asks on from where it ends. */
 #define MAP_EXTENTS_MAX 16384
+/* One answer to HOMED: so many files of so many inodes looked at, some milliseconds of the loop. */
+#define HOMED_PAGE_MAX 4096
+#define HOMED_SCAN_MAX 32768
 
 struct node *node_find(struct centre *c, uint32_t id)
 {
@@ -388,6 +392,7 @@ void serve_map(struct op *op)
         m.reply.version = i.version;
         m.reply.home_epoch = i.home_epoch;
         m.reply.map_version = i.map_version;
+        m.reply.cut_size = i.cut_size;
         mtime.sec = i.mtime.sec;
         mtime.nsec = i.mtime.nsec;
         m.reply.mtime = &mtime;
@@ -404,6 +409,74 @@ void serve_map(struct op *op)
     op_reply(op, rc, &m.reply.base);
     free(m.pointers);
     free(m.extents);
+}
+
+/* --- after a crash of the node's machine --- */
+
+struct homed_page {
+    struct centre *c;
+    uint32_t node;
+    Star__HomedReply reply;
+    Star__HomeAttrs files[HOMED_PAGE_MAX];
+    Star__HomeAttrs *pointers[HOMED_PAGE_MAX];
+    size_t looked;
+};
+
+/* What a mount has heard of the home may be newer than the log. */
+static bool homed_one(void *arg, const struct inode *i)
+{
+    struct homed_page *p = arg;
+
+    if (p->looked == HOMED_SCAN_MAX || p->reply.n_files == HOMED_PAGE_MAX)
+        return false;
+    p->looked++;
+    p->reply.last = i->ino;
+    if (!S_ISREG(i->mode) || i->home != p->node)
+        return true;
+    struct live *l = live_find(p->c, i->ino);
+    bool heard = l && l->have_home && l->home.home_epoch == i->home_epoch;
+    if (i->version <= i->cut_version && !heard && !(l && live_written(l)))
+        return true;
+    Star__HomeAttrs *a = &p->files[p->reply.n_files];
+    star__home_attrs__init(a);
+    a->ino = i->ino;
+    a->home_epoch = i->home_epoch;
+    a->version = heard && l->home.version > i->version ? l->home.version : i->version;
+    p->pointers[p->reply.n_files++] = a;
+    return true;
+}
+
+/* Lines of clean data, which did not survive. The staged ones follow as the node finds them. */
+static int homed_forget_lines(struct centre *c, uint32_t node)
+{
+    Star__LogHome body = STAR__LOG_HOME__INIT;
+
+    body.node = node;
+    return centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL);
+}
+
+void serve_homed(struct op *op)
+{
+    const Star__Homed *q = (const Star__Homed *)op->body;
+    struct node *n = node_of_peer(op->c, op->peer);
+    struct homed_page *p = n ? calloc(1, sizeof(*p)) : NULL;
+    int rc;
+
+    if (!p) {
+        op_reply(op, n ? -ENOMEM : -EINVAL, NULL);
+        return;
+    }
+    p->c = op->c;
+    p->node = n->id;
+    star__homed_reply__init(&p->reply);
+    p->reply.last = q->after;
+    rc = q->after == 0 ? homed_forget_lines(op->c, n->id) : 0;
+    if (rc == 0)
+        rc = state_inodes(op->c->state, q->after, homed_one, p);
+    p->reply.files = p->pointers;
+    p->reply.done = p->looked < HOMED_SCAN_MAX && p->reply.n_files < HOMED_PAGE_MAX;
+    op_reply(op, rc, &p->reply.base);
+    free(p);
 }
 
 /* --- what goes into the log as the node says it --- */

@@ -53,6 +53,7 @@ static const struct route routes[] = {
     ROUTE(CTL_WRITE, ctl_write, serve_ctl_write, MOUNTS, false),
     ROUTE(NODE_REPORT, node_report, serve_node_report, NODES, true),
     ROUTE(NODE_ATTRS, node_attrs, serve_node_attrs, NODES, true),
+    ROUTE(HOMED, homed, serve_homed, NODES, true),
     ROUTE(MAP, map_request, serve_map, NODES, true),
     ROUTE(ALLOC_PACKS, alloc_packs, serve_node_log, NODES, true),
     ROUTE(CONFIRM, confirm, serve_node_log, NODES, true),

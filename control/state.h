@@ -103,10 +103,11 @@ struct inode {
     uint64_t home_epoch; /* of the newest home; stays when home becomes 0 */
     uint64_t cut;        /* last confirmed cut number of home_epoch */
     uint64_t map_version;
-    uint64_t mapped;  /* bytes of content that lie in the pool */
-    uint64_t entries; /* directories: number of entries */
-    bool has_acl;     /* posix ACL xattr present */
-    bool orphan;      /* nlink 0, kept while open */
+    uint64_t mapped;                /* bytes of content that lie in the pool */
+    uint64_t cut_version, cut_size; /* what the pool has: left if the home loses the rest */
+    uint64_t entries;               /* directories: number of entries */
+    bool has_acl;                   /* posix ACL xattr present */
+    bool orphan;                    /* nlink 0, kept while open */
 };
 /* -ESTALE: no such inode. */
 int state_inode(struct state *s, uint64_t ino, struct inode *out);
@@ -196,6 +197,10 @@ struct state_totals {
     uint64_t inodes, orphans, bytes, packs, records, mapped;
 };
 int state_totals(struct state *s, struct state_totals *out);
+
+/* All inodes beyond `after`, in order of their numbers; fn returns false to stop. */
+typedef bool (*state_inode_fn)(void *arg, const struct inode *i);
+int state_inodes(struct state *s, uint64_t after, state_inode_fn fn, void *arg);
 
 /* A path for people: "/a/b" of some link of a directory or file (files: by a recorded parent),
  * "(inode 42)" if none is known. */

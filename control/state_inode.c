@@ -98,6 +98,8 @@ void st_inode_public(const struct stored *i, struct inode *out)
         out->cut = r->file.cut;
         out->map_version = r->file.map_version;
         out->mapped = r->file.mapped;
+        out->cut_version = r->file.cut_version;
+        out->cut_size = r->file.cut_size;
     }
 }
 
@@ -109,6 +111,30 @@ int state_inode(struct state *s, uint64_t ino, struct inode *out)
     if (rc == 0)
         st_inode_public(&i, out);
     return rc;
+}
+
+int state_inodes(struct state *s, uint64_t after, state_inode_fn fn, void *arg)
+{
+    struct key k = st_key1(after + 1);
+    struct inode out;
+    struct stored i;
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = after == UINT64_MAX ? -ENOENT : st_cursor(s, DB_INODES, &cur);
+
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0; rc = st_next(s, cur, &key, &val)) {
+        i.ino = st_key_u64(&key, 0);
+        rc = st_row(s, &val, &i.r, sizeof(i.r));
+        if (rc < 0)
+            break;
+        st_inode_public(&i, &out);
+        if (!fn(arg, &out))
+            break;
+    }
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 static void fill_time(Star__Time *t, int64_t sec, uint32_t nsec)

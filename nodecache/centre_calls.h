@@ -15,6 +15,9 @@
 struct centre_calls {
     /* *out is freed with star__map_reply__free_unpacked(). */
     int (*map)(void *ctx, uint64_t ino, uint64_t offset, uint64_t length, Star__MapReply **out);
+    /* A page of the files homed here that the pool has not wholly; *out is freed with
+     * star__homed_reply__free_unpacked(). */
+    int (*homed)(void *ctx, uint64_t after, Star__HomedReply **out);
     int (*alloc_packs)(void *ctx, uint32_t count, uint64_t *first, uint32_t *got);
     int (*confirm)(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out);
     int (*discard_pack)(void *ctx, uint64_t pack);

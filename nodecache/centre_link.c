@@ -89,6 +89,17 @@ static int call_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t length, S
     return rc < 0 ? rc : 0;
 }
 
+static int call_homed(void *ctx, uint64_t after, Star__HomedReply **out)
+{
+    Star__Homed m = STAR__HOMED__INIT;
+    ProtobufCMessage *reply = NULL;
+
+    m.after = after;
+    int rc = call(ctx, STAR__MSG_TYPE__HOMED, &m.base, &star__homed_reply__descriptor, &reply);
+    *out = (Star__HomedReply *)reply;
+    return rc < 0 ? rc : 0;
+}
+
 static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
 {
     Star__AllocPacks m = STAR__ALLOC_PACKS__INIT;
@@ -130,6 +141,7 @@ static int call_discard(void *ctx, uint64_t pack)
 const struct centre_calls *link_calls(void)
 {
     static const struct centre_calls calls = {.map = call_map,
+                                              .homed = call_homed,
                                               .alloc_packs = call_alloc,
                                               .confirm = call_confirm,
                                               .discard_pack = call_discard};
@@ -232,7 +244,7 @@ static int batch_add(void *arg, const struct attrs *attrs)
     return b->count == LINK_ATTRS_MAX ? batch_send(b, false) : 0;
 }
 
-static int send_attrs(struct link *l)
+int link_report_attrs(struct link *l)
 {
     struct attrs_batch *b = calloc(1, sizeof(*b));
 
@@ -394,7 +406,7 @@ static void *report_main(void *arg)
             store_change_all_lines(l->store);
         owes_attrs = owes_attrs || connected;
         if (owes_attrs)
-            owes_attrs = send_attrs(l) < 0;
+            owes_attrs = link_report_attrs(l) < 0;
         if (clock_boot_ms() >= next_report) {
             next_report = clock_boot_ms() + LINK_REPORT_MS;
             send_report(l, pool);

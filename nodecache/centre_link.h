@@ -48,6 +48,8 @@ int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool 
 /* The first HELLO was answered: 0. -ETIMEDOUT: not within ms. Otherwise why the centre refuses;
  * detail. */
 int link_wait(struct link *l, int ms, char detail[NODE_DETAIL]);
+/* Sends the attributes that the log may not have; on success it has them. */
+int link_report_attrs(struct link *l);
 /* The store is in order: reports begin and pushes are taken (until now they queue). */
 int link_ready(struct link *l);
 const char *link_cloud(struct link *l);

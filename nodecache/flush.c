@@ -40,6 +40,8 @@ static size_t choose(struct flush *fl, struct member *members, uint64_t *bytes)
     uint64_t pressure = fl->pressure;
     pthread_mutex_unlock(&fl->lock);
     *bytes = 0;
+    if (atomic_load(&s->unsettled))
+        return 0;
     pthread_mutex_lock(&s->staged_lock);
     DL_FOREACH2(s->staged, f, staged_next)
     {

@@ -15,10 +15,13 @@
 #define MARK_MAGIC 0x4b52414d4c424d55ull /* "UMBLMARK" */
 #define SLOT_SIZE  512
 
+#define SLOT_CLEAN     1u
+#define SLOT_TAIL_LOST 2u
+
 struct slot {
     uint64_t magic;
     uint32_t format;
-    uint32_t clean;
+    uint32_t flags;
     uint64_t generation;
     char store[40];
     char boot[40];
@@ -43,7 +46,8 @@ static int slot_write(struct mark *m, bool durable)
     char sector[SLOT_SIZE] = {0};
     struct slot s = {.magic = MARK_MAGIC,
                      .format = MARK_FORMAT,
-                     .clean = m->values.clean,
+                     .flags = (m->values.clean ? SLOT_CLEAN : 0) |
+                              (m->values.tail_lost ? SLOT_TAIL_LOST : 0),
                      .generation = m->generation + 1,
                      .instance = m->values.instance,
                      .segment = m->values.journal.segment,
@@ -88,7 +92,8 @@ static int mark_load(struct mark *m, char *detail)
     memcpy(m->values.store, best->store, sizeof(best->store));
     memcpy(m->values.boot, best->boot, sizeof(best->boot));
     m->values.instance = best->instance;
-    m->values.clean = best->clean != 0;
+    m->values.clean = best->flags & SLOT_CLEAN;
+    m->values.tail_lost = best->flags & SLOT_TAIL_LOST;
     m->values.journal = (struct journal_mark){best->segment, best->offset};
     m->values.ino_mark = best->ino_mark;
     return 0;
@@ -163,6 +168,15 @@ int mark_set_journal(struct mark *m, struct journal_mark journal)
         *old = journal;
         rc = slot_write(m, false);
     }
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+int mark_set_told(struct mark *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->values.tail_lost = false;
+    int rc = slot_write(m, true);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }

@@ -18,6 +18,7 @@ struct mark_values {
     char boot[40];     /* boot id of the machine of the last use */
     uint64_t instance; /* kept over restarts within one boot: the page cache survived */
     bool clean;
+    bool tail_lost; /* the machine crashed, and the centre has not heard what is left */
     struct journal_mark journal;
     uint64_t
         ino_mark; /* no inode number at or beyond this was ever seen; always on stable storage */
@@ -34,6 +35,8 @@ void mark_close(struct mark *m);
 /* Each writes the whole; durable: synced before it returns. */
 int mark_set(struct mark *m, const struct mark_values *values, bool durable);
 int mark_set_journal(struct mark *m, struct journal_mark journal);
+/* tail_lost ends, durably. */
+int mark_set_told(struct mark *m);
 /* Makes ino_mark greater than ino, in steps of MARK_INO_STEP. */
 int mark_raise_ino(struct mark *m, uint64_t ino);
 

@@ -81,6 +81,23 @@ static int open_store(struct node *n)
     return store_open(&options, &n->store, n->detail);
 }
 
+/* After a crash of the machine: nobody reads here before the centre knows where files end now. */
+static int settle_doubts(struct node *n)
+{
+    bool news;
+    int rc = store_resolve_doubts(n->store, &news, n->detail);
+
+    if (rc < 0 || !news)
+        return rc;
+    rc = link_report_attrs(n->link);
+    if (rc >= 0)
+        rc = store_doubts_told(n->store);
+    if (rc < 0)
+        snprintf(n->detail, sizeof(n->detail), "telling the centre what a crash has left: %s",
+                 strerror(-rc));
+    return rc < 0 ? rc : 0;
+}
+
 /* Until the centre has answered, a signal has come (-ECANCELED), or the centre refuses. */
 static int meet_centre(struct node *n)
 {
@@ -96,7 +113,7 @@ static int meet_centre(struct node *n)
         }
     }
     /* The centre may go away in between; then what is in doubt is asked for once more. */
-    while (rc == 0 && (rc = store_resolve_doubts(n->store, n->detail)) < 0) {
+    while (rc == 0 && (rc = settle_doubts(n)) < 0 && rc != -EBADMSG) {
         log_warning("%s", n->detail);
         if (stop_asked(n, NODE_WAIT_MS))
             return -ECANCELED;

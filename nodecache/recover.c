@@ -82,6 +82,12 @@ static int check_file(struct store *s, struct file *f, char *detail)
     } else {
         f->has_file = true;
     }
+    /* It may have been given up, and the journal's word of that was lost: the centre knows. */
+    if (!f->has_file && f->staged.count > 0 && s->values.tail_lost) {
+        f->doubt = true;
+        store_settle(s, f, false);
+        return 0;
+    }
     if ((uint64_t)st.st_size < ranges_end(&f->staged)) {
         snprintf(detail, NODE_DETAIL,
                  "files/%s is damaged: staged data up to byte %" PRIu64
@@ -216,6 +222,8 @@ int recover(struct store *s, bool first, char *detail)
         return rc;
     if (load.torn)
         store_say(s, "the journal ended in the middle of a record, which was never acknowledged");
+    s->values.tail_lost = s->values.tail_lost || crashed;
+    atomic_store(&s->unsettled, s->values.tail_lost);
     if (crashed) {
         store_say(s, "the machine went down: what was not synced is dropped");
         rc = for_each(s, lose_power, detail);
@@ -237,13 +245,16 @@ int recover(struct store *s, bool first, char *detail)
 
 /* ---- with the centre ---- */
 
+/* Versions of what was lost are never given out again: mounts may have heard of some that the log
+ * has not. No home makes such a jump by itself. */
+#define VERSION_LOST_STEP (1ull << 32)
+
 struct truth {
-    bool gone, confirmed;
-    uint64_t map_end, version, home_epoch;
+    bool gone, confirmed, mapped;
+    uint64_t cut_size, version, home_epoch;
 };
 
-/* What the log and the pool say of f: where its data ends, and whether its last cut was confirmed.
- */
+/* What the log says of f: where it ends in the pool, and whether its last cut was confirmed. */
 static int ask(struct store *s, const struct file *f, struct truth *t)
 {
     uint64_t at = 0, size;
@@ -256,13 +267,14 @@ static int ask(struct store *s, const struct file *f, struct truth *t)
             return rc;
         t->gone = w->gone;
         t->version = w->version;
+        t->cut_size = w->cut_size;
         t->home_epoch = w->home_epoch;
         size = w->size;
         for (uint32_t i = 0; i < w->count; i++) {
             const struct map_extent *e = &w->extents[i];
             if (f->cut_pack != 0 && e->pack >= f->cut_pack)
                 t->confirmed = true;
-            t->map_end = e->offset + e->length;
+            t->mapped = true;
         }
         maps_put(w);
         at += MAPS_WINDOW;
@@ -273,6 +285,7 @@ static int ask(struct store *s, const struct file *f, struct truth *t)
 static int resolve(struct store *s, struct file *f, char *detail)
 {
     struct truth t;
+    struct charge c;
     struct row row;
     int rc = 0;
 
@@ -286,19 +299,25 @@ static int resolve(struct store *s, struct file *f, char *detail)
         rc = drop_locked(s, f, t.gone);
         goto out;
     }
+    if (!f->has_file && f->staged.count > 0) {
+        rc = -EBADMSG;
+        goto out;
+    }
     row_of(f, &row);
     if (t.confirmed)
         row.base_limit = LIMIT_NONE;
     row.cut_pack = 0;
-    row.mapped = row.mapped || t.map_end > 0;
-    uint64_t end = t.map_end < row.base_limit ? t.map_end : row.base_limit;
+    row.mapped = row.mapped || t.mapped;
+    uint64_t end = t.cut_size < row.base_limit ? t.cut_size : row.base_limit;
     if (end > row.size)
         row.size = end;
-    row.version = (t.version > row.version ? t.version : row.version) + 1;
+    row.version = (t.version > row.version ? t.version : row.version) + VERSION_LOST_STEP;
     row.synced_size = row.size;
     row.synced_version = row.version;
     row.doubt = false;
+    charge_begin(&c, f, 0, 0, 0);
     rc = index_row(&s->index, f, &row);
+    charge_end(s, &c, f);
     store_say(s, "inode %" PRIu64 ": after the machine's crash its size is %" PRIu64, f->ino,
               row.size);
     store_settle(s, f, false);
@@ -310,9 +329,94 @@ out:
     return rc;
 }
 
-int store_resolve_doubts(struct store *s, char detail[NODE_DETAIL])
+/* f is homed here, and nothing of it in that epoch is known: it begins as an empty file in doubt.
+ */
+static void begin_forgotten(struct file *f, const Star__HomeAttrs *a)
 {
-    return for_each(s, resolve, detail);
+    f->known = f->is_home = f->doubt = true;
+    f->home_epoch = a->home_epoch;
+    f->version = a->version;
+    f->size = f->synced_size = 0;
+    f->base_limit = LIMIT_NONE;
+    f->cut_number = f->cut_pack = 0;
+}
+
+/* The centre has heard of this version: does the index know it? */
+static int compare(struct store *s, const Star__HomeAttrs *a)
+{
+    struct file *f = file_get(&s->table, a->ino);
+    int rc = 0;
+
+    if (!f)
+        return -ENOMEM;
+    pthread_mutex_lock(&f->lock);
+    if (f->known && f->home_epoch < a->home_epoch) {
+        rc = drop_locked(s, f, false);
+        admit_unlock(f);
+        return rc < 0 ? rc : compare(s, a);
+    }
+    if (!f->known) {
+        begin_forgotten(f, a);
+    } else if (f->home_epoch == a->home_epoch && f->version < a->version) {
+        f->doubt = true;
+    }
+    admit_unlock(f);
+    return 0;
+}
+
+static int ask_homed(struct store *s)
+{
+    uint64_t after = 0;
+    bool done = false;
+    int rc = 0;
+
+    while (rc == 0 && !done) {
+        Star__HomedReply *page;
+        rc = s->options.centre->homed(s->options.centre_ctx, after, &page);
+        if (rc < 0)
+            break;
+        for (size_t i = 0; rc == 0 && i < page->n_files; i++)
+            rc = compare(s, page->files[i]);
+        done = page->done;
+        if (rc == 0 && !done && page->last <= after)
+            rc = -EPROTO;
+        after = page->last;
+        star__homed_reply__free_unpacked(page, NULL);
+    }
+    return rc;
+}
+
+int store_resolve_doubts(struct store *s, bool *news, char detail[NODE_DETAIL])
+{
+    int rc = 0;
+
+    *news = s->values.tail_lost;
+    if (s->values.tail_lost) {
+        rc = ask_homed(s);
+        if (rc < 0)
+            snprintf(detail, NODE_DETAIL, "asking the centre what a crash has left: %s",
+                     strerror(-rc));
+    }
+    if (rc == 0)
+        rc = for_each(s, resolve, detail);
+    if (rc == 0)
+        atomic_store(&s->unsettled, false);
+    return rc;
+}
+
+int store_doubts_told(struct store *s)
+{
+    int rc = 0;
+
+    if (!s->values.tail_lost)
+        return 0;
+    rc = journal_sync(s->index.journal,
+                      UINT64_MAX); /* what was settled, before the word that it was */
+    if (rc == 0)
+        rc = mark_set_told(s->mark);
+    if (rc == 0)
+        s->values.tail_lost = false;
+    return rc;
 }
 
 /* ---- what the log may not know ---- */

@@ -120,9 +120,12 @@ int store_setattr(struct store *s, const struct ticket *t, const struct setattr 
 void store_logged(struct store *s, uint64_t ino, uint64_t version);
 /* Calls fn for each home whose newest version the log may not have; fn < 0 ends it. */
 int store_unlogged(struct store *s, int (*fn)(void *arg, const struct attrs *attrs), void *arg);
-/* Compares what a crash of the machine has left in doubt with the centre. Must return 0 before data
- * is served. */
-int store_resolve_doubts(struct store *s, char detail[NODE_DETAIL]);
+/* Compares what a crash of the machine has left with what the centre knows: files of which the
+ * index has forgotten something fall back to what is on stable storage here or in the pool. Must
+ * return 0 before data is served. *news: the centre must hear of it (store_unlogged) before data is
+ * served, then store_doubts_told(). -EBADMSG: what was promised is not there. */
+int store_resolve_doubts(struct store *s, bool *news, char detail[NODE_DETAIL]);
+int store_doubts_told(struct store *s);
 /* Forgets an inode. deleted: its staged bytes too; otherwise staged bytes are put aside in lost/
  * and said so. */
 int store_drop(struct store *s, uint64_t ino, bool deleted);
@@ -151,8 +154,8 @@ void store_counts(struct store *s, struct store_counts *out);
 /* "" or what is wrong with the store's disk, as of the last minute. */
 void store_error(struct store *s, char out[NODE_DETAIL]);
 
-/* Damage met in the pool since the last call, one line each, up to STORE_DAMAGE_MAX (what came beyond is only in the log);
- * returns how many. */
+/* Damage met in the pool since the last call, one line each, up to STORE_DAMAGE_MAX (what came
+ * beyond is only in the log); returns how many. */
 #define STORE_DAMAGE_MAX 16u
 unsigned store_take_damage(struct store *s, char out[STORE_DAMAGE_MAX][NODE_DETAIL]);
 

@@ -35,6 +35,7 @@ struct store {
     struct fetcher *fetcher;
     _Atomic uint32_t node;
     _Atomic bool closed, stopping;
+    _Atomic bool unsettled; /* after a crash, until the centre was asked: nothing is flushed */
     _Atomic uint64_t forgotten_max; /* a row of an inode up to here may have been forgotten */
     _Atomic uint64_t low_bytes;
     _Atomic uint64_t flush_age_ms;

@@ -181,6 +181,83 @@ Test(control_centre_restart, stopped_with_work_on_its_way)
     cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
 }
 
+/* ---- a node that lost power */
+
+static Star__HomedReply *homed(uint64_t after)
+{
+    Star__Homed body = STAR__HOMED__INIT;
+    Star__HomedReply *r = NULL;
+
+    body.after = after;
+    cr_assert_eq(ask_reply(ask(node.client, T(HOMED), &body), homed_reply, &r), 0);
+    return r;
+}
+
+static void copy_line(uint64_t ino, uint64_t cached, uint64_t staged)
+{
+    Star__Copies body = STAR__COPIES__INIT;
+    Star__Copy line = STAR__COPY__INIT, *lines = &line;
+
+    line.ino = ino;
+    line.version = 1;
+    line.cached = cached;
+    line.staged = staged;
+    body.n_copies = 1;
+    body.copies = &lines;
+    cr_assert_eq(ask_end(ask(node.client, T(COPIES), &body)), 0);
+}
+
+/* It is told which files the log or a mount knows newer data of than the pool has; what it then
+ * says is the truth, and what mounts were told before is recalled. */
+Test(control_centre_restart, a_node_lost_what_the_log_knows)
+{
+    Star__NodeAttrs body = STAR__NODE_ATTRS__INIT;
+    Star__HomeAttrs left = STAR__HOME_ATTRS__INIT, *list = &left;
+    struct got got;
+
+    file_new(&a, T(MKNOD), "never-written");
+    uint64_t x = file_new(&a, T(CREATE), "x");
+    uint64_t y = file_new(&a, T(CREATE), "y");
+    uint64_t open = file_new(&a, T(CREATE), "z");
+    cr_assert_eq(release(&a, x, true, 10, 2), 0);
+    cr_assert_eq(release(&a, y, true, 20, 3), 0);
+    copy_line(x, 0, 10);
+    copy_line(y, 20, 0);
+    cr_assert_eq(attr_end(getattr(&a, x), &got), 0);
+    cr_assert_eq(got.size, 10);
+    mount_forget_recalls(&a);
+
+    Star__HomedReply *r = homed(0);
+    cr_expect(r->done);
+    cr_assert_eq(r->n_files, 3);
+    cr_expect(r->files[0]->ino == x && r->files[0]->version == 2 && r->files[0]->home_epoch == 1);
+    cr_expect(r->files[1]->ino == y && r->files[1]->version == 3);
+    cr_expect_eq(r->files[2]->ino, open); /* its writer may know more than the log */
+    star__homed_reply__free_unpacked(r, NULL);
+    r = homed(y);
+    cr_expect_eq(r->n_files, 1);
+    star__homed_reply__free_unpacked(r, NULL);
+    char *cache = ctl_read(&a, "cache");
+    cr_expect(strstr(cache, "/x"), "%s", cache);
+    cr_expect_not(strstr(cache, "/y"), "%s", cache);
+    free(cache);
+
+    left.ino = x;
+    left.version = 2 + (1ull << 32);
+    left.home_epoch = 1;
+    body.n_attrs = 1;
+    body.attrs = &list;
+    body.done = true;
+    cr_assert_eq(ask_end(ask(node.client, T(NODE_ATTRS), &body)), 0);
+    cr_expect_geq(mount_recalls(&a), 1);
+    cr_assert_eq(release(&a, x, true, 30, 4), 0); /* of before: nobody has these bytes */
+    cr_assert_eq(attr_end(getattr(&a, x), &got), 0);
+    cr_expect_eq(got.size, 0);
+    restart();
+    cr_assert_eq(attr_end(getattr(&a, x), &got), 0);
+    cr_expect_eq(got.size, 0);
+}
+
 /* ---- snapshots */
 
 static unsigned snapshots(void)

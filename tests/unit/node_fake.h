@@ -20,6 +20,8 @@
 
 struct fake_file {
     uint64_t ino, size, version, epoch, cut, map_version;
+    uint64_t cut_version, cut_size;
+    bool homed; /* here; version and size are what the log knows */
     struct timespec mtime;
     bool gone;
     size_t count;
@@ -106,6 +108,7 @@ static inline int fake_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t le
     r->size = f->size;
     r->version = f->version;
     r->home_epoch = f->epoch;
+    r->cut_size = f->cut_size;
     r->map_version = f->map_version;
     r->gone = f->gone;
     r->extents = calloc(f->count + 1, sizeof(Star__Extent *));
@@ -133,6 +136,38 @@ static inline int fake_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t le
     return 0;
 }
 
+/* One file in each answer. */
+static inline int fake_homed(void *ctx, uint64_t after, Star__HomedReply **out)
+{
+    struct fake *k = ctx;
+    struct fake_file *next = NULL;
+
+    if (k->away)
+        return -ETIMEDOUT;
+    Star__HomedReply *r = calloc(1, sizeof(*r));
+    star__homed_reply__init(r);
+    pthread_mutex_lock(&k->lock);
+    for (size_t i = 0; i < k->count; i++) {
+        struct fake_file *f = k->files[i];
+        if (f->ino > after && f->homed && !f->gone && f->version > f->cut_version &&
+            (!next || f->ino < next->ino))
+            next = f;
+    }
+    pthread_mutex_unlock(&k->lock);
+    r->done = !next;
+    r->last = after;
+    if (next) {
+        r->files = malloc(sizeof(Star__HomeAttrs *));
+        r->files[r->n_files++] = malloc(sizeof(Star__HomeAttrs));
+        star__home_attrs__init(r->files[0]);
+        r->last = r->files[0]->ino = next->ino;
+        r->files[0]->version = next->version;
+        r->files[0]->home_epoch = next->epoch;
+    }
+    *out = r;
+    return 0;
+}
+
 static inline int fake_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
 {
     struct fake *k = ctx;
@@ -151,7 +186,8 @@ static inline void fake_take(struct fake_file *f, const Star__CutFile *c)
     f->cut = c->cut;
     f->map_version++;
     f->size = c->attrs->size;
-    f->version = c->attrs->version;
+    f->version = f->cut_version = c->attrs->version;
+    f->cut_size = f->size;
     fake_cut_out(f, c->base_limit, UINT64_MAX);
     for (size_t i = 0; i < c->n_records; i++) {
         const Star__CutRecord *r = c->records[i];
@@ -218,6 +254,7 @@ static inline int fake_discard(void *ctx, uint64_t pack)
 }
 
 static const struct centre_calls fake_calls = {.map = fake_map,
+                                               .homed = fake_homed,
                                                .alloc_packs = fake_alloc,
                                                .confirm = fake_confirm,
                                                .discard_pack = fake_discard};

@@ -215,8 +215,10 @@ static void power_up(void)
     rig_open(&rig, true);
     entry_count = 0;
     nftw(rig.store_dir, remember_tree, 16, FTW_PHYS);
-    int rc = store_resolve_doubts(rig.store, detail);
+    bool news;
+    int rc = store_resolve_doubts(rig.store, &news, detail);
     cr_assert_eq(rc, 0, "%s", detail);
+    cr_assert_eq(store_doubts_told(rig.store), 0);
     rig_check(&rig);
 }
 
@@ -330,6 +332,164 @@ Test(node_powerloss, a_truncation_before_a_confirmed_cut_does_not_hide_the_cut)
     rig_flush(&rig);
     rig_evict(&rig, 5);
     rig_expect(&rig, 5, 2, 2000, 30000);
+}
+
+/* ---- what the centre knows and the index has forgotten ---- */
+
+static struct fake_file *centre_knows(uint64_t ino, uint64_t size, uint64_t version)
+{
+    struct fake_file *f = fake_file(&rig.fake, ino);
+
+    f->homed = true;
+    f->epoch = 1;
+    f->size = size;
+    f->version = version;
+    return f;
+}
+
+struct told {
+    uint64_t ino;
+    struct attrs attrs;
+};
+
+static int told_one(void *arg, const struct attrs *attrs)
+{
+    struct told *told = arg;
+
+    if (attrs->ino == told->ino)
+        told->attrs = *attrs;
+    return 0;
+}
+
+/* What the centre will hear of it. */
+static struct attrs told_of(uint64_t ino)
+{
+    struct told told = {.ino = ino};
+
+    cr_assert_eq(store_unlogged(rig.store, told_one, &told), 0);
+    cr_assert_eq(told.attrs.ino, ino, "the centre hears nothing of inode %lu", (unsigned long)ino);
+    return told.attrs;
+}
+
+Test(node_powerloss, a_file_whose_row_was_lost_falls_back_to_its_last_cut)
+{
+    rig_write(&rig, 7, 1, 0, 5000);
+    centre_knows(7, 5000, 9);
+    centre_knows(8, 9000, 30)->cut_size = 3000;
+    fake_file(&rig.fake, 8)->cut_version = 20;
+    lose_power(STRICT);
+    power_up();
+    cr_assert_eq(told_of(7).size, 0);
+    cr_assert_gt(told_of(7).version, 9);
+    cr_assert_eq(told_of(7).home_epoch, 1);
+    cr_assert_eq(told_of(8).size, 3000);
+    cr_assert_gt(told_of(8).version, 30);
+    /* The next process of the same boot has nothing to settle. */
+    uint64_t version = told_of(7).version;
+    rig_close(&rig, false);
+    rig_open(&rig, true);
+    cr_assert_eq(told_of(7).version, version);
+}
+
+Test(node_powerloss, a_file_whose_newest_records_were_lost_is_as_long_as_what_is_left)
+{
+    rig_write(&rig, 5, 1, 0, 1000);
+    sync_file(5); /* the journal ends here: nothing in it says that there was more */
+    rig_write(&rig, 5, 2, 1000, 4000);
+    centre_knows(5, 5000, rig_attrs(&rig, 5).version);
+    uint64_t before = rig_attrs(&rig, 5).version;
+    lose_power(STRICT);
+    power_up();
+    cr_assert_eq(told_of(5).size, 1000);
+    cr_assert_gt(told_of(5).version, before);
+    rig_expect(&rig, 5, 1, 0, 1000);
+}
+
+Test(node_powerloss, it_is_asked_until_the_centre_was_told)
+{
+    char detail[NODE_DETAIL] = "";
+    bool news;
+
+    centre_knows(7, 5000, 9);
+    lose_power(STRICT);
+    rig_open(&rig, true);
+    rig.fake.away = true;
+    cr_assert_eq(store_resolve_doubts(rig.store, &news, detail), -ETIMEDOUT);
+    rig_close(&rig, false);
+    rig.fake.away = false;
+    for (unsigned k = 0; k < 3; k++) {
+        rig_open(&rig, true);
+        cr_assert_eq(store_resolve_doubts(rig.store, &news, detail), 0);
+        cr_assert_eq(news, k < 2);
+        cr_assert_eq(told_of(7).size, 0);
+        cr_assert_eq(k == 1 ? store_doubts_told(rig.store) : 0, 0);
+        rig_close(&rig, false);
+    }
+}
+
+static void flat_file_goes(uint64_t ino)
+{
+    char path[160];
+
+    snprintf(path, sizeof(path), "%s/files/%02x/%lu", rig.store_dir, (unsigned)(ino & 0xff),
+             (unsigned long)ino);
+    cr_assert(unlink(path) == 0 || errno == ENOENT);
+}
+
+/* The file system may have made the unlinking of a flat file durable before the journal had its
+ * word. */
+Test(node_powerloss, a_deleted_file_is_gone_before_the_journal_says_so)
+{
+    char detail[NODE_DETAIL] = "";
+    bool news;
+
+    rig_write(&rig, 5, 1, 0, 10000);
+    rig_write(&rig, 6, 1, 0, 10000);
+    sync_file(5);
+    sync_file(6);
+    fake_file(&rig.fake, 5)->gone = true;
+    cr_assert_eq(store_drop(rig.store, 5, true), 0);
+    lose_power(STRICT);
+    flat_file_goes(5);
+    power_up();
+    cr_assert_eq(size_of(5), 0);
+    rig_expect(&rig, 6, 1, 0, 10000);
+    /* But what the centre still has must be there. */
+    lose_power(STRICT);
+    flat_file_goes(6);
+    rig_open(&rig, true);
+    cr_assert_eq(store_resolve_doubts(rig.store, &news, detail), -EBADMSG);
+    cr_assert(strstr(detail, "inode 6"), "%s", detail);
+}
+
+Test(node_powerloss, an_evicted_file_is_not_taken_for_staged)
+{
+    rig_write(&rig, 5, 1, 0, 50000);
+    sync_file(5);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    lose_power(STRICT);
+    flat_file_goes(5);
+    power_up();
+    cr_assert_eq(size_of(5), 50000);
+    rig_expect(&rig, 5, 1, 0, 50000);
+}
+
+/* The centre takes what is beyond out of the map at once. */
+Test(node_powerloss, a_truncation_is_durable_before_the_centre_hears_of_it)
+{
+    rig_write(&rig, 5, 1, 0, 50000);
+    sync_file(5);
+    rig_flush(&rig);
+    rig_truncate(&rig, 5, 1000);
+    struct fake_file *k = fake_file(&rig.fake, 5);
+    fake_cut_out(k, 1000, UINT64_MAX);
+    k->size = k->cut_size = 1000;
+    rig_write(&rig, 5, 2, 1000, 3000);
+    lose_power(STRICT);
+    power_up();
+    cr_assert_eq(size_of(5), 1000);
+    rig_expect(&rig, 5, 1, 0, 1000);
 }
 
 Test(node_powerloss, a_clean_stop_survives_the_reboot)
