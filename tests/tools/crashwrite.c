@@ -2,7 +2,7 @@
  * A writer for tests that kill things, and the check of what is left.
  *
  *   crashwrite [OPTION...] LOG DIR          writes files in DIR, and to LOG what was acknowledged
- *   crashwrite --verify [--synced-only] LOG DIR
+ *   crashwrite --verify [--synced-only [--names-acked]] LOG DIR
  *
  * LOG lies outside of the filesystem under test and must not exist yet. Several processes create,
  * write, append, sync, rename and unlink files in DIR, each its own. Each operation stands in LOG
@@ -17,7 +17,9 @@
  * Otherwise an error ends the program
  *   --verify      every acknowledged operation must be there, wholly
  *   --synced-only only what an acknowledged fsync followed must be; the rest may be missing or cut
- *                 short, but holds only bytes that were written
+ *                 short, but holds only bytes that were written; of the names, some moment not
+ *                 before the last fsync
+ *   --names-acked every acknowledged change of a name must be there, also without fsync
  *
  * SIGTERM ends the writing after the current operations. Exit status: 0 fine, 1 an operation failed
  * or something is lost or wrong, 2 wrong usage or a broken environment.
@@ -361,17 +363,23 @@ static int start_all(struct writer *w, unsigned procs, unsigned seconds)
 static int usage(void)
 {
     fprintf(stderr, "usage: crashwrite [--procs N] [--ops N] [--seconds N] [--seed N] [--tolerate] "
-                    "LOG DIR\n       crashwrite --verify [--synced-only] LOG DIR\n");
+                    "LOG DIR\n       crashwrite --verify [--synced-only [--names-acked]] LOG "
+                    "DIR\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"procs", required_argument, NULL, 'p'},   {"ops", required_argument, NULL, 'n'},
-        {"seconds", required_argument, NULL, 't'}, {"seed", required_argument, NULL, 's'},
-        {"tolerate", no_argument, NULL, 'e'},      {"verify", no_argument, NULL, 'v'},
-        {"synced-only", no_argument, NULL, 'y'},   {NULL, 0, NULL, 0},
+        {"procs", required_argument, NULL, 'p'},
+        {"ops", required_argument, NULL, 'n'},
+        {"seconds", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 's'},
+        {"tolerate", no_argument, NULL, 'e'},
+        {"verify", no_argument, NULL, 'v'},
+        {"synced-only", no_argument, NULL, 'y'},
+        {"names-acked", no_argument, NULL, 'k'},
+        {NULL, 0, NULL, 0},
     };
     static struct writer w = {.random = 1};
     static struct verify v;
@@ -394,6 +402,8 @@ int main(int argc, char **argv)
             verifying = true;
         else if (option == 'y')
             v.synced_only = true;
+        else if (option == 'k')
+            v.names_acked = true;
         else
             return usage();
     }

@@ -6,6 +6,11 @@
  * is the process's last acknowledged operation, or with --synced-only the file's last acknowledged
  * fsync. What comes after may be there or not, wholly or in part; but a file of such an operation
  * is bytes that were written, never others.
+ *
+ * With --synced-only the names are looked at as a whole, too: those of a process must be as they
+ * were after one of its operations, each leading to the file that it led to then. With
+ * --names-acked that is its last acknowledged one, or one that was begun behind it; otherwise it is
+ * not before its last fsync.
  */
 #ifndef CRASHWRITE_VERIFY_H
 #define CRASHWRITE_VERIFY_H
@@ -46,11 +51,13 @@ struct proc {
     uint64_t acked;
     struct file *files;
     size_t file_count;
+    struct named *there; /* in the folder; n: how many bytes it has */
+    size_t there_count;
 };
 
 struct verify {
     const char *log, *dir;
-    bool synced_only;
+    bool synced_only, names_acked;
     struct proc procs[PROCS_MAX];
     uint8_t *data, *base;
     uint64_t required, optional, found, complaints;
@@ -333,6 +340,9 @@ static inline void verify_name(struct verify *v, int dir, const char *name)
         return;
     }
     struct proc *p = &v->procs[proc];
+    p->there = grow(p->there, p->there_count, sizeof *p->there);
+    p->there[p->there_count] = (struct named){.n = (uint64_t)size};
+    snprintf(p->there[p->there_count++].name, NAME_BYTES, "%s", name);
     for (size_t i = 0; i < p->file_count; i++) {
         struct file *f = &p->files[i];
         uint64_t b = boundary(v, p, f);
@@ -363,6 +373,80 @@ static inline void verify_missing(struct verify *v)
     }
 }
 
+/* ---- the names of a process as a whole */
+
+/* The name that f has after operation n; NULL: none. */
+static inline const char *name_at(const struct file *f, uint64_t n)
+{
+    const char *name = NULL;
+
+    if (f->created > n || (f->ended != 0 && f->ended <= n))
+        return NULL;
+    for (size_t i = 0; i < f->name_count && f->names[i].n <= n; i++)
+        name = f->names[i].name;
+    return name;
+}
+
+/* An operation that failed may have happened or not; its names are not used again. */
+static inline bool left_open(const struct proc *p, const char *name)
+{
+    for (size_t n = 0; n < p->op_count; n++) {
+        if (p->ops[n].state == FAILED &&
+            (strcmp(p->ops[n].name, name) == 0 || strcmp(p->ops[n].to, name) == 0))
+            return true;
+    }
+    return false;
+}
+
+/* Is what is there what was there after operation n? */
+static inline bool names_fit(struct verify *v, int dir, struct proc *p, uint64_t n)
+{
+    char why[LINE_BYTES];
+    size_t open = 0, fit = 0, want = 0;
+
+    for (size_t i = 0; i < p->file_count; i++) {
+        const char *name = name_at(&p->files[i], n);
+        want += name != NULL && !left_open(p, name);
+    }
+    for (size_t k = 0; k < p->there_count; k++) {
+        const char *name = p->there[k].name;
+        const struct file *f = NULL;
+        if (left_open(p, name)) {
+            open++;
+            continue;
+        }
+        for (size_t i = 0; i < p->file_count && f == NULL; i++) {
+            const char *then = name_at(&p->files[i], n);
+            f = then != NULL && strcmp(then, name) == 0 ? &p->files[i] : NULL;
+        }
+        fit += f != NULL && load(v, dir, name) == (int64_t)p->there[k].n &&
+               content_fits(v, p, f, boundary(v, p, f), (uint32_t)p->there[k].n, why);
+    }
+    return fit == want && fit + open == p->there_count;
+}
+
+static inline bool changes_names(const struct op *op)
+{
+    return op->kind == CREATE || op->kind == RENAME || op->kind == UNLINK;
+}
+
+static inline void verify_names(struct verify *v, int dir, unsigned number)
+{
+    struct proc *p = &v->procs[number];
+    uint64_t least = 0;
+
+    for (uint64_t n = 1; n <= p->op_count; n++) {
+        if (p->ops[n - 1].state == DONE && (v->names_acked || p->ops[n - 1].kind == FSYNC))
+            least = n;
+    }
+    bool fits = names_fit(v, dir, p, least);
+    for (uint64_t n = least + 1; n <= p->op_count && !fits; n++)
+        fits = changes_names(&p->ops[n - 1]) && names_fit(v, dir, p, n);
+    if (!fits)
+        complain(v, "the names of process %u are of no moment from operation %" PRIu64 " of %zu on",
+                 number, least, p->op_count);
+}
+
 static inline void free_procs(struct verify *v)
 {
     for (unsigned i = 0; i < PROCS_MAX; i++) {
@@ -372,6 +456,7 @@ static inline void free_procs(struct verify *v)
             free(p->files[k].writes);
         }
         free(p->files);
+        free(p->there);
         free(p->ops);
     }
     free(v->data);
@@ -407,6 +492,8 @@ static inline int verify(struct verify *v)
     }
     if (errno != 0)
         complain(v, "%s: cannot be listed: %s", v->dir, strerror(errno));
+    for (unsigned i = 0; v->synced_only && i < PROCS_MAX; i++)
+        verify_names(v, dirfd(d), i);
     verify_missing(v);
     printf("crashwrite: %" PRIu64 " files that must be there, %" PRIu64 " that may, %" PRIu64
            " found, %" PRIu64 " wrong\n",
