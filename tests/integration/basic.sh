@@ -16,6 +16,7 @@ step "what applications ask of a filesystem"
 mkdir "$MNT/probe" "$WORK/probe"
 "$TOOLS/probe" "$WORK/probe" || fail "the probe fails on the local filesystem too"
 "$TOOLS/probe" "$MNT/probe" || fail "probe"
+rm -r "$MNT/probe/sparse" # gigabytes of nothing, which every checksum below would read
 
 step "files, folders, links"
 mkdir -p "$MNT/a/b/c" "$WORK/plain"
@@ -117,7 +118,8 @@ fsck_clean --data
 step "remove all"
 rm -rf "${MNT:?}"/*
 [ -z "$(ls -A "$MNT")" ] || fail "something is left: $(ls -A "$MNT")"
-within 30 test "$(status_of inodes)" = 1 || fail "$(status_of inodes) inodes are left"
+only_the_root() { [ "$(status_of inodes)" = 1 ]; }
+within 30 only_the_root || fail "$(status_of inodes) inodes are left"
 fsck_clean
 umount "$MNT" || fail "umount"
 within 20 test ! -e "$ROOT/run/keeper-mnt.pid" || fail "the mount's process outlives umount"
