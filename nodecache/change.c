@@ -222,6 +222,10 @@ static int truncate_down(struct store *s, struct file *f, uint64_t size, struct 
     row->size = size;
     charge_begin(&c, f, size, end > size ? end : size, 0);
     rc = index_row(&s->index, f, row);
+    /* The centre's log forgets at once what the pool has beyond, and the flat file may be shorter
+     * on the disk before the journal says so: neither may overtake it. */
+    if (rc == 0)
+        rc = journal_sync(s->index.journal, f->seq);
     if (rc == 0 && f->has_file && end > size) {
         int fd = file_fd(&s->table, f, false);
         rc = fd < 0 ? fd : ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
@@ -298,7 +302,9 @@ static int discard(struct store *s, struct file *f, uint64_t start, uint64_t end
         rc = index_discard(&s->index, f, start, end);
         if (rc == 0 && f->present.count == 0 && f->fd_users == 0) {
             file_close_fd(&s->table, f);
-            rc = file_unlink(&s->table, f);
+            rc = journal_sync(s->index.journal, f->seq); /* before a file with synced bytes goes */
+            if (rc == 0)
+                rc = file_unlink(&s->table, f);
         } else if (rc == 0) {
             rc = change_punch(s, f, start, end);
         }

@@ -40,6 +40,11 @@ int evict_clean(struct store *s, struct file *f, uint64_t *bytes)
         return -EBUSY;
     if (f->present.total == f->staged.total)
         return 0;
+    /* The word that these bytes are clean is on the disk before they go: else a crash of the
+     * machine would take them for staged. One sync does for all that was flushed before it. */
+    rc = f->is_home ? journal_sync(s->index.journal, f->seq) : 0;
+    if (rc < 0)
+        return store_failed(s, rc, "eviction", f->ino);
     charge_begin(&c, f, 0, end, 0);
     rc = discard_clean(s, f);
     if (rc == 0 && f->present.count == 0) {
