@@ -53,7 +53,10 @@ round() {
     writer=$!
     PIDS+=("$writer")
     sleep $((2 + RANDOM % 3))
-    [ $((n % 3)) != 0 ] || umbel flush || true
+    case $((n % 3)) in
+    0) umbel flush || true ;;
+    2) umbel evict "$MNT" >/dev/null 2>&1 || true ;; # what is in use stays
+    esac
     # All of its processes, before: the log must not speak of a later mount.
     kill -KILL -- "-$writer"
     wait "$writer" 2>/dev/null || true
