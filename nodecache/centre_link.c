@@ -284,20 +284,24 @@ static int send_lines(struct link *l, const struct copy_line *lines, size_t coun
     return rc;
 }
 
-static void send_changed_lines(struct link *l)
+int link_send_lines(struct link *l)
 {
     struct copy_line *lines = malloc(LINK_COPIES_MAX * sizeof(*lines));
-    size_t n;
+    int rc = lines ? 0 : -ENOMEM;
+    size_t n = LINK_COPIES_MAX;
 
-    while (lines && (n = store_changed_lines(l->store, lines, LINK_COPIES_MAX)) > 0) {
-        if (send_lines(l, lines, n) < 0) {
+    pthread_mutex_lock(&l->lines_lock);
+    while (rc == 0 && n == LINK_COPIES_MAX) {
+        n = store_changed_lines(l->store, lines, LINK_COPIES_MAX);
+        rc = n > 0 ? send_lines(l, lines, n) : 0;
+        if (rc > 0)
+            rc = 0;
+        if (rc < 0)
             store_change_all_lines(l->store); /* which of them arrived is not known */
-            break;
-        }
-        if (n < LINK_COPIES_MAX)
-            break;
     }
+    pthread_mutex_unlock(&l->lines_lock);
     free(lines);
+    return rc;
 }
 
 struct pool_state {
@@ -411,7 +415,7 @@ static void *report_main(void *arg)
             next_report = clock_boot_ms() + LINK_REPORT_MS;
             send_report(l, pool);
         }
-        send_changed_lines(l);
+        (void)link_send_lines(l); /* fails: at the next turn */
     }
     free(pool);
     return NULL;
@@ -439,6 +443,7 @@ int link_new(const struct link_options *options, struct link **out)
     l->instance = random_id();
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
+    pthread_mutex_init(&l->lines_lock, NULL);
     pthread_rwlock_init(&l->client_lock, NULL);
     for (unsigned i = 0; i < LINK_WORKERS; i++) {
         l->workers[i].link = l;
@@ -531,6 +536,7 @@ void link_free(struct link *l)
     pthread_rwlock_destroy(&l->client_lock);
     for (unsigned i = 0; i < LINK_WORKERS; i++)
         pthread_cond_destroy(&l->workers[i].work);
+    pthread_mutex_destroy(&l->lines_lock);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);
     free(l);

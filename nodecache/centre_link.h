@@ -9,7 +9,7 @@
  * changed lines of the cache table, and after each connect the attributes that the log may not
  * have.
  *
- * Locks: link->lock, a leaf.
+ * Locks: link->lines_lock, held while changed lines are sent; link->lock, a leaf.
  */
 #ifndef UMBEL_NODE_CENTRE_LINK_H
 #define UMBEL_NODE_CENTRE_LINK_H

@@ -41,8 +41,9 @@ struct link {
     char detail[NODE_DETAIL];
     char cloud[64];
     uint64_t connects;
-    int64_t gone_at; /* clock_boot_ms of the last disconnect; 0: none */
-    bool lines_lost; /* send changed lines now */
+    int64_t gone_at;            /* clock_boot_ms of the last disconnect; 0: none */
+    bool lines_lost;            /* send changed lines now */
+    pthread_mutex_t lines_lock; /* one sends lines at a time: an older one never overtakes */
     struct worker workers[LINK_WORKERS];
     unsigned running;
     unsigned queued, long_running;
@@ -55,6 +56,9 @@ struct link {
 int link_call(struct link *l, uint16_t type, const ProtobufCMessage *body, unsigned flags,
               const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **reply);
 void link_answer(struct link *l, const struct message *m, int status, const ProtobufCMessage *body);
+
+/* The changed lines of the cache table; 0: the centre has committed them all. */
+int link_send_lines(struct link *l);
 
 /* pushes.c */
 void link_on_push(void *ctx, struct client *c, const struct message *m);

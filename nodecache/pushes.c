@@ -97,6 +97,14 @@ static void answer_flush(struct push *p, int rc, struct flush_result *r)
 {
     Star__FlushReply m = STAR__FLUSH_REPLY__INIT;
 
+    /* What was moved stands in the cache table when the answer comes, so that nobody is sent to
+     * where it was. */
+    int told = link_send_lines(p->link);
+    if (rc == 0 && told < 0) {
+        rc = told;
+        snprintf(r->detail, sizeof(r->detail), "the cache table could not be told: %s",
+                 strerror(-told));
+    }
     if (rc < 0 && r->failed == 0)
         r->failed = 1;
     m.files = r->files;
