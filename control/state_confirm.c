@@ -2,11 +2,13 @@
  * CONFIRM: one entry that turns packs live and switches whole cuts of files to them.
  *
  * Each file of it is, in this order:
- *   refused  there is no such inode any more, or the node is not its home in that epoch: the node
- * drops what it has taken    a cut that is not older than the last confirmed one, by its number or
- * else by its data's version stale    anything else: a cut of before the confirmed one must not
- * bring back old data One stale file fails the whole with -ESTALE, unchanged: the node cuts again
- * with new packs. The same if its packs were given up meanwhile.
+ *   refused  there is no such inode any more, or the node is not its home in that epoch: its bytes
+ *            stay staged until the node is told to drop them, or meets the newer epoch
+ *   taken    a cut that is not older than the last confirmed one, by its number or else by its
+ *            data's version
+ *   stale    anything else: a cut of before the confirmed one must not bring back old data
+ * One stale file fails the whole with -ESTALE, unchanged: the node cuts again with new packs. The
+ * same if its packs were given up meanwhile.
  *
  * A lost answer: the packs are no longer `allocated`, and all that was taken has its cut confirmed.
  * Nothing changes then, and the answer is the same as before.
