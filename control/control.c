@@ -60,6 +60,9 @@ static void on_tick(uv_timer_t *timer)
     sessions_tick(c, c->now);
     nodes_tick(c, c->now);
     gc_tick(c, c->now);
+    /* No memory for more: as many as before are kept. */
+    (void)events_limit(&c->events, setting_u64(c, "event_limit"));
+    (void)events_limit(&c->errors, setting_u64(c, "event_limit"));
     if (c->serving && !c->swept) {
         c->swept = true;
         state_orphans(c->state, 0, reap_found, c);

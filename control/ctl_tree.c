@@ -202,7 +202,7 @@ static void text_metrics(struct centre *c, struct text *t)
 static void text_ring(const struct events *e, struct text *t)
 {
     size_t len;
-    char *all = events_text(e, &len);
+    char *all = events_text(e, CTL_TEXT_MAX - 1, &len);
 
     if (all)
         put(t, "%s", all);

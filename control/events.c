@@ -1,5 +1,6 @@
 #include "control/events.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,27 +24,53 @@ void events_add(struct events *e, const char *kind, const char *format, ...)
     for (char *p = line; *p; p++)
         if ((unsigned char)*p < ' ' || *p == 127)
             *p = '?';
+    if (e->limit == 0 && events_limit(e, EVENTS_DEFAULT) < 0)
+        return;
     char *copy = strdup(line);
     if (!copy)
         return;
-    char **slot = &e->line[e->next++ % EVENTS_MAX];
+    char **slot = &e->line[e->next++ % e->limit];
     free(*slot);
     *slot = copy;
-    if (e->next - e->first > EVENTS_MAX)
-        e->first = e->next - EVENTS_MAX;
+    if (e->next - e->first > e->limit)
+        e->first = e->next - e->limit;
 }
 
-char *events_text(const struct events *e, size_t *len)
+int events_limit(struct events *e, uint64_t limit)
 {
-    size_t size = 1, n = 0;
+    char **fresh;
 
+    if (limit == e->limit || limit == 0)
+        return 0;
+    fresh = calloc(limit, sizeof(*fresh));
+    if (!fresh)
+        return -ENOMEM;
+    for (; e->next - e->first > limit; e->first++)
+        free(e->line[e->first % e->limit]);
     for (uint64_t i = e->first; i < e->next; i++)
-        size += strlen(e->line[i % EVENTS_MAX]) + 1;
-    char *text = malloc(size);
+        fresh[i % limit] = e->line[i % e->limit];
+    free(e->line);
+    e->line = fresh;
+    e->limit = limit;
+    return 0;
+}
+
+char *events_text(const struct events *e, size_t max, size_t *len)
+{
+    uint64_t from = e->next;
+    size_t size = 0, n = 0;
+
+    for (; from > e->first; from--) {
+        size_t line = strlen(e->line[(from - 1) % e->limit]) + 1;
+        if (line > max - size)
+            break;
+        size += line;
+    }
+    char *text = malloc(size + 1);
     if (!text)
         return NULL;
-    for (uint64_t i = e->first; i < e->next; i++) {
-        n = (size_t)(stpcpy(text + n, e->line[i % EVENTS_MAX]) - text);
+    for (uint64_t i = from; i < e->next; i++) {
+        n = (size_t)(stpcpy(text + n, e->line[i % e->limit]) - text);
         text[n++] = '\n';
     }
     text[n] = '\0';
@@ -53,7 +80,8 @@ char *events_text(const struct events *e, size_t *len)
 
 void events_free(struct events *e)
 {
-    for (size_t i = 0; i < EVENTS_MAX; i++)
-        free(e->line[i]);
+    for (uint64_t i = e->first; i < e->next; i++)
+        free(e->line[i % e->limit]);
+    free(e->line);
     memset(e, 0, sizeof(*e));
 }

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "control/events.h"
 #include "control_fake.h"
 
 static struct cloud cloud;
@@ -510,6 +511,69 @@ Test(control_centre_restart, settings)
     restart();
     cr_expect(ctl_says(&a, "settings/flush_age", "77\n"));
     cr_expect(ctl_says(&a, "settings/high_water", "90\n"));
+}
+
+static unsigned lines_of(const char *path)
+{
+    char *text = ctl_read(&a, path);
+    unsigned n = 0;
+
+    for (const char *p = text; (p = strchr(p, '\n')); p++)
+        n++;
+    free(text);
+    return n;
+}
+
+static void many_errors(unsigned from, unsigned to)
+{
+    char text[32];
+
+    for (unsigned k = from; k < to; k++) {
+        snprintf(text, sizeof(text), "burn-%u\n", k);
+        cr_assert_eq(ask_end(ctl_write(&a, "ctl", text)), -EINVAL);
+    }
+}
+
+Test(control_centre_restart, event_limit)
+{
+    many_errors(0, 30);
+    cr_expect_eq(lines_of("errors"), 30);
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/event_limit", "12")), 0);
+    eventually(lines_of("errors") == 12);
+    cr_expect(ctl_says(&a, "errors", "burn-29"));
+    cr_expect(ctl_says(&a, "errors", "burn-18"));
+    cr_expect_not(ctl_says(&a, "errors", "burn-17"));
+    many_errors(30, 37);
+    cr_expect_eq(lines_of("errors"), 12);
+    cr_expect_not(ctl_says(&a, "errors", "burn-24"));
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/event_limit", "8000")), 0);
+    nap(400); /* at the next tick */
+    many_errors(37, 60);
+    cr_expect_eq(lines_of("errors"), 35);
+    cr_expect(ctl_says(&a, "errors", "burn-25"));
+    cr_expect(ctl_says(&a, "errors", "burn-59"));
+}
+
+/* More than a control file can hold: the newest lines, whole. */
+Test(control_centre_restart, events_text_is_bounded)
+{
+    struct events e = {0};
+    size_t len, line;
+
+    for (unsigned k = 0; k < 2 * EVENTS_DEFAULT; k++)
+        events_add(&e, "test", "number %04u", k);
+    char *text = events_text(&e, SIZE_MAX, &len);
+    line = len / EVENTS_DEFAULT;
+    cr_expect_eq(len, line * EVENTS_DEFAULT);
+    cr_expect_not_null(strstr(text, "number 1000\n"));
+    free(text);
+    text = events_text(&e, 3 * line + line / 2, &len);
+    cr_expect_eq(len, 3 * line);
+    cr_expect_null(strstr(text, "number 1996"));
+    cr_expect_not_null(strstr(text, "number 1997"));
+    cr_expect_not_null(strstr(text, "number 1999"));
+    free(text);
+    events_free(&e);
 }
 
 Test(control_centre_restart, commands)
