@@ -359,7 +359,7 @@ static void send_report(struct link *l, struct pool_state *p)
     m.files = c.files;
     m.pool_total = p->total;
     m.pool_free = p->free;
-    m.pool_error = pool_error[0] ? pool_error : p->error;
+    m.pool_error = p->error[0] ? p->error : pool_error;
     m.store_error = disk_error;
     m.read_bytes = c.read_bytes;
     m.write_bytes = c.write_bytes;

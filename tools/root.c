@@ -275,14 +275,35 @@ static int make_cloud(struct root *r, const struct root_wish *wish)
     return rc;
 }
 
+/* A node has a store only after the control process has had a log. Begun anew, that would know
+ * nothing of what is in the nodes and in the pool. */
+static int check_log(struct root *r)
+{
+    char log[PATH_MAX], mark[PATH_MAX], name[ROOT_NAME_MAX + 8];
+
+    if (root_path(r, "control-1/log", log) != 0)
+        return fail(r, -ENAMETOOLONG, "the path of the root is too long");
+    if (access(log, F_OK) == 0)
+        return 0;
+    for (uint64_t i = 1; i <= r->conf.nodes; i++) {
+        snprintf(name, sizeof(name), "node-%ju/mark", (uintmax_t)i);
+        if (root_path(r, name, mark) == 0 && access(mark, F_OK) == 0)
+            return fail(r, -ENOENT,
+                        "control-1: its log is missing (%.200s), but node-%ju holds data of this "
+                        "cloud; put the folder back",
+                        log, (uintmax_t)i);
+    }
+    return 0;
+}
+
 /* Options of a later `up`: what can change is changed, what cannot is refused. */
 static int change_conf(struct root *r, const struct root_wish *wish)
 {
     struct conf before = r->conf;
     char path[PATH_MAX];
-    int rc = 0;
+    int rc = check_log(r);
 
-    if (wish->pool != NULL) {
+    if (rc == 0 && wish->pool != NULL) {
         rc = set_pool(r, wish->pool);
         if (rc == 0 && strcmp(before.pool, r->conf.pool) != 0)
             rc = fail(r, -EEXIST, "this cloud's pool is %.200s; it cannot become %.200s",

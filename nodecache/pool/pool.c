@@ -140,7 +140,7 @@ static int marker_open(struct pool *p, const char *cloud, bool create, char *det
 
     if (rc == -ENOENT && !create)
         return pool_fail(detail, rc,
-                         "there is no pool in %.100s (no object \"%s\"); is it mounted?", p->rest,
+                         "there is no pool in %.100s (no object \"%s\": is it mounted?)", p->rest,
                          MARKER);
     if (rc == -ENOENT) {
         rc = marker_create(p, cloud, detail);

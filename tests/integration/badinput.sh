@@ -1,7 +1,6 @@
 #!/bin/bash
 # Bad input of every kind: each gives a clear error, and nothing else stops working.
 . "$(dirname "$0")/lib.sh"
-known_defect "a pack that was put back is still read by its old descriptor"
 need setfattr
 make_work
 uphere() { "$UMBEL" up --root "$ROOT" "$@"; }
@@ -119,6 +118,40 @@ rm "$ROOT/pool/packs" && mv "$WORK/packs.away" "$ROOT/pool/packs"
 within 60 umbel flush || fail "no flush after the pool came back: $(umbel flush 2>&1)"
 within 30 umbel health || fail "still not healthy: $(umbel health)"
 fsck_clean --data
+umbel evict "$MNT/damaged"
+down
+
+step "a pool that is away when the cloud starts: what the nodes hold is served"
+mv "$ROOT/pool" "$WORK/pool.away"
+mkdir "$ROOT/pool" # as a mountpoint on which nothing is mounted
+up
+within 15 unhealthy || fail "a pool that is away is called healthy"
+refused 1 "no pool in $ROOT/pool .*mounted" umbel health
+[ "$(cat "$MNT/staged")" = staged ] || fail "what a node holds is not read without the pool"
+echo "written without a pool" >"$MNT/without"
+refused 1 "no pool in $ROOT/pool" umbel flush
+refused 1 "no pool in $ROOT/pool" umbel fsck
+timeout 30 cat "$MNT/damaged" >/dev/null 2>&1 && fail "what only the pool has was read without it"
+[ -z "$(ls -A "$ROOT/pool")" ] || fail "a pool was made where none is mounted"
+rmdir "$ROOT/pool"
+says_no_folder() { grep 'pool.*No such file' <<<"$(umbel health)"; }
+within 15 says_no_folder || fail "health does not say that the pool's folder is missing: $(umbel health)"
+mv "$WORK/pool.away" "$ROOT/pool"
+within 30 umbel health || fail "the pool that is back is not found: $(umbel health)"
+within 30 umbel flush || fail "no flush after the pool is back: $(umbel flush 2>&1)"
+cmp "$MNT/damaged" "$WORK/damaged"
+
+step "a pool that goes away, and another in its place"
+mv "$ROOT/pool" "$WORK/pool.away"
+cp -a "$WORK/pool.away" "$ROOT/pool" # as a copy that was restored
+echo "after the copy" >"$MNT/copied"
+within 30 umbel flush || fail "no flush into the restored pool: $(umbel flush 2>&1)"
+rm -r "$WORK/pool.away"
+within 30 umbel health || fail "still not healthy: $(umbel health)"
+evict_cold
+cmp "$MNT/damaged" "$WORK/damaged"
+[ "$(cat "$MNT/copied" "$MNT/without")" = $'after the copy\nwritten without a pool' ] || fail "what was flushed is not read from the restored pool"
+fsck_clean --data
 down
 
 step "damaged files of the node and of the control process"
@@ -126,7 +159,7 @@ step "damaged files of the node and of the control process"
 damage() {
     local keep=$WORK/whole
     rm -rf "$keep" && cp -a "$2" "$keep"
-    "$3" "$2"
+    $3 "$2" # may be several words
     refused 1 "$1" uphere --mount "$MNT"
     say "${2#"$ROOT"/}: $(tail -n 1 "$WORK/refused.log")"
     "$UMBEL" down --root "$ROOT" >/dev/null
@@ -147,9 +180,17 @@ if [ -n "$journal" ]; then
     damage 'node-1: .*(journal|damaged)' "$journal" flip_middle
 fi
 [ ! -s "$ROOT/node-1/index/checkpoint" ] || damage 'node-1: .*(checkpoint|damaged)' "$ROOT/node-1/index/checkpoint" flip_middle
-segment=$(find "$ROOT/control-1" -path '*log*' -type f -size +64k -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
+segment=$(find "$ROOT/control-1/log" -name '*-*' -type f -size +8k -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
 [ -n "$segment" ] || fail "the control process keeps no log"
-damage 'control-1: .' "$segment" cut_half
+damage 'control-1: the log .* cannot be used .*; put back' "$segment" cut_half
+damage 'control-1: the log .* cannot be used .*; put back' "$segment" flip_middle
+damage 'control-1: the log .* cannot be used .*; put back' "$segment" rm
+remove_from_segment() { find "$1" -name '*-*' | sort | sed -n "/${segment##*/}/,\$p" | xargs rm; }
+damage 'control-1: the state .* commands and the log .*; put' "$ROOT/control-1/log" remove_from_segment
+for metadata in "$ROOT"/control-1/log/metadata*; do damage 'control-1: the log .* cannot be used .*; put back' "$metadata" cut_half; done
+damage 'control-1: its log is missing .*; put the folder back' "$ROOT/control-1" "rm -r"
+damage 'node-1: .*another store' "$ROOT/node-1" "rm -r"
+damage 'node-1: .*damaged: staged data' "$ROOT/node-1/files" "rm -r"
 sed -i 's/^capacity = .*/capacity = lots/' "$ROOT/umbel.conf"
 refused 1 "'lots' cannot be the value of capacity" uphere
 sed -i 's/^capacity = .*/capcity = 1073741824/' "$ROOT/umbel.conf"
