@@ -16,6 +16,9 @@ supp=$(cd "$(dirname "$0")" && pwd)
 TSAN_OPTIONS="$TSAN_OPTIONS:suppressions=$supp/tsan.supp"
 export LSAN_OPTIONS="suppressions=$supp/lsan.supp:print_suppressions=0${LSAN_OPTIONS:+:$LSAN_OPTIONS}"
 
+# libraft loads the log by one realloc for each entry, which a sanitizer's allocator copies each time.
+export UMBEL_SNAPSHOT_ENTRIES=${UMBEL_SNAPSHOT_ENTRIES:-8192}
+
 "$@"
 status=$?
 found=("$reports"/*)
