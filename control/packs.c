@@ -79,14 +79,18 @@ static void on_deleted(void *arg, const struct message *reply)
     gc_delete(g); /* more of them, or none */
 }
 
+/* One that can use the pool, if there is one; but a full pool is an error too, and only deleting
+ * ends it. */
 static struct node *any_node(struct centre *c)
 {
-    struct node *n;
+    struct node *n, *any = NULL;
 
-    for (n = c->nodes; n; n = n->hh.next)
+    for (n = c->nodes; n; n = n->hh.next) {
         if (n->peer && n->pool_error[0] == '\0')
             return n;
-    return NULL;
+        any = n->peer ? n : any;
+    }
+    return any;
 }
 
 static void gc_condemn(struct gc *g);

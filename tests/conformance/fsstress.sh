@@ -1,6 +1,6 @@
 #!/bin/bash
 # fsstress (of xfstests or LTP): many processes, all kinds of operations; afterwards the state is sound and the same after
-# down and up. $FSSTRESS is the program.
+# down and up, and when all is deleted nothing is left of it. $FSSTRESS is the program.
 . "$(dirname "$0")/../integration/lib.sh"
 [ -n "${FSSTRESS:-}" ] || skip "FSSTRESS does not say where the program fsstress is"
 [ -x "$FSSTRESS" ] || skip "there is no program $FSSTRESS"
@@ -13,6 +13,7 @@ mkdir "$OTHER"
 up --capacity 256M
 "$UMBEL" mount --root "$ROOT" "$OTHER" >/dev/null
 EXTRA_MOUNTS+=("$OTHER")
+inodes=$(status_of inodes)
 mkdir "$MNT/a" "$MNT/b"
 
 step "8 processes, $ops operations each, through two mounts"
@@ -26,6 +27,16 @@ before=$(tree_sum "$MNT")
 down
 up
 [ "$before" = "$(tree_sum "$MNT")" ] || fail "the tree differs after down and up"
+
+step "nothing is left of what is deleted"
+umbel flush # so that there are packs to be left
+[ -n "$(find "$ROOT/pool/packs" -type f)" ] || fail "flush wrote no pack"
 rm -rf "$MNT/a" "$MNT/b"
-fsck_clean
+left() {
+    printf '%s inodes, %s orphans, %s packs in the pool, %s flat files' $(($(status_of inodes) - inodes)) "$(status_of orphans)" \
+        "$(find "$ROOT/pool/packs" -type f | wc -l)" "$(find "$ROOT/node-1/files" -type f | wc -l)"
+}
+nothing_left() { umbel gc && [ "$(left)" = "0 inodes, 0 orphans, 0 packs in the pool, 0 flat files" ]; }
+within "$(slow 60)" nothing_left || fail "left after everything was deleted: $(left)"
+fsck_clean --data
 say "ok"

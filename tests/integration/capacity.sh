@@ -85,7 +85,7 @@ within "$(slow 90)" pool_is_small || fail "the pool still holds $(disk_bytes "$R
 within_capacity "at the end"
 
 step "/ is the cloud's whole tree, for whoever is not in the mount"
-cached_is() { [ "$(status_of cached)" -"$1" "$2" ]; }
+cached_is() { test "$(status_of cached)" "$@"; }
 mkdir "$MNT/folder"
 head -c 1000000 /dev/urandom >"$MNT/folder/a"
 head -c 1000000 /dev/urandom >"$MNT/b"
@@ -94,11 +94,11 @@ for file in folder/a b; do
     says '^pool 1000000$' umbel where "$MNT/$file" || fail "flush --root / left it staged: $(umbel where "$MNT/$file")"
 done
 umbel evict /
-within 10 cached_is eq 0 || fail "evict / left $(status_of cached) bytes"
+within 10 cached_is -eq 0 || fail "evict / left $(status_of cached) bytes"
 umbel warm /
-within 10 cached_is ge 2000000 || fail "warm / fetched $(status_of cached) bytes"
+within 10 cached_is -ge 2000000 || fail "warm / fetched $(status_of cached) bytes"
 "$UMBEL" evict --root "$ROOT" /
-within 10 cached_is eq 0 || fail "evict --root / left $(status_of cached) bytes"
+within 10 cached_is -eq 0 || fail "evict --root / left $(status_of cached) bytes"
 [ "$(umbel where /)" = "$(umbel where "$MNT")" ] || fail "where / is not where $MNT"
 refused 1 'not in the cloud' umbel evict /etc
 fsck_clean --data
