@@ -1,7 +1,7 @@
 /*
  * Measurements of `umbel bench`: each test is run by one or several processes in a folder of their
- * own, which start together; its result is the sum of their work over the time from the first start
- * to the last end.
+ * own (one folder is listed by all), which start together; its result is the sum of their work over
+ * the time from the first start to the last end.
  */
 #ifndef UMBEL_TOOLS_BENCH_H
 #define UMBEL_TOOLS_BENCH_H
@@ -15,9 +15,12 @@
 
 struct bench_size {
     uint64_t file_bytes; /* of the large file, all processes together */
-    unsigned files;      /* of the small files, for each process */
-    unsigned entries;    /* in the folder that is listed */
-    int random_ms;       /* how long random I/O goes on */
+    /* Of the small files, all processes together: a filesystem that holds a descriptor for each
+     * file that the kernel remembers (libfuse's passthrough_ll) has not many. */
+    unsigned files;
+    unsigned entries; /* in the folder that is listed */
+    unsigned rounds;  /* of all tests; the median counts */
+    int random_ms;    /* how long random I/O goes on */
 };
 
 /* What one process has to do, in its own folder. */
@@ -26,6 +29,7 @@ struct bench_job {
     unsigned number, processes;
     const struct bench_size *size;
     uint64_t seed;
+    int archive; /* what is unpacked; -1: none */
 };
 
 struct bench_test {

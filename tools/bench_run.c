@@ -101,7 +101,8 @@ static int start_all(const struct bench_test *test, const char *dir, unsigned pr
         struct bench_job job = {.number = *started,
                                 .processes = processes,
                                 .size = size,
-                                .seed = 88172645463325252ull + *started};
+                                .seed = 88172645463325252ull + *started,
+                                .archive = -1};
 
         if (snprintf(job.dir, sizeof(job.dir), "%s/p%u", dir, *started) >= PATH_MAX)
             return -ENAMETOOLONG;
@@ -137,7 +138,10 @@ int bench_run(const struct bench_test *test, const char *dir, unsigned processes
     if (rc == 0)
         rc = sum_up(board, processes, rate);
     if (rc != 0)
-        snprintf(detail, 256, "%s in %.150s: %s", test->name, dir, strerror(-rc));
+        snprintf(detail, 256, "%s in %.120s: %s%s", test->name, dir, strerror(-rc),
+                 rc == -EMFILE || rc == -ENFILE
+                     ? "; what serves it needs more descriptors (ulimit -n)"
+                     : "");
     munmap(board, sizeof(*board));
     return rc;
 }

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "control/wire/clock.h"
@@ -190,11 +192,18 @@ static int random_write(struct bench_job *job, uint64_t *work)
 
 /* ---- many small files */
 
+static unsigned small_files(const struct bench_job *job)
+{
+    unsigned n = job->size->files / job->processes;
+
+    return n > 0 ? n : 1;
+}
+
 static int remove_small(struct bench_job *job)
 {
     char path[PATH_MAX];
 
-    for (unsigned i = 0; i < job->size->files; i++)
+    for (unsigned i = 0; i < small_files(job); i++)
         for (int renamed = 0; renamed < 2; renamed++)
             if (path_of(job, path, renamed ? "r%06u" : "f%06u", i) == 0 && unlink(path) != 0 &&
                 errno != ENOENT)
@@ -209,7 +218,7 @@ static int create_small(struct bench_job *job, uint64_t *work)
     int rc = 0;
 
     fill(buf, sizeof(buf), job->seed);
-    for (unsigned i = 0; rc == 0 && i < job->size->files; i++, ++*work) {
+    for (unsigned i = 0; rc == 0 && i < small_files(job); i++, ++*work) {
         rc = path_of(job, path, "f%06u", i);
         int fd = rc == 0 ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
         if (fd < 0)
@@ -228,7 +237,7 @@ static int stat_small(struct bench_job *job, uint64_t *work)
     char path[PATH_MAX];
     struct stat st;
 
-    for (unsigned i = 0; i < job->size->files; i++, ++*work) {
+    for (unsigned i = 0; i < small_files(job); i++, ++*work) {
         if (path_of(job, path, "f%06u", i) != 0 || stat(path, &st) != 0)
             return -errno;
         if (st.st_size != (off_t)PAGE)
@@ -249,7 +258,7 @@ static int read_small(struct bench_job *job, uint64_t *work)
     unsigned char buf[PAGE];
     char path[PATH_MAX];
 
-    for (unsigned i = 0; i < job->size->files; i++, ++*work) {
+    for (unsigned i = 0; i < small_files(job); i++, ++*work) {
         if (path_of(job, path, "f%06u", i) != 0)
             return -ENAMETOOLONG;
         int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -268,7 +277,7 @@ static int rename_small(struct bench_job *job, uint64_t *work)
 {
     char from[PATH_MAX], to[PATH_MAX];
 
-    for (unsigned i = 0; i < job->size->files; i++, ++*work) {
+    for (unsigned i = 0; i < small_files(job); i++, ++*work) {
         if (path_of(job, from, "f%06u", i) != 0 || path_of(job, to, "r%06u", i) != 0)
             return -ENAMETOOLONG;
         if (rename(from, to) != 0)
@@ -281,7 +290,7 @@ static int unlink_small(struct bench_job *job, uint64_t *work)
 {
     char path[PATH_MAX];
 
-    for (unsigned i = 0; i < job->size->files; i++, ++*work) {
+    for (unsigned i = 0; i < small_files(job); i++, ++*work) {
         if (path_of(job, path, "r%06u", i) != 0)
             return -ENAMETOOLONG;
         if (unlink(path) != 0)
@@ -290,12 +299,14 @@ static int unlink_small(struct bench_job *job, uint64_t *work)
     return 0;
 }
 
-/* ---- one large folder */
+/* ---- one large folder: the first process makes it, all list it */
 
 static int make_entries(struct bench_job *job)
 {
     char path[PATH_MAX];
 
+    if (job->number != 0)
+        return 0;
     if (path_of(job, path, "folder", 0) != 0 || (mkdir(path, 0700) != 0 && errno != EEXIST))
         return -errno;
     for (unsigned i = 0; i < job->size->entries; i++) {
@@ -331,7 +342,7 @@ static int list_folder(struct bench_job *job, uint64_t *work)
 {
     int64_t end = clock_boot_ms() + job->size->random_ms;
     char path[PATH_MAX];
-    int rc = path_of(job, path, "folder", 0);
+    int rc = path_of(job, path, "../p0/folder", 0);
 
     while (rc == 0) {
         rc = list_once(path, job);
@@ -340,6 +351,102 @@ static int list_folder(struct bench_job *job, uint64_t *work)
             break;
     }
     return rc;
+}
+
+/* ---- an archive, unpacked by tar */
+
+#define TREE_FOLDERS 32u
+#define TREE_SIZE    (16u << 10) /* of the largest file */
+
+/* A header of the ustar format. */
+static void archive_header(char block[512], const char *name, size_t size, bool folder)
+{
+    unsigned sum = 0;
+
+    memset(block, 0, 512);
+    snprintf(block, 100, "%s", name);
+    snprintf(block + 100, 8, "%07o", folder ? 0755u : 0644u);
+    snprintf(block + 108, 8, "%07o", 0u);
+    snprintf(block + 116, 8, "%07o", 0u);
+    snprintf(block + 124, 12, "%011zo", size);
+    snprintf(block + 136, 12, "%011o", 1000000000u);
+    memset(block + 148, ' ', 8);
+    block[156] = folder ? '5' : '0';
+    memcpy(block + 257, "ustar\00000", 8);
+    for (int i = 0; i < 512; i++)
+        sum += (unsigned char)block[i];
+    snprintf(block + 148, 8, "%06o", sum);
+}
+
+static int archive_add(int fd, const char *name, const unsigned char *content, size_t size)
+{
+    char block[512];
+    size_t padded = (size + 511) / 512 * 512;
+
+    archive_header(block, name, size, content == NULL);
+    if (write(fd, block, sizeof(block)) != (ssize_t)sizeof(block) ||
+        (padded > 0 && write(fd, content, padded) != (ssize_t)padded))
+        return errno != 0 ? -errno : -ENOSPC;
+    return 0;
+}
+
+static int archive_fill(struct bench_job *job, unsigned char *content)
+{
+    char name[64];
+    int rc = 0;
+
+    fill(content, TREE_SIZE, job->seed);
+    for (unsigned i = 0; rc == 0 && i < TREE_FOLDERS; i++) {
+        snprintf(name, sizeof(name), "tree/%02u/", i);
+        rc = archive_add(job->archive, name, NULL, 0);
+    }
+    for (unsigned i = 0; rc == 0 && i < small_files(job); i++) {
+        snprintf(name, sizeof(name), "tree/%02u/file-%06u", i % TREE_FOLDERS, i);
+        rc = archive_add(job->archive, name, content, random_next(&job->seed) % TREE_SIZE);
+    }
+    if (rc == 0 && write(job->archive, (char[1024]){0}, 1024) != 1024)
+        rc = -ENOSPC;
+    return rc;
+}
+
+static int run_program(const char *program, const char *const *args)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        execvp(program, (char *const *)args);
+        _exit(EXIT_FAILURE);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return -errno;
+    return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS ? 0 : -EIO;
+}
+
+static int make_archive(struct bench_job *job)
+{
+    unsigned char *content = malloc(TREE_SIZE);
+    char path[PATH_MAX];
+    int rc = path_of(job, path, "tree", 0);
+
+    if (content == NULL)
+        return -ENOMEM;
+    if (rc == 0)
+        rc = run_program("rm", (const char *const[]){"rm", "-rf", path, NULL});
+    job->archive = memfd_create("archive", 0); /* not close-on-exec: tar reads it */
+    if (rc == 0)
+        rc = job->archive < 0 ? -errno : archive_fill(job, content);
+    free(content);
+    return rc;
+}
+
+static int unpack(struct bench_job *job, uint64_t *work)
+{
+    char from[32];
+
+    snprintf(from, sizeof(from), "/proc/self/fd/%d", job->archive);
+    *work = small_files(job);
+    return run_program("tar", (const char *const[]){"tar", "-xf", from, "-C", job->dir, NULL});
 }
 
 const struct bench_test bench_tests[] = {
@@ -351,9 +458,10 @@ const struct bench_test bench_tests[] = {
     {"random write 4 KiB", false, NULL, random_write},
     {"create + write 4 KiB + close", false, remove_small, create_small},
     {"stat, warm", false, stat_once, stat_small},
-    {"open + read 4 KiB + close", false, NULL, read_small},
+    {"open + read 4 KiB + close, warm", false, NULL, read_small},
     {"rename", false, NULL, rename_small},
     {"unlink", false, NULL, unlink_small},
-    {"list a folder of many", false, make_entries, list_folder},
+    {"list a folder of 5,000, warm", false, make_entries, list_folder},
+    {"untar, files of up to 16 KiB", false, make_archive, unpack},
     {NULL, false, NULL, NULL},
 };

@@ -16,6 +16,7 @@
 
 #define FOLDERS   3 /* DIR, --against, --third */
 #define RATES_MAX 64
+#define ROUNDS    3
 
 enum { WITH_ONE, WITH_MANY, WAYS };
 
@@ -25,7 +26,8 @@ struct bench {
     uint64_t processes;
     bool json, quick;
     struct bench_size size;
-    double rates[RATES_MAX][WAYS][FOLDERS]; /* 0: not measured */
+    double samples[RATES_MAX][WAYS][FOLDERS][ROUNDS];
+    double rates[RATES_MAX][WAYS][FOLDERS]; /* their median; 0: not measured */
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -77,15 +79,23 @@ static const struct argp argp = {
     parse,
     "DIR",
     "Measures DIR, a folder in a mounted cloud, beside a plain folder of this machine."
-    "\v\"Pages dropped\" means that the kernel's cached pages of the file were dropped first. "
+    "\v\"Pages dropped\" means that the kernel's cached pages of the file were dropped first, "
+    "not what lies below; \"warm\" that all was read just before. Each test is run in one folder "
+    "after the other, in changing order; --quick has one round, else the median of three counts. "
+    "The small files are shared out among the processes. "
     "Everything that it "
     "makes, it removes again.",
     NULL,
     NULL,
     NULL};
 
-static const struct bench_size full = {512ull << 20, 5000, 5000, 3000};
-static const struct bench_size quick = {64ull << 20, 500, 5000, 500};
+static const struct bench_size full = {.file_bytes = 512ull << 20,
+                                       .files = 5000,
+                                       .entries = 5000,
+                                       .random_ms = 3000,
+                                       .rounds = ROUNDS};
+static const struct bench_size quick = {
+    .file_bytes = 64ull << 20, .files = 1000, .entries = 5000, .random_ms = 300, .rounds = 1};
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
 {
@@ -123,20 +133,29 @@ static int make_dirs(struct bench *b)
     return 0;
 }
 
+static int by_rate(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
 /* The tests of one number of processes, folder by folder within each test, so that all meet the
- * same weather. */
-static int measure(struct bench *b, int way, struct progress *p, unsigned *done, unsigned total)
+ * same weather, and in another order in each round. */
+static int measure(struct bench *b, int way, unsigned round, struct progress *p, unsigned *done,
+                   unsigned total)
 {
     unsigned processes = way == WITH_ONE ? 1 : (unsigned)b->processes;
     char detail[256];
 
     for (unsigned t = 0; bench_tests[t].name != NULL; t++) {
-        for (int f = 0; f < FOLDERS; f++) {
+        for (unsigned k = 0; k < FOLDERS; k++) {
+            unsigned f = (k + t + round) % FOLDERS;
             if (b->dirs[f][0] == '\0')
                 continue;
             progress_tick(p, (*done)++, total, bench_tests[t].name);
             int rc = bench_run(&bench_tests[t], b->dirs[f], processes, &b->size,
-                               &b->rates[t][way][f], detail);
+                               &b->samples[t][way][f][round], detail);
             if (rc != 0) {
                 warnx("%s", detail);
                 return rc;
@@ -144,6 +163,17 @@ static int measure(struct bench *b, int way, struct progress *p, unsigned *done,
         }
     }
     return 0;
+}
+
+static void find_medians(struct bench *b)
+{
+    for (unsigned t = 0; bench_tests[t].name != NULL; t++)
+        for (int way = 0; way < WAYS; way++)
+            for (int f = 0; f < FOLDERS; f++) {
+                double *s = b->samples[t][way][f];
+                qsort(s, b->size.rounds, sizeof(*s), by_rate);
+                b->rates[t][way][f] = s[b->size.rounds / 2];
+            }
 }
 
 static int measure_all(struct bench *b)
@@ -156,11 +186,13 @@ static int measure_all(struct bench *b)
         total++;
     for (int f = 0; f < FOLDERS; f++)
         folders += b->dirs[f][0] != '\0';
-    total *= folders * (unsigned)ways;
+    total *= folders * (unsigned)ways * b->size.rounds;
     progress_begin(&progress, "measuring");
-    for (int way = 0; rc == 0 && way < ways; way++)
-        rc = measure(b, way, &progress, &done, total);
+    for (unsigned round = 0; rc == 0 && round < b->size.rounds; round++)
+        for (int way = 0; rc == 0 && way < ways; way++)
+            rc = measure(b, way, round, &progress, &done, total);
     progress_end(&progress);
+    find_medians(b);
     return rc;
 }
 
@@ -190,8 +222,10 @@ static void print_table(const struct bench *b)
             putchar('\n');
         }
     }
-    printf("\ncloud: %s   local: %s%s%s\nratio: the cloud's rate over the one to its left\n",
-           b->given[0], b->given[1], third ? "   third: " : "", third ? b->given[2] : "");
+    printf("\ncloud: %s   local: %s%s%s\nratio: the cloud's rate over the one to its left"
+           "; median of %u\n",
+           b->given[0], b->given[1], third ? "   third: " : "", third ? b->given[2] : "",
+           b->size.rounds);
 }
 
 static void print_json(const struct bench *b)
@@ -199,7 +233,8 @@ static void print_json(const struct bench *b)
     static const char *const names[FOLDERS] = {"cloud", "local", "third"};
     bool first = true;
 
-    printf("{\"quick\": %s, \"results\": [", b->quick ? "true" : "false");
+    printf("{\"quick\": %s, \"rounds\": %u, \"results\": [", b->quick ? "true" : "false",
+           b->size.rounds);
     for (unsigned t = 0; bench_tests[t].name != NULL; t++) {
         for (int way = 0; way < WAYS; way++) {
             const double *rate = b->rates[t][way];
@@ -212,7 +247,10 @@ static void print_json(const struct bench *b)
             for (int f = 0; f < FOLDERS; f++)
                 if (rate[f] > 0)
                     printf(", \"%s\": %.1f", names[f], shown(&bench_tests[t], rate[f]));
-            printf(", \"ratio\": %.3f}", rate[0] / rate[1]);
+            printf(", \"ratio\": %.3f", rate[0] / rate[1]);
+            if (rate[2] > 0)
+                printf(", \"ratio_third\": %.3f", rate[0] / rate[2]);
+            putchar('}');
             first = false;
         }
     }
