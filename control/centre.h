@@ -333,8 +333,8 @@ void ops_unpark(struct centre *c);
  * taken care of. */
 bool op_deduped(struct op *op, const Star__Head *head, op_done_fn done);
 /* Entry without an op: the centre's own housekeeping. */
-int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body, consensus_fn fn,
-                  void *arg);
+int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body,
+                  enum consensus_when when, consensus_fn fn, void *arg);
 
 /* --- serve.c --- */
 void centre_request(void *ctx, struct peer *p, const struct message *m);

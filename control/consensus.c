@@ -202,6 +202,8 @@ static void batch_send(struct consensus *c)
     b->req.data = b;
     c->batch_n = 0;
     c->batch_len = 0;
+    c->batch_now = false;
+    uv_timer_stop(&c->soon);
     int rv = raft_apply(&c->raft, &b->req, &buf, 1, on_batch_applied);
     if (rv != 0) {
         free(b); /* the buffer is libraft's in any case */
@@ -238,7 +240,23 @@ static uint8_t *batch_room(struct consensus *c, size_t len)
 
 static void on_prepare(uv_prepare_t *handle)
 {
-    batch_send(handle->data);
+    struct consensus *c = handle->data;
+
+    if (c->batch_now)
+        batch_send(c);
+}
+
+static void on_soon(uv_timer_t *timer)
+{
+    batch_send(timer->data);
+}
+
+static void batch_when(struct consensus *c, enum consensus_when when)
+{
+    if (when == CONSENSUS_NOW)
+        c->batch_now = true;
+    else if (!uv_is_active((uv_handle_t *)&c->soon))
+        uv_timer_start(&c->soon, on_soon, CONSENSUS_SOON_MS, 0);
 }
 
 static void stamp(struct consensus *c, Star__LogEntry *entry, Star__Time *now, bool new_ino)
@@ -257,8 +275,8 @@ static void stamp(struct consensus *c, Star__LogEntry *entry, Star__Time *now, b
         entry->ino = ++c->last_ino;
 }
 
-int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, consensus_fn fn,
-                     void *arg)
+int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino,
+                     enum consensus_when when, consensus_fn fn, void *arg)
 {
     Star__Time now;
 
@@ -283,6 +301,7 @@ int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino, c
         c->pending_head = p;
     c->pending_tail = p;
     c->pending_count++;
+    batch_when(c, when);
     if (++c->batch_n == CONSENSUS_BATCH_MAX || c->batch_len > CONSENSUS_BATCH_BYTES)
         batch_send(c);
     return 0;
@@ -495,6 +514,8 @@ static void start_handles(struct consensus *c)
     uv_timer_start(&c->watch, on_watch, 0, WATCH_ELECTION_MS);
     uv_timer_init(c->loop, &c->copy_retry);
     c->copy_retry.data = c;
+    uv_timer_init(c->loop, &c->soon);
+    c->soon.data = c;
 }
 
 int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve,
@@ -564,11 +585,12 @@ static void on_raft_closed(struct raft *raft)
     pending_fail(c, -ESHUTDOWN);
     turn_commit(c);
     state_close(c->state, true);
-    c->open_handles = 4;
+    c->open_handles = 5;
     uv_close((uv_handle_t *)&c->prepare, on_handle_closed);
     uv_close((uv_handle_t *)&c->turn_timer, on_handle_closed);
     uv_close((uv_handle_t *)&c->watch, on_handle_closed);
     uv_close((uv_handle_t *)&c->copy_retry, on_handle_closed);
+    uv_close((uv_handle_t *)&c->soon, on_handle_closed);
 }
 
 void consensus_close_engine(struct consensus *c)

@@ -78,6 +78,7 @@ struct consensus {
     uint8_t *batch; /* prefix and entries of this turn */
     size_t batch_len, batch_size;
     unsigned batch_n;
+    bool batch_now; /* somebody waits for an entry of it */
 
     struct raft raft;
     struct raft_io io;
@@ -92,7 +93,7 @@ struct consensus {
     uint64_t recorded; /* count of the newest snapshot that libraft has on disk; 0: none */
 
     uv_prepare_t prepare;
-    uv_timer_t turn_timer, watch, copy_retry;
+    uv_timer_t turn_timer, watch, copy_retry, soon;
     int open_handles;
     void (*done)(void *arg);
     void *done_arg;

@@ -115,7 +115,8 @@ void home_log_attrs(struct centre *c, const Star__HomeAttrs *a)
     *arg = (struct logged){.c = c, .ino = a->ino};
     body.n_attrs = 1;
     body.attrs = &one;
-    if (centre_submit(c, STAR__LOG_TYPE__LOG_HOME_ATTRS, &body.base, attrs_logged, arg) < 0)
+    if (centre_submit(c, STAR__LOG_TYPE__LOG_HOME_ATTRS, &body.base, CONSENSUS_SOON, attrs_logged,
+                      arg) < 0)
         free(arg);
 }
 

@@ -187,7 +187,8 @@ int node_set_state(struct centre *c, struct node *n, const char *state)
     Star__LogNode body;
 
     node_entry(n, state, &body);
-    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, on_state_logged, c);
+    int rc =
+        centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, CONSENSUS_NOW, on_state_logged, c);
     if (rc == 0)
         copy_text(n->state, sizeof(n->state), state);
     return rc;
@@ -260,7 +261,8 @@ void nodes_tick(struct centre *c, int64_t now)
             continue;
         Star__LogHome body = STAR__LOG_HOME__INIT;
         body.node = n->id;
-        if (centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL) < 0)
+        if (centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, CONSENSUS_NOW,
+                          ignore_result, NULL) < 0)
             continue; /* at the next tick */
         n->lost = true;
         events_add(&c->events, "node-lost",
@@ -452,7 +454,8 @@ static int homed_forget_lines(struct centre *c, uint32_t node)
     Star__LogHome body = STAR__LOG_HOME__INIT;
 
     body.node = node;
-    return centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, ignore_result, NULL);
+    return centre_submit(c, STAR__LOG_TYPE__LOG_DROP_COPIES, &body.base, CONSENSUS_NOW,
+                         ignore_result, NULL);
 }
 
 void serve_homed(struct op *op)

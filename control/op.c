@@ -288,6 +288,12 @@ static void on_applied(void *arg, int status, const struct state_result *r)
     op->done(op, r);
 }
 
+/* A node's word of what it holds is asked for by nobody yet; it comes behind nearly every write. */
+static enum consensus_when when_of(uint32_t type)
+{
+    return type == STAR__MSG_TYPE__COPIES ? CONSENSUS_SOON : CONSENSUS_NOW;
+}
+
 static int submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bool new_ino,
                   bool keyed)
 {
@@ -308,7 +314,7 @@ static int submit(struct op *op, uint32_t type, const ProtobufCMessage *body, bo
         e.seq = op->seq;
         e.acked = op->acked;
     }
-    int rc = consensus_submit(op->c->log, &e, new_ino, on_applied, op);
+    int rc = consensus_submit(op->c->log, &e, new_ino, when_of(type), on_applied, op);
     if (buf != small)
         free(buf);
     return rc;
@@ -345,8 +351,8 @@ void op_submit_own(struct op *op, uint32_t type, const ProtobufCMessage *body, o
     submit_or_end(op, type, body, false, false, done);
 }
 
-int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body, consensus_fn fn,
-                  void *arg)
+int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body,
+                  enum consensus_when when, consensus_fn fn, void *arg)
 {
     Star__LogEntry e = STAR__LOG_ENTRY__INIT;
     size_t len = protobuf_c_message_get_packed_size(body);
@@ -358,7 +364,7 @@ int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body,
     e.type = type;
     e.body.data = buf;
     e.body.len = len;
-    int rc = consensus_submit(c->log, &e, false, fn, arg);
+    int rc = consensus_submit(c->log, &e, false, when, fn, arg);
     free(buf);
     return rc;
 }

@@ -135,7 +135,8 @@ static void gc_condemn(struct gc *g)
     int rc = gather(g, PACK_LIVE);
 
     if (rc == 0 && g->n > 0)
-        rc = centre_submit(g->c, STAR__LOG_TYPE__LOG_CONDEMN, &g->body.base, on_condemned, g);
+        rc = centre_submit(g->c, STAR__LOG_TYPE__LOG_CONDEMN, &g->body.base, CONSENSUS_NOW,
+                           on_condemned, g);
     if (rc < 0 || g->n == 0)
         gc_end(g, rc);
 }

@@ -417,7 +417,9 @@ void reap_submit(struct centre *c)
     }
     body.n_ino = d->n;
     body.ino = d->ino;
-    int rc = d->n > 0 ? centre_submit(c, STAR__LOG_TYPE__LOG_REAP, &body.base, reaped, d) : 0;
+    int rc = d->n > 0
+                 ? centre_submit(c, STAR__LOG_TYPE__LOG_REAP, &body.base, CONSENSUS_SOON, reaped, d)
+                 : 0;
     if (rc < 0 || d->n == 0)
         free(d);
     if (rc == 0)

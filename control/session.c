@@ -72,7 +72,8 @@ static void log_end(struct centre *c, uint64_t id)
     Star__LogSession body = STAR__LOG_SESSION__INIT;
 
     body.session = id;
-    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_SESSION_END, &body.base, ignore_result, NULL);
+    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_SESSION_END, &body.base, CONSENSUS_NOW,
+                           ignore_result, NULL);
     if (rc < 0 && rc != -ENOTCONN)
         log_warning(
             "the end of session %llu is not in the log, so it ends again after the next start: %s",
