@@ -63,6 +63,24 @@ void serve_lookup(struct op *op)
     op_reply(op, rc, &r.base);
 }
 
+/* The directory as the mount may keep it. The op has taken its marks back: they would forbid it. */
+struct dir_answer {
+    Star__Attr attr;
+    Star__Time times[3];
+    Star__Lease lease;
+};
+
+static Star__Attr *answer_dir(struct op *op, uint64_t dir, struct dir_answer *a)
+{
+    struct inode i;
+
+    a->lease = STAR__LEASE__LEASE_NONE;
+    if (state_inode(op->c->state, dir, &i) < 0)
+        return NULL;
+    answer_attr(op, &i, &a->attr, a->times, &a->lease);
+    return &a->attr;
+}
+
 /* --- make --- */
 
 /* open_flags < 0: it is not opened, too. */
@@ -71,6 +89,7 @@ static void answer_made(struct op *op, const Star__EntryReply *made, uint64_t pa
 {
     Star__EntryReply answer = STAR__ENTRY_REPLY__INIT;
     struct centre *c = op->c;
+    struct dir_answer dir;
     struct open_answer open;
     Star__Attr attr;
     Star__Time times[3];
@@ -90,7 +109,8 @@ static void answer_made(struct op *op, const Star__EntryReply *made, uint64_t pa
     }
     answer_attr(op, &i, &attr, times, &answer.lease);
     answer.attr = &attr;
-    answer.parent = made->parent;
+    answer.parent = answer_dir(op, parent, &dir);
+    answer.parent_lease = dir.lease;
     answer.entry_lease = entry_lease_grant(c, op->session, parent, name->data, name->len);
     op_reply(op, 0, &answer.base);
 }
@@ -184,6 +204,22 @@ void serve_link(struct op *op)
 
 /* --- remove --- */
 
+static void answer_removed(struct op *op, const Star__RemoveReply *r)
+{
+    const Star__Remove *q = (const Star__Remove *)op->body;
+    Star__RemoveReply answer = STAR__REMOVE_REPLY__INIT;
+    struct dir_answer dir;
+
+    op_unmark(op);
+    answer.ino = r->ino;
+    answer.nlink = r->nlink;
+    answer.parent = answer_dir(op, q->parent, &dir);
+    answer.parent_lease = dir.lease;
+    answer.entry_lease =
+        entry_lease_grant(op->c, op->session, q->parent, q->name.data, q->name.len);
+    op_reply(op, 0, &answer.base);
+}
+
 static void remove_done(struct op *op, const struct state_result *res)
 {
     struct centre *c = op->c;
@@ -194,9 +230,12 @@ static void remove_done(struct op *op, const struct state_result *res)
     }
     Star__RemoveReply *r = star__remove_reply__unpack(NULL, res->body_len, res->body);
     uint64_t gone = r && r->nlink == 0 ? r->ino : 0;
-    op_reply(op, r ? 0 : -EIO, r ? &r->base : NULL);
-    if (r)
+    if (r) {
+        answer_removed(op, r);
         star__remove_reply__free_unpacked(r, NULL);
+    } else {
+        op_reply(op, -EIO, NULL);
+    }
     if (gone)
         reap_if_unused(c, gone);
 }
@@ -228,6 +267,27 @@ void serve_remove(struct op *op)
 
 /* --- rename --- */
 
+static void answer_renamed(struct op *op, const Star__RenameReply *r)
+{
+    const Star__Rename *q = (const Star__Rename *)op->body;
+    Star__RenameReply answer = STAR__RENAME_REPLY__INIT;
+    struct dir_answer from, to;
+
+    op_unmark(op);
+    answer.moved = r->moved;
+    answer.replaced = r->replaced;
+    answer.replaced_nlink = r->replaced_nlink;
+    answer.parent = answer_dir(op, q->parent, &from);
+    answer.parent_lease = from.lease;
+    if (q->new_parent != q->parent) {
+        answer.new_parent = answer_dir(op, q->new_parent, &to);
+        answer.new_parent_lease = to.lease;
+    }
+    answer.entry_lease =
+        entry_lease_grant(op->c, op->session, q->parent, q->name.data, q->name.len);
+    op_reply(op, 0, &answer.base);
+}
+
 static void rename_done(struct op *op, const struct state_result *res)
 {
     struct centre *c = op->c;
@@ -238,9 +298,12 @@ static void rename_done(struct op *op, const struct state_result *res)
     }
     Star__RenameReply *r = star__rename_reply__unpack(NULL, res->body_len, res->body);
     uint64_t gone = r && r->replaced && r->replaced_nlink == 0 ? r->replaced : 0;
-    op_reply(op, r ? 0 : -EIO, r ? &r->base : NULL);
-    if (r)
+    if (r) {
+        answer_renamed(op, r);
         star__rename_reply__free_unpacked(r, NULL);
+    } else {
+        op_reply(op, -EIO, NULL);
+    }
     if (gone)
         reap_if_unused(c, gone);
 }

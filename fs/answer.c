@@ -4,6 +4,7 @@
 #include <linux/fuse.h>
 #include <string.h>
 
+#include "fs/dir_memory.h"
 #include "fs/leases.h"
 
 int kanswer_take(struct kreq *q, const Star__Attr *a, Star__Lease lease, bool referenced,
@@ -31,6 +32,7 @@ int kanswer_take(struct kreq *q, const Star__Attr *a, Star__Lease lease, bool re
         attr = i->attr; /* perhaps newer than the answer */
     else
         i->attr_known = false;
+    i->attr_leased = i->attr_known && entry->attr_timeout > 0;
     inode_merge(i, &attr);
     entry->attr = attr.st;
     if (referenced)
@@ -56,6 +58,7 @@ void kanswer_changed(struct worker *w, uint64_t ino)
     if (!i)
         return;
     i->attr_known = false;
+    i->attr_leased = false;
     i->no_privileges = false;
     inode_unlock(&w->inodes, i);
 }
@@ -101,6 +104,8 @@ void kanswer_on_entry(struct kreq *q, const struct message *reply)
         kreq_end(q, status);
         return;
     }
+    if (r->parent)
+        dir_changed(q, q->ino, r->parent, r->parent_lease);
     kanswer_entry(q, q->ino, r);
     star__entry_reply__free_unpacked(r, NULL);
 }

@@ -17,8 +17,17 @@ void inode_table_init(struct inode_table *t, void (*returned)(void *ctx, uint64_
     t->ctx = ctx;
 }
 
+void inode_forget_gone(struct inode *i)
+{
+    for (unsigned n = 0; n < GONE_NAMES; n++) {
+        free(i->gone[n]);
+        i->gone[n] = NULL;
+    }
+}
+
 static void inode_free(struct inode *i)
 {
+    inode_forget_gone(i);
     while (i->handles) {
         struct handle *h = i->handles;
         i->handles = h->next;

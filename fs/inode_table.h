@@ -24,6 +24,10 @@
 
 #define CONTROL_INODE (1ull << 63)
 
+/* Names that are remembered as gone, per directory: files that are replaced through a second name
+ * (lock files, editors) come and go by a few names. */
+#define GONE_NAMES 4
+
 /* Attributes as the centre said them. */
 struct attr {
     struct stat st;
@@ -76,6 +80,9 @@ struct inode {
     bool names_kept;            /* entry timeouts were given */
     int64_t listed_ms;          /* newest part of a listing */
     int64_t contended_until_ms; /* no entry timeouts until then: see recall.c */
+    bool attr_leased;           /* attr came under the lease: see dir_memory.h */
+    char *gone[GONE_NAMES];
+    unsigned gone_next;
 
     bool attr_known; /* attr is as of now, but for what home says */
     struct attr attr;
@@ -131,6 +138,8 @@ int inode_note_place(struct inode *i, const Star__OpenReply *r);
 /* a, with what we know from the home if that is newer. */
 void inode_merge(const struct inode *i, struct attr *a);
 void attr_from_star(struct attr *to, const Star__Attr *a);
+
+void inode_forget_gone(struct inode *i);
 
 struct handle *inode_handle(struct inode *i, uint64_t fh); /* NULL: not known */
 int inode_handle_add(struct inode *i, uint64_t fh);

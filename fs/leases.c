@@ -96,14 +96,14 @@ void leases_returned(void *ctx, uint64_t ino)
 
 /* --- granted --- */
 
-static bool may_take(const struct kreq *q, const struct inode *i)
+bool leases_may_take(const struct kreq *q, const struct inode *i)
 {
     return i->recalls == 0 && q->returns_seen >= i->born && msession_leased(q->w);
 }
 
 Star__Lease leases_take(const struct kreq *q, struct inode *i, Star__Lease lease)
 {
-    if (lease == STAR__LEASE__LEASE_NONE || !may_take(q, i))
+    if (lease == STAR__LEASE__LEASE_NONE || !leases_may_take(q, i))
         return STAR__LEASE__LEASE_NONE;
     i->lease = lease;
     i->granted_ms = clock_boot_ms();
@@ -122,6 +122,14 @@ static double entry_timeout(struct worker *w)
     return (double)left / 1000.0;
 }
 
+double leases_name_timeout(struct worker *w, struct inode *dir)
+{
+    double timeout = clock_boot_ms() >= dir->contended_until_ms ? entry_timeout(w) : 0;
+
+    dir->names_kept |= timeout > 0;
+    return timeout;
+}
+
 double leases_take_entry(const struct kreq *q, uint64_t dir, bool granted)
 {
     struct inode *i = granted ? inode_lock(&q->w->inodes, dir) : NULL;
@@ -129,12 +137,10 @@ double leases_take_entry(const struct kreq *q, uint64_t dir, bool granted)
 
     if (!i)
         return 0;
-    if (may_take(q, i)) {
+    if (leases_may_take(q, i)) {
         if (i->lease == STAR__LEASE__LEASE_NONE)
             i->lease = STAR__LEASE__LEASE_READ;
-        if (clock_boot_ms() >= i->contended_until_ms)
-            timeout = entry_timeout(q->w);
-        i->names_kept |= timeout > 0;
+        timeout = leases_name_timeout(q->w, i);
     }
     inode_unlock(&q->w->inodes, i);
     return timeout;

@@ -26,6 +26,10 @@ void leases_returned(void *ctx, uint64_t ino);
 
 /* In the client's thread, i locked: what may be kept under the answer to q. */
 Star__Lease leases_take(const struct kreq *q, struct inode *i, Star__Lease lease);
+/* The first half of it: may an answer to q be kept at all? */
+bool leases_may_take(const struct kreq *q, const struct inode *i);
+/* dir is locked, its names leased: the timeout for an answer to the kernel now. */
+double leases_name_timeout(struct worker *w, struct inode *dir);
 /* Names in dir: the entry timeout for the kernel. */
 double leases_take_entry(const struct kreq *q, uint64_t dir, bool granted);
 double leases_take_listing(const struct kreq *q, uint64_t dir, bool granted);

@@ -6,6 +6,7 @@
 
 #include "fs/answer.h"
 #include "fs/centre.h"
+#include "fs/dir_memory.h"
 #include "fs/leases.h"
 #include "fs/ops.h"
 
@@ -102,6 +103,8 @@ void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
     (void)fi;
     if (!q)
+        return;
+    if (dir_answer_attr(q))
         return;
     if (answer_from_lease(q)) {
         kreq_free(q);

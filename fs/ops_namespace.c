@@ -6,6 +6,7 @@
 
 #include "fs/answer.h"
 #include "fs/control_files.h"
+#include "fs/dir_memory.h"
 #include "fs/ops.h"
 
 void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -19,6 +20,8 @@ void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         control_lookup(q, name);
         return;
     }
+    if (dir_answer_gone(q, name))
+        return;
     body.parent = parent;
     body.name = kreq_bytes(name);
     kreq_ask(q, STAR__MSG_TYPE__LOOKUP, &body.base, kanswer_on_entry);
@@ -41,7 +44,7 @@ void fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 
 /* --- make --- */
 
-static void make(struct kreq *q, uint16_t type, Star__Make *body)
+static void make(struct kreq *q, uint16_t type, const char *name, Star__Make *body)
 {
     struct head_box box;
     int rc = kreq_head(q, &box);
@@ -50,8 +53,10 @@ static void make(struct kreq *q, uint16_t type, Star__Make *body)
         kreq_end(q, rc);
         return;
     }
+    dir_name_comes(q->w, q->ino, name);
     body->head = &box.head;
     body->parent = q->ino;
+    body->name = kreq_bytes(name);
     kreq_ask(q, type, &body->base, kanswer_on_entry);
 }
 
@@ -66,10 +71,9 @@ void fs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
         kreq_end(q, -EPERM);
         return;
     }
-    body.name = kreq_bytes(name);
     body.mode = mode;
     body.rdev = rdev;
-    make(q, STAR__MSG_TYPE__MKNOD, &body);
+    make(q, STAR__MSG_TYPE__MKNOD, name, &body);
 }
 
 void fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -83,9 +87,8 @@ void fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
         control_mkdir(q, name);
         return;
     }
-    body.name = kreq_bytes(name);
     body.mode = (mode & ~(mode_t)S_IFMT) | S_IFDIR;
-    make(q, STAR__MSG_TYPE__MKDIR, &body);
+    make(q, STAR__MSG_TYPE__MKDIR, name, &body);
 }
 
 void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
@@ -99,10 +102,9 @@ void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char 
         kreq_end(q, -EPERM);
         return;
     }
-    body.name = kreq_bytes(name);
     body.mode = S_IFLNK | 0777;
     body.target = kreq_bytes(link);
-    make(q, STAR__MSG_TYPE__SYMLINK, &body);
+    make(q, STAR__MSG_TYPE__SYMLINK, name, &body);
 }
 
 static void on_linked(struct kreq *q, const struct message *reply)
@@ -125,6 +127,7 @@ void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
         kreq_end(q, rc);
         return;
     }
+    dir_name_comes(q->w, newparent, newname);
     q->other = ino;
     body.head = &box.head;
     body.ino = ino;
@@ -135,6 +138,13 @@ void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 
 /* --- remove, rename --- */
 
+/* The kernel's message does not last until the answer. */
+static int name_keep(struct kreq *q, const char *name)
+{
+    q->name = strdup(name);
+    return q->name ? 0 : -ENOMEM;
+}
+
 static void on_removed(struct kreq *q, const struct message *reply)
 {
     int status;
@@ -142,6 +152,8 @@ static void on_removed(struct kreq *q, const struct message *reply)
 
     if (r) {
         kanswer_changed(q->w, r->ino);
+        dir_changed(q, q->ino, r->parent, r->parent_lease);
+        dir_name_gone(q, q->ino, q->name, r->entry_lease);
         star__remove_reply__free_unpacked(r, NULL);
     }
     kreq_end(q, status);
@@ -162,7 +174,9 @@ static void remove_name(fuse_req_t req, uint16_t type, uint64_t parent, const ch
             kreq_end(q, -EPERM);
         return;
     }
-    int rc = kreq_head(q, &box);
+    int rc = name_keep(q, name);
+    if (rc == 0)
+        rc = kreq_head(q, &box);
     if (rc < 0) {
         kreq_end(q, rc);
         return;
@@ -192,6 +206,11 @@ static void on_renamed(struct kreq *q, const struct message *reply)
         kanswer_changed(q->w, r->moved);
         if (r->replaced)
             kanswer_changed(q->w, r->replaced);
+        dir_changed(q, q->ino, r->parent, r->parent_lease);
+        if (q->other != q->ino)
+            dir_changed(q, q->other, r->new_parent, r->new_parent_lease);
+        if (!(q->flags & RENAME_EXCHANGE))
+            dir_name_gone(q, q->ino, q->name, r->entry_lease);
         star__rename_reply__free_unpacked(r, NULL);
     }
     kreq_end(q, status);
@@ -222,11 +241,16 @@ void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
     if (!q)
         return;
     bool control = kreq_name_is_control(parent, name) || kreq_name_is_control(newparent, newname);
-    int rc = control ? -EPERM : kreq_head(q, &box);
+    int rc = control ? -EPERM : name_keep(q, name);
+    if (rc == 0)
+        rc = kreq_head(q, &box);
     if (rc < 0) {
         kreq_end(q, rc);
         return;
     }
+    q->other = newparent;
+    q->flags = flags;
+    dir_name_comes(q->w, newparent, newname);
     names_move(q->w, parent, newparent);
     if (flags & RENAME_EXCHANGE)
         names_move(q->w, newparent, parent);

@@ -9,6 +9,7 @@
 #include "fs/answer.h"
 #include "fs/centre.h"
 #include "fs/control_files.h"
+#include "fs/dir_memory.h"
 #include "fs/leases.h"
 #include "fs/ops.h"
 
@@ -296,6 +297,7 @@ static int take_create(struct kreq *q, const Star__EntryReply *r)
 
     if (!r->attr || !r->open || !r->open->ticket)
         return -EPROTO;
+    dir_changed(q, q->ino, r->parent, r->parent_lease);
     int rc = kanswer_take(q, r->attr, r->lease, true, &e);
     if (rc < 0)
         return rc;
@@ -345,6 +347,7 @@ void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         kreq_end(q, rc);
         return;
     }
+    dir_name_comes(q->w, parent, name);
     q->flags = (uint32_t)fi->flags;
     body.head = &box.head;
     body.parent = parent;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "fs/centre.h"
+#include "fs/dir_memory.h"
 
 /* linux/fuse.h of kernel 6.16: forget all dentries that were looked up before now. No body. */
 #define NOTIFY_INC_EPOCH 8
@@ -189,6 +190,7 @@ static bool mark(struct inode *i, const Star__Recall *body)
     if (body->keep < i->lease)
         i->lease = body->keep;
     i->attr_known = false;
+    dir_forget(i);
     i->no_privileges = false;
     if (whole && body->keep == STAR__LEASE__LEASE_NONE) {
         i->located = false; /* somebody will write: perhaps elsewhere */
@@ -381,6 +383,7 @@ static void drop_inode(void *arg, struct inode *i)
         i->write_recalls++;
     i->lease = STAR__LEASE__LEASE_NONE;
     i->attr_known = false;
+    dir_forget(i);
     i->no_privileges = false;
     i->listing_stale = true;
     job->pages = true;

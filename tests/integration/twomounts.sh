@@ -61,6 +61,35 @@ wait $first && wait $second || fail "a file in a folder that both make and remov
 rm -r "$MNT/shared"
 ! grep -h 'does not answer a recall' "$ROOT"/log/* || fail "a recall was not answered"
 
+step "names that one takes away and the other brings back, and the directory's own attributes"
+mkdir "$MNT/names"
+same_dir() {
+    local one other
+    one=$(stat -c '%h %a %y %z' "$MNT/names") other=$(stat -c '%h %a %y %z' "$OTHER/names")
+    [ "$one" = "$other" ] || fail "$1 $i: the directory is '$one' in one mount and '$other' in the other"
+}
+for i in $(seq 100); do
+    echo "$i" >"$MNT/names/x"
+    rm "$MNT/names/x"
+    [ ! -e "$MNT/names/x" ] || fail "turn $i: an unlink is not seen by who did it"
+    echo "other $i" >"$OTHER/names/x"
+    [ "$(cat "$MNT/names/x")" = "other $i" ] || fail "turn $i: what the other made in its place is not seen"
+    same_dir "after a create"
+    mv "$MNT/names/x" "$MNT/names/y"
+    [ ! -e "$MNT/names/x" ] || fail "turn $i: a rename is not seen by who did it"
+    mkdir "$OTHER/names/x"
+    [ -d "$MNT/names/x" ] || fail "turn $i: a directory in a renamed file's place is not seen"
+    same_dir "after a mkdir"
+    rmdir "$MNT/names/x"
+    chmod $((700 + i % 8)) "$OTHER/names"
+    same_dir "after a chmod"
+    mv "$OTHER/names/y" "$MNT/names/x" 2>/dev/null || cp "$OTHER/names/y" "$MNT/names/x"
+    rm -f "$OTHER/names/x" "$OTHER/names/y"
+    [ -z "$(ls "$MNT/names")" ] || fail "turn $i: left: $(ls "$MNT/names")"
+    same_dir "after an unlink"
+done
+rmdir "$MNT/names"
+
 step "a lock on one holds on the other"
 touch "$MNT/lock"
 flock "$MNT/lock" sleep 1.5 &

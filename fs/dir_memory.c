@@ -1,0 +1,115 @@
+#include "fs/dir_memory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/centre.h"
+#include "fs/leases.h"
+
+static char **find_gone(struct inode *i, const char *name)
+{
+    for (unsigned n = 0; n < GONE_NAMES; n++)
+        if (i->gone[n] && strcmp(i->gone[n], name) == 0)
+            return &i->gone[n];
+    return NULL;
+}
+
+void dir_forget(struct inode *i)
+{
+    i->attr_leased = false;
+    inode_forget_gone(i);
+}
+
+void dir_changed(struct kreq *q, uint64_t dir, const Star__Attr *attr, Star__Lease lease)
+{
+    struct inode *i = inode_lock(&q->w->inodes, dir);
+
+    if (!i)
+        return;
+    if (attr && attr->ino == dir)
+        inode_note_attr(i, attr);
+    else
+        i->attr_known = false;
+    i->attr_leased = i->attr_known && leases_take(q, i, lease) != STAR__LEASE__LEASE_NONE;
+    inode_unlock(&q->w->inodes, i);
+}
+
+void dir_name_gone(struct kreq *q, uint64_t dir, const char *name, bool granted)
+{
+    char *copy = granted ? strdup(name) : NULL;
+    struct inode *i = copy ? inode_lock(&q->w->inodes, dir) : NULL;
+
+    if (i && leases_may_take(q, i)) {
+        char **at = find_gone(i, name);
+        if (!at)
+            at = &i->gone[i->gone_next++ % GONE_NAMES];
+        free(*at);
+        *at = copy;
+        copy = NULL;
+    }
+    if (i)
+        inode_unlock(&q->w->inodes, i);
+    free(copy);
+}
+
+void dir_name_comes(struct worker *w, uint64_t dir, const char *name)
+{
+    struct inode *i = inode_lock(&w->inodes, dir);
+    char **at = i ? find_gone(i, name) : NULL;
+
+    if (at) {
+        free(*at);
+        *at = NULL;
+    }
+    if (i)
+        inode_unlock(&w->inodes, i);
+}
+
+static bool is_ours(struct worker *w, const struct inode *i)
+{
+    return i->lease != STAR__LEASE__LEASE_NONE && i->recalls == 0 && msession_leased(w);
+}
+
+/* Replies are written with the inode locked: a recall that comes now invalidates them. */
+static bool answered(struct kreq *q, struct inode *i, bool known)
+{
+    inode_unlock(&q->w->inodes, i);
+    if (known)
+        kreq_free(q);
+    return known;
+}
+
+bool dir_answer_attr(struct kreq *q)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    if (!i)
+        return false;
+    bool known = i->attr_leased && S_ISDIR(i->attr.st.st_mode) && is_ours(q->w, i);
+    if (known) {
+        i->granted_ms = clock_boot_ms();
+        fuse_reply_attr(q->req, &i->attr.st, LEASED_TIMEOUT);
+        q->req = NULL;
+    }
+    return answered(q, i, known);
+}
+
+bool dir_answer_gone(struct kreq *q, const char *name)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    if (!i)
+        return false;
+    bool known = find_gone(i, name) && is_ours(q->w, i);
+    if (known) {
+        struct fuse_entry_param none = {.entry_timeout = leases_name_timeout(q->w, i)};
+        if (none.entry_timeout > 0)
+            fuse_reply_entry(q->req, &none);
+        else
+            fuse_reply_err(q->req, ENOENT);
+        q->req = NULL;
+    }
+    return answered(q, i, known);
+}

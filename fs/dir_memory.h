@@ -1,0 +1,30 @@
+/*
+ * What the mount remembers of a directory that it changed itself: the directory's attributes after
+ * the change, and names that are gone since. The kernel forgets both with each change and asks
+ * again; under the directory's lease the answer is known here.
+ *
+ * Invariant: it is the answer that the centre would give now, as long as the inode has a lease and
+ * no recall of it is under way; any recall ends it (dir_forget). Threads: under the inode's lock,
+ * which the functions that take a worker take themselves.
+ */
+#ifndef UMBEL_FS_DIR_MEMORY_H
+#define UMBEL_FS_DIR_MEMORY_H
+
+#include "fs/kreq.h"
+
+/* i is locked: nothing is remembered any more. */
+void dir_forget(struct inode *i);
+
+/* The answer to a change of dir: its attributes, NULL or without a lease if they cannot be kept. In
+ * the client's thread. */
+void dir_changed(struct kreq *q, uint64_t dir, const Star__Attr *attr, Star__Lease lease);
+/* It has taken the name away; granted: the centre's lease on names. */
+void dir_name_gone(struct kreq *q, uint64_t dir, const char *name, bool granted);
+/* Before anything is asked of the centre that may bring the name. */
+void dir_name_comes(struct worker *w, uint64_t dir, const char *name);
+
+/* Answer the kernel from memory and free q. false: the centre must be asked. */
+bool dir_answer_attr(struct kreq *q);
+bool dir_answer_gone(struct kreq *q, const char *name);
+
+#endif
