@@ -133,12 +133,25 @@ static void merge_neighbours(struct lock_table *t, struct held *fresh)
     }
 }
 
+/* A flock that changes its kind lets go of the old one first, and has lost it if it then meets
+ * another's: so does Linux, also with LOCK_NB. */
+static void convert(struct lock_table *t, const struct lock_spec *spec)
+{
+    struct held *h, *tmp;
+
+    DL_FOREACH_SAFE (t->held, h, tmp)
+        if (same_owner(&h->spec, spec) && h->spec.type != spec->type)
+            drop(t, h);
+}
+
 int lock_set(struct lock_table *t, const struct lock_spec *spec)
 {
     struct held *fresh = NULL, *spare = NULL;
 
     if (spec->start > spec->end)
         return -EINVAL;
+    if (spec->flock && spec->type != RANGE_UNLOCK)
+        convert(t, spec);
     if (spec->type != RANGE_UNLOCK && lock_conflict(t, spec, NULL))
         return -EAGAIN;
     if (t->count + 2 > LOCKS_PER_INODE_MAX && spec->type != RANGE_UNLOCK)
@@ -247,7 +260,7 @@ void *lock_grant_next(struct lock_table *t)
     struct waiter *w, *tmp;
 
     DL_FOREACH_SAFE (t->waiters, w, tmp) {
-        if (lock_set(t, &w->spec) == 0) {
+        if (!lock_conflict(t, &w->spec, NULL) && lock_set(t, &w->spec) == 0) {
             void *cookie = w->cookie;
             waiter_drop(t, w);
             return cookie;

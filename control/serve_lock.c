@@ -124,8 +124,10 @@ void serve_setlk(struct op *op)
     rc = lock_set(l->locks, &spec);
     if (rc == -EAGAIN && q->wait) {
         rc = wait_for_lock(op, l, &spec);
-        if (rc == 0)
-            return; /* answered when granted or cancelled */
+        if (rc == 0) { /* answered when granted or cancelled; what it let go may be others' now */
+            grant_waiters(c, l);
+            return;
+        }
     }
     op_reply(op, rc, NULL);
     grant_waiters(c, l);

@@ -44,6 +44,32 @@ Test(locks, flock_and_posix_do_not_meet)
     lock_table_free(t);
 }
 
+/* What Linux does: the old lock goes before the new one is tried, whether that is granted or not. */
+Test(locks, flock_that_upgrades_lets_go_first)
+{
+    struct lock_table *t = lock_table_new();
+    struct lock_spec a = spec(1, RANGE_READ, 0, LOCK_END_MAX), b = a, third = a;
+    int cookie, other;
+
+    b.owner = 2;
+    third.owner = 3;
+    a.flock = b.flock = third.flock = true;
+    cr_assert_eq(lock_set(t, &a), 0);
+    cr_assert_eq(lock_set(t, &b), 0);
+    a.type = b.type = third.type = RANGE_WRITE;
+    cr_expect_eq(lock_set(t, &a), -EAGAIN);
+    cr_assert_eq(lock_wait(t, &a, &cookie), 0);
+    cr_assert_eq(lock_wait(t, &third, &other), 0);
+    cr_expect_null(lock_grant_next(t));
+    cr_expect_eq(lock_set(t, &b), 0, "the first one holds nothing any more");
+    cr_expect_null(lock_grant_next(t));
+    b.type = RANGE_UNLOCK;
+    cr_expect_eq(lock_set(t, &b), 0);
+    cr_expect_eq(lock_grant_next(t), &cookie);
+    cr_expect_null(lock_grant_next(t));
+    lock_table_free(t);
+}
+
 /* Three owners lock and unlock at random; a plain array per owner says what must be so. */
 Test(locks, random_ranges_equal_a_byte_map)
 {
