@@ -199,6 +199,7 @@ struct op {
     uint32_t wait_node; /* in centre->nodeless, until then by the lease clock */
     int64_t node_until_ms;
     op_fn home_next;               /* after home_take of home_ino */
+    op_fn asked_next;              /* after home_ask of home_ino */
     uint64_t home_ino, home_epoch; /* what a home was asked about */
     Star__HomeAttrs home;          /* answer of a home */
     Star__Time home_times[2];
@@ -387,8 +388,9 @@ bool flags_write(uint32_t flags);
 
 /* --- homes.c: homes and the attributes that they own --- */
 /* The attributes of an inode as of now for this session: asks the home if need be, then calls next
- * (attr_now has what it said). A home that is away is not waited for. op->status < 0: it could not
- * be asked for want of memory. */
+ * (attr_now has what it said). A home that is away is waited for, as the log may be behind what it
+ * has acknowledged; after NODE_WAIT_MS the log's answer is taken. Nothing may be pending.
+ * op->status < 0: it could not be asked for want of memory. */
 void home_ask(struct op *op, uint64_t ino, op_fn next);
 bool home_must_be_asked(struct centre *c, const struct session *s, const struct inode *i);
 int home_heard(struct centre *c, const Star__HomeAttrs *a); /* -ENOMEM: not remembered */

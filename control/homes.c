@@ -158,6 +158,38 @@ void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star_
     t->mapped = i->mapped > 0;
 }
 
+/* --- waiting for a node --- */
+
+/* Until node (0: any that takes data) is here; then again, also when NODE_WAIT_MS have passed.
+ * false: they have passed already. */
+static bool node_awaited(struct op *op, uint32_t node, op_fn again)
+{
+    struct centre *c = op->c;
+
+    if (op->node_until_ms == 0)
+        op->node_until_ms = c->now + NODE_WAIT_MS;
+    if (c->now >= op->node_until_ms)
+        return false;
+    op->wait_node = node;
+    op->next = again;
+    LL_APPEND2(c->nodeless, op, wait_next);
+    return true;
+}
+
+/* The op ends if it does not come in time. */
+static void wait_for_node(struct op *op, uint32_t node, op_fn again)
+{
+    struct node *n = node_find(op->c, node);
+
+    if (node_awaited(op, node, again))
+        return;
+    if (n)
+        op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name,
+                 op->home_ino);
+    else
+        op_error(op, -EIO, "no node is ready to take data");
+}
+
 /* --- asking --- */
 
 bool home_must_be_asked(struct centre *c, const struct session *s, const struct inode *i)
@@ -195,12 +227,19 @@ static int take_answer(struct op *op, const struct message *reply)
     return rc;
 }
 
+static void ask_again(struct op *op)
+{
+    home_ask(op, op->home_ino, op->asked_next);
+}
+
 static void on_home_said(void *arg, const struct message *reply)
 {
     struct op *op = arg;
     struct inode i;
     int rc = take_answer(op, reply);
 
+    if (reply->status == -ECONNRESET && op->c->now < op->node_until_ms)
+        op->next = ask_again; /* it may be back soon */
     /* It knows nothing newer than the log. */
     if (rc == -ENOENT && state_inode(op->c->state, op->home_ino, &i) == 0 &&
         i.home_epoch == op->home_epoch)
@@ -208,25 +247,39 @@ static void on_home_said(void *arg, const struct message *reply)
     op_answered(op, rc == -ENOMEM ? rc : 0);
 }
 
+/* -ENOTCONN: it is away. */
+static int ask_home(struct op *op, const struct inode *i)
+{
+    struct node *n = node_find(op->c, i->home);
+    Star__Inode body = STAR__INODE__INIT;
+
+    op->home_epoch = i->home_epoch;
+    body.ino = i->ino;
+    int rc = -ENOTCONN;
+    if (n && n->peer)
+        rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS,
+                          on_home_said, op);
+    if (rc == 0)
+        op->pending++;
+    return rc;
+}
+
 void home_ask(struct op *op, uint64_t ino, op_fn next)
 {
     struct centre *c = op->c;
     struct inode i;
-    Star__Inode body = STAR__INODE__INIT;
 
     op->home_ino = ino;
+    op->asked_next = next;
     if (state_inode(c->state, ino, &i) == 0 && home_must_be_asked(c, op->session, &i)) {
         struct node *n = node_find(c, i.home);
-        body.ino = ino;
-        op->home_epoch = i.home_epoch;
-        int rc = -ENOTCONN;
-        if (n && n->peer)
-            rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS,
-                              on_home_said, op);
-        if (rc == 0)
-            op->pending++;
-        else if (rc != -ENOTCONN) /* away: its data waits for it, and what the log knows is the best
-                                     answer there is */
+        if (op->node_until_ms == 0)
+            op->node_until_ms = c->now + NODE_WAIT_MS;
+        int rc = ask_home(op, &i);
+        if (rc == -ENOTCONN && n && node_keeps_homes(n) && node_awaited(op, n->id, ask_again))
+            return;
+        /* Away for long: its data waits for it, and what the log knows is the best answer. */
+        if (rc < 0 && rc != -ENOTCONN)
             op->status = op->status ? op->status : rc;
     }
     op_wait(op, next);
@@ -359,28 +412,7 @@ void home_take(struct op *op, uint64_t ino, op_fn next)
     op_wait(op, take_submit);
 }
 
-/* --- waiting for a node --- */
-
-/* Until node (0: any that takes data) is here; then again. Not for ever. */
-static void wait_for_node(struct op *op, uint32_t node, op_fn again)
-{
-    struct centre *c = op->c;
-
-    if (op->node_until_ms == 0)
-        op->node_until_ms = c->now + NODE_WAIT_MS;
-    if (c->now >= op->node_until_ms) {
-        struct node *n = node_find(c, node);
-        if (n)
-            op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name,
-                     op->home_ino);
-        else
-            op_error(op, -EIO, "no node is ready to take data");
-        return;
-    }
-    op->wait_node = node;
-    op->next = again;
-    LL_APPEND2(c->nodeless, op, wait_next);
-}
+/* --- nodes that came back --- */
 
 static bool node_came(struct centre *c, uint32_t node)
 {

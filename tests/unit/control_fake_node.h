@@ -193,15 +193,21 @@ static inline void node_on_push(void *ctx, struct client *client, const struct m
     pthread_mutex_unlock(&n->lock);
 }
 
-static inline void node_start(struct fake_node *n, const struct cloud *c, const char *name)
+/* With the files that n names already. */
+static inline void node_start_with(struct fake_node *n, const struct cloud *c, const char *name)
 {
     static const struct client_ops ops = {.on_connect = node_on_connect, .on_push = node_on_push};
 
-    memset(n, 0, sizeof(*n));
     n->name = name;
     pthread_mutex_init(&n->lock, NULL);
     cr_assert_eq(client_start(c->address, name, &ops, n, &n->client), 0);
     eventually(atomic_load(&n->connects) == 1);
+}
+
+static inline void node_start(struct fake_node *n, const struct cloud *c, const char *name)
+{
+    memset(n, 0, sizeof(*n));
+    node_start_with(n, c, name);
 }
 
 static inline void node_stop(struct fake_node *n)
