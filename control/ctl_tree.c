@@ -130,8 +130,8 @@ static void text_status(struct centre *c, struct text *t)
     put(t, "inodes %" PRIu64 "\norphans %" PRIu64 "\nbytes %" PRIu64 "\npooled %" PRIu64 "\n",
         s.inodes, s.orphans, s.bytes, s.mapped);
     put(t, "packs %" PRIu64 "\nrecords %" PRIu64 "\n", s.packs, s.records);
-    put(t, "log_applied %" PRIu64 "\nlog_disk_free %" PRIu64 "\n", consensus_applied(c->log),
-        consensus_free_bytes(c->log));
+    put(t, "log_applied %" PRIu64 "\nlog_disk_free %" PRIu64 "\nlog_ballast %" PRIu64 "\n",
+        consensus_applied(c->log), consensus_free_bytes(c->log), consensus_ballast_bytes(c->log));
 }
 
 static void text_health(struct centre *c, struct text *t)
@@ -156,6 +156,11 @@ static void text_health(struct centre *c, struct text *t)
     if (consensus_room(c->log) < 0)
         problems++,
             put(t, "problem the disk under the log is full to its reserve: changes get ENOSPC\n");
+    if (consensus_snapshot_lacks(c->log) > 0)
+        problems++, put(t,
+                        "problem the disk under the log lacks %" PRIu64
+                        " bytes for a snapshot: the log grows until it is taken\n",
+                        consensus_snapshot_lacks(c->log));
     for (s = c->sessions; s; s = s->hh.next)
         if (!s->peer)
             problems++, put(t, "problem mount %s is away\n", s->name);

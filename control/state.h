@@ -60,6 +60,14 @@ struct state;
 int state_open(const char *dir, struct state **out, char *detail);
 /* clean: leave the mark that makes the files trusted after a reboot (syncs them first). */
 void state_close(struct state *s, bool clean);
+/* Called when the disk has no room for the state's file: gives some of `bytes` back to the disk from
+ * a reserve; false: there is none. */
+typedef bool (*state_room_fn)(void *arg, uint64_t bytes);
+void state_on_full(struct state *s, state_room_fn fn, void *arg);
+/* The turn has used most of the space that was taken ahead of it: commit before the next command. */
+bool state_turn_full(const struct state *s);
+/* Bytes of the file in use: what a copy takes at most. */
+uint64_t state_bytes(struct state *s);
 /* A compacted copy of the last committed turn to path (synced). Any thread. */
 int state_copy(struct state *s, const char *path, char *detail);
 

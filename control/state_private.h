@@ -162,6 +162,11 @@ struct state {
     int mark;           /* descriptor of the mark file, locked */
     uint64_t page;      /* bytes of one of LMDB's pages */
     uint64_t allocated; /* of the file; UINT64_MAX: not of interest */
+    uint64_t used;      /* of it, when the turn began */
+    uint64_t dirty;     /* bytes that the turn may have added since: an upper bound */
+    uintptr_t leaf[DB_COUNT]; /* where each database was changed last: counted already */
+    state_room_fn room;
+    void *room_arg;
     struct meta_row meta;
     struct arena arena;
     struct buffer reply, kept;
@@ -191,6 +196,8 @@ struct key st_key_name(uint64_t a, const void *name, size_t len); /* len <= 255 
 struct key st_key_copy(uint64_t ino, uint32_t node);
 uint64_t st_key_u64(const MDB_val *key, size_t at);
 
+/* The turn goes beyond what was allocated ahead: more, or -ENOSPC (and broken). */
+int st_space_more(struct state *s);
 MDB_txn *st_txn(struct state *s); /* the turn, or the reader; NULL: broken */
 int st_fail(struct state *s, int lmdb_rc);
 /* *val points into the map: valid until the next change. */
@@ -209,6 +216,8 @@ int st_seek(struct state *s, MDB_cursor *cur, const struct key *k, MDB_val *key,
 int st_next(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val);
 int st_prev(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val);
 int st_last(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val);
+/* The row that it stands on, whose value val is. */
+int st_cursor_del(struct state *s, enum db db, MDB_cursor *cur, const MDB_val *val);
 bool st_under(const MDB_val *key, uint64_t prefix); /* key begins with that number */
 int st_row(struct state *s, const MDB_val *val, void *row, size_t size);
 

@@ -368,6 +368,63 @@ Test(control_centre_restart, snapshots)
     unsetenv("UMBEL_SNAPSHOT_ENTRIES");
 }
 
+static bool set_aside(void)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/state/data.mdb.untrusted", cloud.dir);
+    return access(path, F_OK) == 0;
+}
+
+static void cannot_start(void)
+{
+    char text[512] = "";
+    int fds[2], status;
+
+    cr_assert_eq(pipe(fds), 0);
+    fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+    cloud_exec(&cloud, fds[1]);
+    close(fds[1]);
+    cr_expect_gt(read(fds[0], text, sizeof(text) - 1), 0);
+    cr_expect_str_neq(text, "ready\n");
+    close(fds[0]);
+    waitpid(cloud.pid, &status, 0);
+    cloud.pid = 0;
+}
+
+/* What is not trusted is the last that there is if the snapshot turns out to be damaged. */
+Test(control_centre_restart, an_untrusted_state_is_kept_until_it_is_replaced)
+{
+    char from[128], to[128], name[32];
+
+    setenv("UMBEL_SNAPSHOT_ENTRIES", "50", 1);
+    restart();
+    for (unsigned k = 0; k < 300; k++) {
+        snprintf(name, sizeof(name), "name-%u", k);
+        cr_assert_eq(make_now(&a, T(MKDIR), name, NULL), 0);
+    }
+    eventually(snapshots() >= 1);
+    char *before = names();
+    cloud_kill(&cloud);
+    another_boot();
+    snprintf(from, sizeof(from), "%s/snapshots", cloud.dir);
+    snprintf(to, sizeof(to), "%s/elsewhere", cloud.dir);
+    cr_assert_eq(rename(from, to), 0);
+    cannot_start();
+    cr_expect(set_aside());
+    cannot_start();
+    cr_expect(set_aside());
+    cr_assert_eq(rmdir(from), 0); /* made anew, and empty */
+    cr_assert_eq(rename(to, from), 0);
+    cloud_start(&cloud);
+    cr_expect_not(set_aside());
+    char *after = names();
+    cr_expect_str_eq(after, before);
+    free(after);
+    free(before);
+    unsetenv("UMBEL_SNAPSHOT_ENTRIES");
+}
+
 /* Without a snapshot everything is in the log. */
 Test(control_centre_restart, without_its_state)
 {
