@@ -71,8 +71,12 @@ struct inode_row {
             /* What the pool holds: what is left if the home is given up. */
             uint64_t cut_version, cut_size;
             int64_t cut_mtime;
-            uint32_t cut_mtime_ns, zero;
-            /* The newest truncation: a cut of before it must not bring back what is beyond. */
+            uint32_t cut_mtime_ns;
+            /* The newest truncation since that cut: a cut of before it must not bring back what is
+             * beyond. If there was a shorter one before, at version trunc_version - trunc_older,
+             * cuts of before that one are refused: one size does not say what they may keep. 0:
+             * none. */
+            uint32_t trunc_older;
             uint64_t trunc_version, trunc_size;
         } file;
         struct {
@@ -155,15 +159,15 @@ struct buffer {
 struct state {
     MDB_env *env;
     MDB_dbi dbi[DB_COUNT];
-    MDB_txn *write;     /* the open turn */
-    MDB_txn *read;      /* reused outside of turns */
-    bool reading;       /* read is at the last committed turn */
-    int broken;         /* -errno: LMDB failed */
-    int mark;           /* descriptor of the mark file, locked */
-    uint64_t page;      /* bytes of one of LMDB's pages */
-    uint64_t allocated; /* of the file; UINT64_MAX: not of interest */
-    uint64_t used;      /* of it, when the turn began */
-    uint64_t dirty;     /* bytes that the turn may have added since: an upper bound */
+    MDB_txn *write;           /* the open turn */
+    MDB_txn *read;            /* reused outside of turns */
+    bool reading;             /* read is at the last committed turn */
+    int broken;               /* -errno: LMDB failed */
+    int mark;                 /* descriptor of the mark file, locked */
+    uint64_t page;            /* bytes of one of LMDB's pages */
+    uint64_t allocated;       /* of the file; UINT64_MAX: not of interest */
+    uint64_t used;            /* of it, when the turn began */
+    uint64_t dirty;           /* bytes that the turn may have added since: an upper bound */
     uintptr_t leaf[DB_COUNT]; /* where each database was changed last: counted already */
     state_room_fn room;
     void *room_arg;
