@@ -153,7 +153,10 @@ void node_hello(struct centre *c, struct peer *p, const struct message *m, Star_
         body.machine = hello->machine;
         body.capacity = hello->capacity;
         body.store = hello->store;
-        body.state = (char *)"ready";
+        /* Only a new start ends a drain: a broken connection does not mean that it is wanted again.
+         */
+        body.state = n && !hello->fresh && strcmp(n->state, "drained") == 0 ? (char *)"drained"
+                                                                            : (char *)"ready";
         op_submit(op, STAR__LOG_TYPE__LOG_NODE, &body.base, false, on_node_logged);
         return;
     }

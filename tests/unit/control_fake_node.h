@@ -75,6 +75,7 @@ static inline int node_on_connect(void *ctx, struct client *client)
     hello.address = "unix:/nowhere";
     hello.capacity = 1ull << 30;
     hello.store = store;
+    hello.fresh = atomic_load(&n->connects) == 0;
     int rc = client_handshake(client, T(HELLO), &hello.base, FAKE_MS,
                               &star__hello_reply__descriptor, (ProtobufCMessage **)&r, NULL);
     if (rc < 0)
