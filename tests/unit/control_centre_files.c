@@ -267,6 +267,13 @@ Test(control_centre_files, a_drained_node_keeps_nothing)
     cr_assert_eq(open_end(open_file(&b, ino, O_RDWR), &o), 0);
     cr_expect_eq(o.node, second.number);
     cr_expect_eq(o.epoch, 2);
+    /* That a connection broke does not mean that it is wanted again; a start does. */
+    client_reset(node.client);
+    eventually(atomic_load(&node.connects) == 2);
+    cr_expect(ctl_says(&b, "nodes/node-1/status", "state drained\n"));
+    node_stop(&node);
+    node_start(&node, &cloud, "node-1");
+    cr_expect(ctl_says(&b, "nodes/node-1/status", "state ready\n"));
     node_stop(&second);
 }
 
@@ -320,6 +327,21 @@ Test(control_centre_files, an_orphan_lives_while_it_is_open)
     cr_expect_eq(attr_end(getattr(&a, ino), &got), -ESTALE);
     cr_expect(ctl_says(&a, "status", "orphans 0\n"));
     cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
+}
+
+/* Its end may be in the log already. */
+Test(control_centre_files, an_orphan_that_nobody_has_open_is_not_opened)
+{
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+
+    cr_assert_eq(ask_end(unlink_name(&b, "x")), 0);
+    cr_expect_eq(open_now(&b, ino, O_RDONLY), 0); /* a has it open */
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_expect_eq(open_now(&a, ino, O_RDONLY), 0);
+    cr_assert_eq(release(&a, ino, false, 0, 0), 0);
+    cr_assert_eq(release(&b, ino, false, 0, 0), 0);
+    cr_expect_eq(open_now(&a, ino, O_RDONLY), -ESTALE);
+    eventually(node_dropped(&node, ino));
 }
 
 Test(control_centre_files, what_a_session_had_open_ends_with_it)
@@ -388,6 +410,36 @@ Test(control_centre_files, opens_are_counted_once_over_reconnects)
     cr_expect_not(node_dropped(&node, ino));
     cr_assert_eq(release(&a, ino, true, 0, 0), 0);
     eventually(node_dropped(&node, ino));
+}
+
+/* The time in which it was not connected does not count as its silence. */
+Test(control_centre_files, a_recall_waits_for_who_comes_back)
+{
+    Star__Reclaim done = STAR__RECLAIM__INIT;
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(MKNOD), "x");
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    atomic_store(&b.away, true);
+    atomic_store(&b.partial, true);
+    client_reset(b.client);
+    nap(200);
+    struct ask *change = setattr(&a, ino, 1 << 0, 0600);
+    for (unsigned k = 0; k < 15; k++) {
+        cr_expect(ask_waits(change, 500));
+        cr_assert_eq(mount_renew(&a), 0);
+    }
+    atomic_store(&b.away, false);
+    eventually(atomic_load(&b.connects) == 2);
+    for (unsigned k = 0; k < 8; k++) {
+        cr_expect(ask_waits(change, 500));
+        cr_assert_eq(mount_renew(&a), 0);
+    }
+    done.done = true;
+    done.seq_floor = 1;
+    cr_assert_eq(ask_end(ask(b.client, T(RECLAIM), &done)), 0);
+    cr_expect_eq(attr_end(change, &got), 0);
+    cr_expect_not(ctl_says(&a, "events", "mount-fenced"));
 }
 
 /* Until RECLAIM is done the mount's kernel may serve what it had: it is recalled as before. What is
