@@ -216,6 +216,7 @@ void node_free_all(struct centre *c)
     HASH_ITER (hh, c->nodes, n, tmp) {
         HASH_DEL(c->nodes, n);
         free(n->logged);
+        free(n->drops);
         free(n);
     }
 }
@@ -253,12 +254,15 @@ static void tell_logged(struct node *n)
     n->logged_n = 0;
 }
 
+static void drops_send(struct node *n);
+
 void nodes_tick(struct centre *c, int64_t now)
 {
     struct node *n;
 
     for (n = c->nodes; n; n = n->hh.next) {
         tell_logged(n);
+        drops_send(n);
         if (n->peer || n->lost || now - n->seen_ms < LEASE_MS || strcmp(n->state, "gone") == 0)
             continue;
         Star__LogHome body = STAR__LOG_HOME__INIT;
@@ -491,7 +495,7 @@ static void drop_if_gone(struct op *op, uint64_t ino)
     struct inode i;
 
     if (n && ino && state_inode(op->c->state, ino, &i) == -ESTALE)
-        node_drop(op->c, n, &ino, 1, true);
+        node_drop(n, &ino, 1);
 }
 
 static void confirm_logged(struct op *op)
@@ -544,20 +548,57 @@ void serve_node_log(struct op *op)
 
 /* --- drop --- */
 
-static void ignore_reply(void *arg, const struct message *reply)
+static void on_drop_answered(void *arg, const struct message *reply)
 {
-    (void)arg, (void)reply;
+    struct node *n = arg;
+
+    n->dropping = false;
+    if (reply->status < 0)
+        return; /* again at the next tick, or when it is back */
+    n->drops_n -= n->drops_sent;
+    memmove(n->drops, n->drops + n->drops_sent, n->drops_n * sizeof(n->drops[0]));
+    drops_send(n);
 }
 
-void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted)
+static void drops_send(struct node *n)
 {
-    (void)c;
-    for (size_t at = 0; n->peer && at < count; at += NODE_BATCH_MAX) {
-        Star__Drop body = STAR__DROP__INIT;
-        body.n_ino = count - at < NODE_BATCH_MAX ? count - at : NODE_BATCH_MAX;
-        body.ino = (uint64_t *)inos + at;
-        body.deleted = deleted;
-        peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, ignore_reply,
-                     NULL);
-    }
+    Star__Drop body = STAR__DROP__INIT;
+
+    if (n->dropping || n->drops_n == 0 || !n->peer)
+        return;
+    n->drops_sent = n->drops_n < NODE_BATCH_MAX ? n->drops_n : NODE_BATCH_MAX;
+    body.n_ino = n->drops_sent;
+    body.ino = n->drops;
+    body.deleted = true;
+    n->dropping = peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS,
+                               on_drop_answered, n) == 0;
+}
+
+/* false: no memory. */
+static bool drops_grow(struct node *n, size_t count)
+{
+    size_t size = n->drops_size ? n->drops_size : 64;
+
+    while (size < n->drops_n + count)
+        size *= 2;
+    if (size == n->drops_size)
+        return true;
+    uint64_t *grown = realloc(n->drops, size * sizeof(*grown));
+    if (!grown)
+        return false;
+    n->drops = grown;
+    n->drops_size = size;
+    return true;
+}
+
+void node_drop(struct node *n, const uint64_t *inos, size_t count)
+{
+    if (strcmp(n->state, "gone") == 0)
+        return;
+    /* What is too much is found when the node says what it holds. */
+    if (n->drops_n + count > NODE_DROPS_MAX || !drops_grow(n, count))
+        return;
+    memcpy(n->drops + n->drops_n, inos, count * sizeof(*inos));
+    n->drops_n += count;
+    drops_send(n);
 }

@@ -402,7 +402,7 @@ static void reaped(void *arg, int status, const struct state_result *r)
         for (size_t k = 0; k < d->n; k++)
             home_caught_up(d->c, d->ino[k]);
         for (n = d->c->nodes; n; n = n->hh.next)
-            node_drop(d->c, n, d->ino, d->n, true);
+            node_drop(n, d->ino, d->n);
     }
     free(d);
 }
