@@ -48,6 +48,8 @@
 #define GRACE_QUEUE_MAX 65536
 /* Pushed to one node in one message. */
 #define NODE_BATCH_MAX 4096
+/* Deleted files that one node has not heard of yet. */
+#define NODE_DROPS_MAX (1u << 20)
 /* Holds on inodes, of all sessions together (about 500 bytes each); beyond, no new lease is
  * granted. */
 #define HOLDERS_MAX (1u << 20)
@@ -162,6 +164,10 @@ struct node {
     char pool_error[128], store_error[128];
     Star__HomeAttrs *logged; /* to be told: these versions are in the log */
     size_t logged_n;
+    uint64_t *drops; /* to be told: these files are no more */
+    size_t drops_n, drops_size;
+    size_t drops_sent; /* of them, from the first on, in the request on its way */
+    bool dropping;     /* there is one */
     UT_hash_handle hh;
 };
 
@@ -241,6 +247,8 @@ struct centre {
     size_t reap_n, reap_size;
     bool swept; /* orphans of before the start are being reaped */
     bool gc_running;
+    struct op *gc_waiting;             /* they asked during a run: there is one more */
+    uint64_t gc_stuck, gc_first_stuck; /* packs that the newest run could not delete */
     int64_t gc_ms;
     struct events events, errors;
     uint64_t requests, mutations, recalls_sent, refused;
@@ -439,14 +447,16 @@ void serve_node_report(struct op *op);
 void serve_map(struct op *op);
 void serve_homed(struct op *op);
 void serve_node_log(struct op *op); /* ALLOC_PACKS, CONFIRM, DISCARD_PACK, COPIES, DELETED_PACKS */
-void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted);
+/* These files are no more: n is told until it has answered. */
+void node_drop(struct node *n, const uint64_t *inos, size_t count);
 /* The log knows the attributes of i's home: it is told so at the next tick. */
 void node_note_logged(struct centre *c, const struct inode *i);
 void node_free_all(struct centre *c);
 void hello_settings(struct centre *c, Star__HelloReply *r);
 uint64_t setting_u64(struct centre *c, const char *name);
 void gc_tick(struct centre *c, int64_t now);
-void gc_start(struct op *op); /* answered when all condemned packs are deleted */
+/* Answered when all that was garbage at the call is deleted. */
+void gc_start(struct op *op);
 
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */

@@ -156,6 +156,11 @@ static void text_health(struct centre *c, struct text *t)
     if (consensus_room(c->log) < 0)
         problems++,
             put(t, "problem the disk under the log is full to its reserve: changes get ENOSPC\n");
+    if (c->gc_stuck > 0)
+        problems++, put(t,
+                        "problem %" PRIu64
+                        " packs cannot be deleted from the pool, the first is %" PRIu64 "\n",
+                        c->gc_stuck, c->gc_first_stuck);
     if (consensus_snapshot_lacks(c->log) > 0)
         problems++, put(t,
                         "problem the disk under the log lacks %" PRIu64

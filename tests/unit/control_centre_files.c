@@ -501,3 +501,102 @@ Test(control_centre_files, an_open_that_is_sent_twice_counts_once)
     cr_assert_eq(release(&b, ino, false, 0, 0), 0);
     eventually(node_dropped(&node, ino));
 }
+
+/* What the node did not hear it is told again. */
+Test(control_centre_files, a_lost_drop_is_repeated)
+{
+    uint64_t ino = file_new(&a, T(CREATE), "x"), away = file_new(&a, T(CREATE), "y");
+
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_assert_eq(release(&a, away, true, 0, 0), 0);
+    atomic_store(&node.deaf, true);
+    cr_assert_eq(ask_end(unlink_name(&a, "x")), 0);
+    eventually(ctl_says(&a, "status", "orphans 0\n"));
+    nap(200);
+    client_stop(node.client);
+    cr_assert_eq(ask_end(unlink_name(&a, "y")), 0);
+    eventually(ctl_says(&a, "status", "orphans 0\n"));
+    node_start(&node, &cloud, "node-1");
+    eventually(node_dropped(&node, ino) && node_dropped(&node, away));
+}
+
+/* ---- garbage in the pool */
+
+static uint64_t packs_new(uint32_t count)
+{
+    Star__AllocPacks body = STAR__ALLOC_PACKS__INIT;
+    Star__AllocPacksReply *r = NULL;
+
+    body.count = count;
+    cr_assert_eq(ask_reply(ask(node.client, T(ALLOC_PACKS), &body), alloc_packs_reply, &r), 0);
+    uint64_t first = r->first;
+    star__alloc_packs_reply__free_unpacked(r, NULL);
+    return first;
+}
+
+static void pack_discard(uint64_t pack)
+{
+    Star__PackRef body = STAR__PACK_REF__INIT;
+
+    body.pack = pack;
+    cr_assert_eq(ask_end(ask(node.client, T(DISCARD_PACK), &body)), 0);
+}
+
+static void flushed_to(uint64_t ino, uint64_t pack)
+{
+    Star__Confirm q = STAR__CONFIRM__INIT;
+    Star__ConfirmPack p = STAR__CONFIRM_PACK__INIT, *packs[] = {&p};
+    Star__CutFile f = STAR__CUT_FILE__INIT, *files[] = {&f};
+    Star__CutRecord r = STAR__CUT_RECORD__INIT, *records[] = {&r};
+    Star__HomeAttrs attrs = STAR__HOME_ATTRS__INIT;
+
+    attrs.ino = ino;
+    attrs.size = 100;
+    attrs.version = 2;
+    attrs.home_epoch = 1;
+    r.pack = p.pack = pack;
+    r.length = 100;
+    p.size = 4096;
+    f.attrs = &attrs;
+    f.cut = 1;
+    f.base_limit = UINT64_MAX;
+    f.records = records;
+    f.n_records = 1;
+    q.files = files;
+    q.n_files = 1;
+    q.packs = packs;
+    q.n_packs = 1;
+    cr_assert_eq(ask_end(ask(node.client, T(CONFIRM), &q)), 0);
+}
+
+static struct ask *gc(void)
+{
+    return ctl_write(&a, "ctl", "gc\n");
+}
+
+Test(control_centre_files, a_pack_that_stays_does_not_stop_the_others)
+{
+    char line[64];
+    uint64_t first = packs_new(4), ino = file_new(&a, T(CREATE), "x");
+
+    flushed_to(ino, first + 3);
+    cr_assert_eq(release(&a, ino, true, 100, 2), 0);
+    node.pack_stuck = first;
+    for (unsigned k = 0; k < 3; k++)
+        pack_discard(first + k);
+    cr_assert_eq(ask_end(unlink_name(&a, "x")), 0);
+    cr_expect_eq(ask_end(gc()), -EIO); /* what was just deleted is garbage, too */
+    snprintf(line, sizeof(line), "%" PRIu64 " condemned", first);
+    cr_expect(ctl_says(&a, "packs", line));
+    cr_expect(ctl_says(&a, "status", "packs 1\n"));
+    snprintf(line, sizeof(line), "the first is pack %" PRIu64, first);
+    cr_expect(ctl_says(&a, "events", line));
+    cr_expect(ctl_says(&a, "health", "cannot be deleted"));
+    node.pack_stuck = 0;
+    struct ask *one = gc(), *two = gc(), *three = gc();
+    cr_expect_eq(ask_end(one), 0);
+    cr_expect_eq(ask_end(two), 0);
+    cr_expect_eq(ask_end(three), 0);
+    cr_expect(ctl_says(&a, "status", "packs 0\n"));
+    cr_expect_not(ctl_says(&a, "health", "cannot be deleted"));
+}

@@ -8,10 +8,12 @@
 
 static struct lock_spec spec(uint64_t owner, enum lock_type type, uint64_t start, uint64_t end)
 {
-    return (struct lock_spec){.session = 1, .owner = owner, .type = type, .start = start, .end = end};
+    return (struct lock_spec){
+        .session = 1, .owner = owner, .type = type, .start = start, .end = end};
 }
 
-static int set(struct lock_table *t, uint64_t owner, enum lock_type type, uint64_t start, uint64_t end)
+static int set(struct lock_table *t, uint64_t owner, enum lock_type type, uint64_t start,
+               uint64_t end)
 {
     struct lock_spec s = spec(owner, type, start, end);
 
@@ -44,7 +46,8 @@ Test(locks, flock_and_posix_do_not_meet)
     lock_table_free(t);
 }
 
-/* What Linux does: the old lock goes before the new one is tried, whether that is granted or not. */
+/* What Linux does: the old lock goes before the new one is tried, whether that is granted or not.
+ */
 Test(locks, flock_that_upgrades_lets_go_first)
 {
     struct lock_table *t = lock_table_new();
@@ -107,7 +110,8 @@ Test(locks, waiters_are_granted_in_order)
 {
     struct lock_table *t = lock_table_new();
     int a, b, c;
-    struct lock_spec w1 = spec(2, RANGE_WRITE, 0, 9), w2 = spec(3, RANGE_READ, 0, 9), w3 = spec(4, RANGE_READ, 0, 9);
+    struct lock_spec w1 = spec(2, RANGE_WRITE, 0, 9), w2 = spec(3, RANGE_READ, 0, 9),
+                     w3 = spec(4, RANGE_READ, 0, 9);
 
     cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 9), 0);
     cr_assert_eq(lock_wait(t, &w1, &a), 0);
