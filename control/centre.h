@@ -245,7 +245,11 @@ struct centre {
     unsigned lease_stops; /* while > 0 no lease is granted: something changes that no op can mark */
     uint64_t *reap;       /* orphans to be reaped soon */
     size_t reap_n, reap_size;
-    bool swept; /* orphans of before the start are being reaped */
+    bool swept;               /* orphans of before the start are being reaped */
+    struct ctl_check *check;  /* of the state, in a thread */
+    struct op *check_waiting; /* they want one of their own after it */
+    atomic_bool check_cancel;
+    void (*checked)(struct centre *c); /* once, when none runs */
     bool gc_running;
     struct op *gc_waiting;             /* they asked during a run: there is one more */
     uint64_t gc_stuck, gc_first_stuck; /* packs that the newest run could not delete */
@@ -467,6 +471,8 @@ void serve_ctl_readdir(struct op *op);
 void serve_ctl_read(struct op *op);
 void serve_ctl_write(struct op *op);
 bool ctl_is_ino(uint64_t ino);
+/* Ends the check of the state that may be running; then done. */
+void ctl_check_stop(struct centre *c, void (*done)(struct centre *c));
 int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[3]);
 
 #endif

@@ -21,7 +21,7 @@
 #define AHEAD       ((uint64_t)32 << 20)
 #define AHEAD_MIN   ((uint64_t)16 << 20)
 #define AHEAD_LEAST ((uint64_t)2 << 20)
-/* The reused reader and state_copy's. */
+/* The reused reader, state_copy's, and views. */
 #define READERS_MAX 8
 /* "open BOOT-ID" while a process has it or had it last; "clean" after a clean close. Written in
  * place: it is smaller than any sector. */
@@ -392,6 +392,37 @@ int state_commit(struct state *s)
 bool state_in_turn(const struct state *s)
 {
     return s->write != NULL;
+}
+
+/* --- views --- */
+
+int state_view(struct state *s, const atomic_bool *cancel, struct state **view)
+{
+    struct state *v = calloc(1, sizeof(*v));
+
+    *view = NULL;
+    if (!v)
+        return -ENOMEM;
+    v->env = s->env;
+    memcpy(v->dbi, s->dbi, sizeof(v->dbi));
+    v->page = s->page;
+    v->allocated = UINT64_MAX;
+    v->mark = -1;
+    v->cancel = cancel;
+    int rc = load_meta(v); /* begins its reader */
+    if (rc < 0)
+        state_view_free(v);
+    else
+        *view = v;
+    return rc;
+}
+
+void state_view_free(struct state *v)
+{
+    if (!v)
+        return;
+    v->env = NULL; /* the state's */
+    state_free(v);
 }
 
 /* --- copy --- */

@@ -159,16 +159,17 @@ struct buffer {
 struct state {
     MDB_env *env;
     MDB_dbi dbi[DB_COUNT];
-    MDB_txn *write;           /* the open turn */
-    MDB_txn *read;            /* reused outside of turns */
-    bool reading;             /* read is at the last committed turn */
-    int broken;               /* -errno: LMDB failed */
-    int mark;                 /* descriptor of the mark file, locked */
-    uint64_t page;            /* bytes of one of LMDB's pages */
-    uint64_t allocated;       /* of the file; UINT64_MAX: not of interest */
-    uint64_t used;            /* of it, when the turn began */
-    uint64_t dirty;           /* bytes that the turn may have added since: an upper bound */
-    uintptr_t leaf[DB_COUNT]; /* where each database was changed last: counted already */
+    MDB_txn *write;            /* the open turn */
+    MDB_txn *read;             /* reused outside of turns */
+    bool reading;              /* read is at the last committed turn */
+    int broken;                /* -errno: LMDB failed */
+    int mark;                  /* descriptor of the mark file, locked */
+    uint64_t page;             /* bytes of one of LMDB's pages */
+    uint64_t allocated;        /* of the file; UINT64_MAX: not of interest */
+    uint64_t used;             /* of it, when the turn began */
+    uint64_t dirty;            /* bytes that the turn may have added since: an upper bound */
+    uintptr_t leaf[DB_COUNT];  /* where each database was changed last: counted already */
+    const atomic_bool *cancel; /* of a view */
     state_room_fn room;
     void *room_arg;
     struct meta_row meta;

@@ -600,3 +600,38 @@ Test(control_centre_files, a_pack_that_stays_does_not_stop_the_others)
     cr_expect(ctl_says(&a, "status", "packs 0\n"));
     cr_expect_not(ctl_says(&a, "health", "cannot be deleted"));
 }
+
+/* More packs than one control file holds. */
+Test(control_centre_files, all_packs_are_listed)
+{
+    enum { ROUNDS = 64, COUNT = 1024 };
+    uint64_t seen = 0, next = 0;
+    char file[40] = "packs", *save = NULL;
+    unsigned pages = 0;
+
+    for (unsigned k = 0; k < ROUNDS; k++)
+        packs_new(COUNT);
+    do {
+        char *text = ctl_read(&a, file);
+        next = 0;
+        bool end = false;
+        for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+            cr_assert_not(end || next, "nothing comes behind the last line");
+            if (sscanf(line, "# next %" SCNu64, &next) == 1)
+                continue;
+            end = strcmp(line, "# end") == 0;
+            if (!end)
+                cr_assert_eq(strtoull(line, NULL, 10), ++seen);
+        }
+        cr_assert(end || next == seen);
+        free(text);
+        snprintf(file, sizeof(file), "packs.%" PRIu64, next);
+        pages++;
+    } while (next);
+    cr_expect_eq(seen, ROUNDS * COUNT);
+    cr_expect_gt(pages, 1);
+    cr_expect_eq(ctl_find(&a, "packs.x"), 0);
+    cr_expect_eq(ctl_find(&a, "status.1"), 0);
+    /* Checks run beside all else, one after the other. */
+    cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
+}
