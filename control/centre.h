@@ -153,6 +153,7 @@ struct node {
     uint32_t id;
     char name[64], address[256], machine[40], store[40];
     char state[16];    /* ready, draining, drained, gone */
+    unsigned changing; /* changes of it that the log does not have yet */
     struct peer *peer; /* NULL: away */
     uint64_t instance;
     bool reported;   /* NODE_ATTRS done since it connected */

@@ -69,7 +69,8 @@ static bool load_node(void *arg, const struct state_node *sn)
     copy_text(n->address, sizeof(n->address), sn->address);
     copy_text(n->machine, sizeof(n->machine), sn->machine);
     copy_text(n->store, sizeof(n->store), sn->store);
-    copy_text(n->state, sizeof(n->state), sn->state);
+    if (n->changing == 0) /* else what was decided since is on its way */
+        copy_text(n->state, sizeof(n->state), sn->state);
     n->capacity = sn->capacity;
     return true;
 }
@@ -176,24 +177,39 @@ void node_entry(const struct node *n, const char *state, Star__LogNode *entry)
     entry->state = (char *)state;
 }
 
+struct changed {
+    struct centre *c;
+    struct node *n;
+};
+
 static void on_state_logged(void *arg, int status, const struct state_result *r)
 {
-    struct centre *c = arg;
+    struct changed *d = arg;
 
     (void)r; /* refused or not: what the state says now counts */
+    d->n->changing--;
     if (status == 0)
-        nodes_load(c);
+        nodes_load(d->c);
+    free(d);
 }
 
 int node_set_state(struct centre *c, struct node *n, const char *state)
 {
+    struct changed *d = malloc(sizeof(*d));
     Star__LogNode body;
 
+    if (!d)
+        return -ENOMEM;
+    *d = (struct changed){.c = c, .n = n};
     node_entry(n, state, &body);
-    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, on_state_logged, c);
-    if (rc == 0)
-        copy_text(n->state, sizeof(n->state), state);
-    return rc;
+    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, on_state_logged, d);
+    if (rc < 0) {
+        free(d);
+        return rc;
+    }
+    n->changing++;
+    copy_text(n->state, sizeof(n->state), state);
+    return 0;
 }
 
 void node_disconnected(struct centre *c, struct node *n)
