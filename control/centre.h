@@ -106,6 +106,7 @@ struct live {
     bool have_home;       /* home below is newer than the log may be */
     Star__HomeAttrs home; /* newest attributes heard from the home; times point into home_times */
     Star__Time home_times[2];
+    uint64_t bytes, bytes_version, bytes_epoch; /* what the home holds, as it said last */
     bool home_unknown; /* a writer vanished: ask the home before answering */
     unsigned refs;     /* ops that hold it */
     UT_hash_handle hh;

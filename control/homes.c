@@ -40,10 +40,25 @@ static void home_known(struct centre *c, uint64_t ino)
     live_drop_if_idle(c, l);
 }
 
+/* How much the home holds is not in the log: it is remembered for as long as the file is in use. */
+static void note_bytes(struct live *l, const Star__HomeAttrs *a)
+{
+    if (a->home_epoch < l->bytes_epoch ||
+        (a->home_epoch == l->bytes_epoch && a->version < l->bytes_version))
+        return;
+    l->bytes = a->bytes;
+    l->bytes_version = a->version;
+    l->bytes_epoch = a->home_epoch;
+}
+
 /* Remembers what a home said, if it is news. */
 int home_heard(struct centre *c, const Star__HomeAttrs *a)
 {
+    struct live *known = live_find(c, a->ino);
     struct inode i;
+
+    if (known)
+        note_bytes(known, a);
 
     if (a->ino == 0 || state_inode(c->state, a->ino, &i) < 0 || i.home == 0 ||
         a->home_epoch != i.home_epoch)
@@ -55,6 +70,7 @@ int home_heard(struct centre *c, const Star__HomeAttrs *a)
     struct live *l = live_get(c, a->ino);
     if (!l)
         return -ENOMEM;
+    note_bytes(l, a);
     l->home_unknown = false;
     if (l->have_home && l->home.home_epoch == a->home_epoch && l->home.version >= a->version)
         return 0;
@@ -119,15 +135,60 @@ void home_log_attrs(struct centre *c, const Star__HomeAttrs *a)
         free(arg);
 }
 
+struct present {
+    uint32_t node;
+    uint64_t version, bytes;
+    bool known;
+};
+
+static bool find_present(void *arg, const struct state_copy_line *line)
+{
+    struct present *p = arg;
+
+    if (line->node != p->node)
+        return true;
+    p->known = line->version >= p->version;
+    p->bytes = line->cached + line->staged;
+    return false;
+}
+
+/* Never 0 where there may be data: tools take such a file for one hole. */
+static uint64_t blocks_staged(const struct inode *i, uint64_t size, uint64_t present)
+{
+    uint64_t blocks = state_blocks(size, i->mapped + present);
+
+    return blocks == 0 && size > 0 ? 1 : blocks;
+}
+
+/* Of a file whose newest data is staged, as its home told it last; else the size is the best bound.
+ */
+static void fill_blocks(struct centre *c, const struct live *l, const struct inode *i,
+                        Star__Attr *attr)
+{
+    struct present p = {.node = i->home, .version = i->version};
+
+    if (i->home == 0 || i->version <= i->cut_version)
+        return;
+    if (l && l->bytes_epoch == i->home_epoch && l->bytes_version >= i->version) {
+        p.known = true;
+        p.bytes = l->bytes;
+    } else {
+        state_copies(c->state, i->ino, 0, 0, find_present, &p);
+    }
+    if (p.known)
+        attr->blocks = blocks_staged(i, i->size, p.bytes);
+}
+
 void attr_now(struct centre *c, const struct inode *i, Star__Attr *attr, Star__Time times[3])
 {
     struct live *l = live_find(c, i->ino);
 
     state_attr(i, attr, times);
+    fill_blocks(c, l, i, attr);
     if (!l || !l->have_home || l->home.home_epoch != i->home_epoch || l->home.version <= i->version)
         return;
     attr->size = l->home.size;
-    attr->blocks = (l->home.size + 511) / 512;
+    attr->blocks = blocks_staged(i, l->home.size, l->home.bytes);
     attr->version = l->home.version;
     attr->mtime->sec = l->home.mtime->sec;
     attr->mtime->nsec = l->home.mtime->nsec;

@@ -122,6 +122,8 @@ struct inode {
 /* -ESTALE: no such inode. */
 int state_inode(struct state *s, uint64_t ino, struct inode *out);
 /* Fills attr; its times point into times. */
+/* st_blocks of a file that holds about so many bytes. */
+uint64_t state_blocks(uint64_t size, uint64_t bytes);
 void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3]);
 
 /* "." and ".." are answered, too. -ENOENT -ENOTDIR -ENAMETOOLONG -ESTALE */

@@ -144,8 +144,18 @@ static void fill_time(Star__Time *t, int64_t sec, uint32_t nsec)
     t->nsec = nsec;
 }
 
+uint64_t state_blocks(uint64_t size, uint64_t bytes)
+{
+    uint64_t held = bytes < size ? bytes : size;
+
+    return held / 512 + (held % 512 != 0);
+}
+
 void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3])
 {
+    /* What is staged only its home knows. */
+    uint64_t bytes = i->home && i->version > i->cut_version ? i->size : i->mapped;
+
     star__attr__init(attr);
     attr->ino = i->ino;
     attr->mode = i->mode;
@@ -154,7 +164,7 @@ void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3])
     attr->gid = i->gid;
     attr->rdev = i->rdev;
     attr->size = i->size;
-    attr->blocks = S_ISREG(i->mode) ? i->size / 512 + (i->size % 512 != 0) : 0;
+    attr->blocks = S_ISREG(i->mode) ? state_blocks(i->size, bytes) : 0;
     attr->version = i->version;
     attr->change = i->change;
     fill_time(&times[0], i->atime.sec, i->atime.nsec);

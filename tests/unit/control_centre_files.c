@@ -520,6 +520,52 @@ Test(control_centre_files, a_lost_drop_is_repeated)
     eventually(node_dropped(&node, ino) && node_dropped(&node, away));
 }
 
+/* ---- blocks */
+
+static uint64_t blocks_of(uint64_t ino)
+{
+    struct got got = {0};
+
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    return got.blocks;
+}
+
+static void flushed_to(uint64_t ino, uint64_t pack);
+static uint64_t packs_new(uint32_t count);
+
+/* What lies somewhere counts, not the size; but a file that may have data never has none. */
+Test(control_centre_files, a_sparse_file_takes_what_it_holds)
+{
+    Star__HomeAttrs attrs = STAR__HOME_ATTRS__INIT;
+    Star__Copies copies = STAR__COPIES__INIT;
+    Star__Copy one = STAR__COPY__INIT, *list[] = {&one};
+    struct got got = {0};
+
+    uint64_t ino = file_new(&a, T(CREATE), "x"), hole = file_new(&a, T(MKNOD), "y");
+    attrs.ino = one.ino = ino;
+    attrs.size = 1 << 30;
+    attrs.version = one.version = 2;
+    attrs.home_epoch = 1;
+    attrs.bytes = 4096;
+    node_has(&node, ino, attrs.size, 2);
+    cr_assert_eq(ask_end(ask(a.client, T(SYNC_ATTRS), &attrs)), 0);
+    cr_assert_eq(attr_end(getattr(&a, ino), &got), 0);
+    cr_expect_eq(got.blocks, 8);
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_expect_geq(blocks_of(ino), 8);
+    one.staged = 8192;
+    copies.copies = list;
+    copies.n_copies = 1;
+    cr_assert_eq(ask_end(ask(node.client, T(COPIES), &copies)), 0);
+    cloud_kill(&cloud);
+    cloud_start(&cloud);
+    cr_expect_eq(blocks_of(ino), 16);
+    flushed_to(ino, packs_new(1));
+    cr_expect_eq(blocks_of(ino), 1); /* 100 bytes, in the pool */
+    cr_assert_eq(attr_end(setattr(&a, hole, 1 << 3, 1 << 20), &got), 0);
+    cr_expect_gt(got.blocks, 0); /* its home may have data */
+}
+
 /* ---- garbage in the pool */
 
 static uint64_t packs_new(uint32_t count)

@@ -477,7 +477,7 @@ static inline struct ask *getattr(struct mount *m, uint64_t ino)
 }
 
 struct got {
-    uint64_t size, version;
+    uint64_t size, version, blocks;
     uint32_t nlink, mode;
     Star__Lease lease;
 };
@@ -490,6 +490,7 @@ static inline int attr_end(struct ask *a, struct got *got)
     if (r) {
         *got = (struct got){.size = r->attr->size,
                             .version = r->attr->version,
+                            .blocks = r->attr->blocks,
                             .nlink = r->attr->nlink,
                             .mode = r->attr->mode,
                             .lease = r->lease};
