@@ -128,17 +128,25 @@ Test(locks, waiters_are_granted_in_order)
     lock_table_free(t);
 }
 
-Test(locks, circle_is_seen)
+static bool is_second(void *arg, const struct lock_spec *held)
+{
+    (*(unsigned *)arg)++;
+    return held->owner == 2;
+}
+
+Test(locks, all_conflicts_are_told)
 {
     struct lock_table *t = lock_table_new();
-    int cookie;
-    struct lock_spec w = spec(1, RANGE_WRITE, 10, 10), back = spec(2, RANGE_WRITE, 0, 0);
+    struct lock_spec w = spec(4, RANGE_WRITE, 0, 20);
+    unsigned n = 0;
 
     cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 0), 0);
     cr_assert_eq(set(t, 2, RANGE_WRITE, 10, 10), 0);
-    cr_assert_not(lock_deadlocks(t, &w));
-    cr_assert_eq(lock_wait(t, &w, &cookie), 0);
-    cr_assert(lock_deadlocks(t, &back));
-    lock_cancel(t, &cookie);
+    cr_assert_eq(set(t, 3, RANGE_WRITE, 20, 20), 0);
+    cr_expect(lock_each_conflict(t, &w, is_second, &n));
+    cr_expect_eq(n, 2);
+    w.start = 11;
+    cr_expect_not(lock_each_conflict(t, &w, is_second, &n));
+    cr_expect_eq(n, 3);
     lock_table_free(t);
 }
