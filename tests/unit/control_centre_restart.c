@@ -122,6 +122,28 @@ Test(control_centre_restart, nothing_changes_until_all_are_back)
     mount_stop(&b);
 }
 
+/* Who cannot have his lock back is told so. */
+Test(control_centre_restart, a_lock_is_lost)
+{
+    mount_start(&b, &cloud, "mnt-2");
+    uint64_t ino = file_new(&a, T(CREATE), "x"), other = file_new(&a, T(CREATE), "y");
+    for (unsigned k = 0; k < 2; k++) {
+        b.locks[k] = (Star__Lock)STAR__LOCK__INIT;
+        b.locks[k].ino = k ? other : ino;
+        b.locks[k].owner = 7;
+        b.locks[k].type = F_WRLCK;
+        b.locks[k].end = INT64_MAX;
+    }
+    b.locks_n = 2;
+    cr_assert_eq(ask_end(lock_file(&a, ino, F_RDLCK, false)), 0);
+    client_reset(b.client);
+    eventually(atomic_load(&b.connects) == 2);
+    cr_expect_eq(atomic_load(&b.lost), 1);
+    cr_expect_eq(ask_end(lock_file(&a, other, F_RDLCK, false)), -EAGAIN);
+    cr_expect(ctl_says(&a, "events", "lock-lost"));
+    mount_stop(&b);
+}
+
 /* One that does not come back is waited for as long as its lease may last; then what it held is
  * free. */
 Test(control_centre_restart, a_mount_never_comes_back)
