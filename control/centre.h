@@ -460,6 +460,7 @@ void node_note_logged(struct centre *c, const struct inode *i);
 void node_free_all(struct centre *c);
 void hello_settings(struct centre *c, Star__HelloReply *r);
 uint64_t setting_u64(struct centre *c, const char *name);
+bool pool_quota_reached(struct centre *c);
 void gc_tick(struct centre *c, int64_t now);
 /* Answered when all that was garbage at the call is deleted. */
 void gc_start(struct op *op);

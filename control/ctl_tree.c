@@ -172,6 +172,8 @@ static void text_health(struct centre *c, struct text *t)
     if (consensus_room(c->log) < 0)
         problems++,
             put(t, "problem the disk under the log is full to its reserve: changes get ENOSPC\n");
+    if (pool_quota_reached(c))
+        problems++, put(t, "problem pool_quota is used up: what is staged stays at the nodes\n");
     if (c->gc_stuck > 0)
         problems++, put(t,
                         "problem %" PRIu64

@@ -546,12 +546,26 @@ static void node_logged(struct op *op, const struct state_result *r)
     op_end(op);
 }
 
+bool pool_quota_reached(struct centre *c)
+{
+    uint64_t quota = setting_u64(c, "pool_quota");
+    struct state_totals totals = {0};
+
+    state_totals(c->state, &totals);
+    return quota > 0 && totals.mapped >= quota;
+}
+
 void serve_node_log(struct op *op)
 {
     struct node *n = node_of_peer(op->c, op->peer);
 
     if (!n) {
         op_error(op, -EPERM, "only nodes may say this");
+        return;
+    }
+    /* Without packs nothing more is flushed: writers wait, and then meet a full node. */
+    if (op->request.type == STAR__MSG_TYPE__ALLOC_PACKS && pool_quota_reached(op->c)) {
+        op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
         return;
     }
     if (op->request.type == STAR__MSG_TYPE__CONFIRM)

@@ -681,3 +681,19 @@ Test(control_centre_files, all_packs_are_listed)
     /* Checks run beside all else, one after the other. */
     cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
 }
+
+/* At the quota no more packs are given out, so that nothing more is flushed. */
+Test(control_centre_files, pool_quota)
+{
+    Star__AllocPacks body = STAR__ALLOC_PACKS__INIT;
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/pool_quota", "100\n")), 0);
+    flushed_to(ino, packs_new(1));
+    body.count = 1;
+    cr_expect_eq(ask_end(ask(node.client, T(ALLOC_PACKS), &body)), -ENOSPC);
+    cr_expect(ctl_says(&a, "health", "pool_quota"));
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/pool_quota", "101\n")), 0);
+    cr_expect_eq(ask_end(ask(node.client, T(ALLOC_PACKS), &body)), 0);
+    cr_expect_not(ctl_says(&a, "health", "pool_quota"));
+}
