@@ -48,6 +48,8 @@
 #define GRACE_QUEUE_MAX 65536
 /* Pushed to one node in one message. */
 #define NODE_BATCH_MAX 4096
+/* Deleted files that one node has not heard of yet. */
+#define NODE_DROPS_MAX (1u << 20)
 /* Holds on inodes, of all sessions together (about 500 bytes each); beyond, no new lease is
  * granted. */
 #define HOLDERS_MAX (1u << 20)
@@ -104,6 +106,7 @@ struct live {
     bool have_home;       /* home below is newer than the log may be */
     Star__HomeAttrs home; /* newest attributes heard from the home; times point into home_times */
     Star__Time home_times[2];
+    uint64_t bytes, bytes_version, bytes_epoch; /* what the home holds, as it said last */
     bool home_unknown; /* a writer vanished: ask the home before answering */
     unsigned refs;     /* ops that hold it */
     UT_hash_handle hh;
@@ -151,6 +154,7 @@ struct node {
     uint32_t id;
     char name[64], address[256], machine[40], store[40];
     char state[16];    /* ready, draining, drained, gone */
+    unsigned changing; /* changes of it that the log does not have yet */
     struct peer *peer; /* NULL: away */
     uint64_t instance;
     bool reported;   /* NODE_ATTRS done since it connected */
@@ -162,6 +166,10 @@ struct node {
     char pool_error[128], store_error[128];
     Star__HomeAttrs *logged; /* to be told: these versions are in the log */
     size_t logged_n;
+    uint64_t *drops; /* to be told: these files are no more */
+    size_t drops_n, drops_size;
+    size_t drops_sent; /* of them, from the first on, in the request on its way */
+    bool dropping;     /* there is one */
     UT_hash_handle hh;
 };
 
@@ -199,6 +207,7 @@ struct op {
     uint32_t wait_node; /* in centre->nodeless, until then by the lease clock */
     int64_t node_until_ms;
     op_fn home_next;               /* after home_take of home_ino */
+    op_fn asked_next;              /* after home_ask of home_ino */
     uint64_t home_ino, home_epoch; /* what a home was asked about */
     Star__HomeAttrs home;          /* answer of a home */
     Star__Time home_times[2];
@@ -238,8 +247,14 @@ struct centre {
     unsigned lease_stops; /* while > 0 no lease is granted: something changes that no op can mark */
     uint64_t *reap;       /* orphans to be reaped soon */
     size_t reap_n, reap_size;
-    bool swept; /* orphans of before the start are being reaped */
+    bool swept;               /* orphans of before the start are being reaped */
+    struct ctl_check *check;  /* of the state, in a thread */
+    struct op *check_waiting; /* they want one of their own after it */
+    atomic_bool check_cancel;
+    void (*checked)(struct centre *c); /* once, when none runs */
     bool gc_running;
+    struct op *gc_waiting;             /* they asked during a run: there is one more */
+    uint64_t gc_stuck, gc_first_stuck; /* packs that the newest run could not delete */
     int64_t gc_ms;
     struct events events, errors;
     uint64_t requests, mutations, recalls_sent, refused;
@@ -387,8 +402,9 @@ bool flags_write(uint32_t flags);
 
 /* --- homes.c: homes and the attributes that they own --- */
 /* The attributes of an inode as of now for this session: asks the home if need be, then calls next
- * (attr_now has what it said). A home that is away is not waited for. op->status < 0: it could not
- * be asked for want of memory. */
+ * (attr_now has what it said). A home that is away is waited for, as the log may be behind what it
+ * has acknowledged; after NODE_WAIT_MS the log's answer is taken. Nothing may be pending.
+ * op->status < 0: it could not be asked for want of memory. */
 void home_ask(struct op *op, uint64_t ino, op_fn next);
 bool home_must_be_asked(struct centre *c, const struct session *s, const struct inode *i);
 int home_heard(struct centre *c, const Star__HomeAttrs *a); /* -ENOMEM: not remembered */
@@ -437,14 +453,17 @@ void serve_node_report(struct op *op);
 void serve_map(struct op *op);
 void serve_homed(struct op *op);
 void serve_node_log(struct op *op); /* ALLOC_PACKS, CONFIRM, DISCARD_PACK, COPIES, DELETED_PACKS */
-void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted);
+/* These files are no more: n is told until it has answered. */
+void node_drop(struct node *n, const uint64_t *inos, size_t count);
 /* The log knows the attributes of i's home: it is told so at the next tick. */
 void node_note_logged(struct centre *c, const struct inode *i);
 void node_free_all(struct centre *c);
 void hello_settings(struct centre *c, Star__HelloReply *r);
 uint64_t setting_u64(struct centre *c, const char *name);
+bool pool_quota_reached(struct centre *c);
 void gc_tick(struct centre *c, int64_t now);
-void gc_start(struct op *op); /* answered when all condemned packs are deleted */
+/* Answered when all that was garbage at the call is deleted. */
+void gc_start(struct op *op);
 
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */
@@ -455,6 +474,8 @@ void serve_ctl_readdir(struct op *op);
 void serve_ctl_read(struct op *op);
 void serve_ctl_write(struct op *op);
 bool ctl_is_ino(uint64_t ino);
+/* Ends the check of the state that may be running; then done. */
+void ctl_check_stop(struct centre *c, void (*done)(struct centre *c));
 int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[3]);
 
 #endif

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "control/wire/clock.h"
@@ -116,7 +115,7 @@ static void apply_one(struct consensus *c, const struct batch_prefix *prefix, ui
         p->fn(p->arg, 0, &r);
         free(p);
     }
-    if (++c->turn_entries >= CONSENSUS_TURN_ENTRIES)
+    if (++c->turn_entries >= CONSENSUS_TURN_ENTRIES || state_turn_full(c->state))
         turn_commit(c);
 }
 
@@ -326,6 +325,7 @@ static void on_barrier(struct raft_barrier *req, int status)
         c->ops.on_unusable(c->ctx, text);
         return;
     }
+    consensus_forget_untrusted(c);
     c->last_ino = state_last_ino(c->state);
     c->last_ns = state_last_time_ns(c->state);
     c->leading = true;
@@ -345,14 +345,6 @@ static void watch_leadership(struct consensus *c)
     } else if (!leader) {
         lose_leadership(c);
     }
-}
-
-static void watch_space(struct consensus *c)
-{
-    struct statvfs v;
-
-    if (statvfs(c->dir, &v) == 0)
-        c->free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
 }
 
 /* Time in which this process did not run (frozen, suspended) is not the disk's. */
@@ -396,15 +388,10 @@ static void on_watch(uv_timer_t *timer)
     watch_append(c, now);
     if (now - c->space_ms >= SPACE_CHECK_MS) {
         c->space_ms = now;
-        watch_space(c);
+        consensus_space_watch(c);
         watch_threshold(c);
     }
     uv_timer_set_repeat(timer, c->leading ? WATCH_MS : WATCH_ELECTION_MS);
-}
-
-int consensus_room(const struct consensus *c)
-{
-    return c->free_bytes < c->reserve ? -ENOSPC : 0;
 }
 
 bool consensus_leads(const struct consensus *c)
@@ -415,11 +402,6 @@ bool consensus_leads(const struct consensus *c)
 uint64_t consensus_applied(const struct consensus *c)
 {
     return c->count;
-}
-
-uint64_t consensus_free_bytes(const struct consensus *c)
-{
-    return c->free_bytes;
 }
 
 struct state *consensus_state(struct consensus *c)
@@ -537,12 +519,15 @@ int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve,
     c->snapshot_often = forced && atoi(forced) > 0;
     if (c->snapshot_often)
         c->snapshot_min = (unsigned)atoi(forced);
+    c->ballast.fd = -1;
     rc = make_dirs(c, detail);
+    if (rc == 0)
+        rc = consensus_space_start(c, detail);
     if (rc == 0)
         rc = consensus_open_state(c, detail);
     if (rc < 0)
         goto out;
-    watch_space(c);
+    consensus_space_watch(c);
     start_handles(c); /* before the engine: its start applies what the log holds */
     rc = engine_start(c, detail);
     if (rc < 0)
@@ -555,6 +540,7 @@ out:
     if (c) {
         if (c->state)
             state_close(c->state, false);
+        ballast_close(&c->ballast);
         free(c->batch);
         free(c->dir);
         free(c);
@@ -571,6 +557,7 @@ static void on_handle_closed(uv_handle_t *handle)
     raft_uv_close(&c->io);
     void (*done)(void *) = c->done;
     void *arg = c->done_arg;
+    ballast_close(&c->ballast);
     free(c->batch);
     free(c->dir);
     free(c);

@@ -11,8 +11,8 @@
  * crash the log is replayed.
  *
  * Failure. libraft reports neither a full disk nor, cleanly, a failed write: consensus_room() looks
- * at the disk before, and an append that is overdue by CONSENSUS_APPEND_DEADLINE_MS ends the
- * process, as does any error in apply (invariant 7).
+ * at the disk before, a ballast holds what the log needs after that, and an append that is overdue
+ * by CONSENSUS_APPEND_DEADLINE_MS ends the process, as does any error in apply (invariant 7).
  *
  * Threads: the loop's only.
  */
@@ -69,7 +69,8 @@ struct consensus_ops {
 };
 
 /* Opens dir (created at first use), restores the state from the newest snapshot if it is behind,
- * starts the log. detail (256 bytes) gets one line on errors. reserve: bytes kept free under dir.
+ * starts the log. detail (256 bytes) gets one line on errors. reserve: bytes held for
+ * the log and the state under dir (a file, ballast.h), and half as much again kept free beside it.
  */
 int consensus_start(uv_loop_t *loop, const char *dir, uint64_t reserve,
                     const struct consensus_ops *ops, void *ctx, struct consensus **out,
@@ -94,7 +95,9 @@ enum consensus_when { CONSENSUS_NOW, CONSENSUS_SOON };
 int consensus_submit(struct consensus *c, Star__LogEntry *entry, bool new_ino,
                      enum consensus_when when, consensus_fn fn, void *arg);
 
-/* 0, or -ENOSPC when the disk under the log is down to the reserve. */
+/* 0, or -ENOSPC when the disk under the log is down to the reserve: the ballast is not whole, or
+ * less than half of the reserve is free beside it. What frees space (confirms, reaps) goes on then,
+ * for as long as the ballast lasts. */
 int consensus_room(const struct consensus *c);
 
 /* May reads be answered from the state now? Always with one voter; else while leadership is
@@ -103,5 +106,8 @@ bool consensus_leads(const struct consensus *c);
 
 uint64_t consensus_applied(const struct consensus *c);
 uint64_t consensus_free_bytes(const struct consensus *c);
+uint64_t consensus_ballast_bytes(const struct consensus *c);
+/* Bytes that a snapshot waits for; 0: it does not wait. Until it is taken the log grows. */
+uint64_t consensus_snapshot_lacks(const struct consensus *c);
 
 #endif

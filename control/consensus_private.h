@@ -5,6 +5,7 @@
 #include <raft.h>
 #include <raft/uv.h>
 
+#include "control/ballast.h"
 #include "control/consensus.h"
 
 #define CONSENSUS_PATH_MAX 4096
@@ -64,6 +65,8 @@ struct consensus {
     uint64_t count; /* commands that the log has handed to apply, from the first one on */
     uint64_t last_ino, last_ns;
     uint64_t reserve, free_bytes;
+    struct ballast ballast;
+    uint64_t copy_lacks; /* bytes for which the snapshot waits; 0: it does not */
     int64_t space_ms, watched_ms;
     uint64_t watched_serial; /* the oldest pending entry at the last look, and since when it is */
     int64_t append_ms;
@@ -99,8 +102,18 @@ struct consensus {
     void *done_arg;
 };
 
+/* consensus_space.c */
+int consensus_space_start(struct consensus *c, char *detail);
+void consensus_space_watch(struct consensus *c);
+/* How many bytes of `bytes` are not free beyond what is kept; 0: there is room. */
+uint64_t consensus_space_lack(struct consensus *c, uint64_t bytes);
+/* For state_on_full. */
+bool consensus_space_give(void *arg, uint64_t bytes);
+
 void consensus_commit_turn(struct consensus *c);
 int consensus_open_state(struct consensus *c, char *detail);
+/* The state holds all that the log does: what was set aside before it was rebuilt may go. */
+void consensus_forget_untrusted(struct consensus *c);
 void consensus_wrap_snapshots(struct consensus *c);
 int consensus_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs);
 int consensus_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs);

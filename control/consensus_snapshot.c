@@ -25,6 +25,8 @@
 
 #define STUB_MAGIC "UMBSNAP1"
 #define COPY_CHUNK (1u << 20)
+/* In state/: what was there before the state had to be rebuilt. */
+#define UNTRUSTED "data.mdb.untrusted"
 
 static int file_digest(const char *path, uint64_t digest[2])
 {
@@ -183,10 +185,32 @@ static void after_copy(uv_work_t *work, int status)
     }
 }
 
+/* The copy must not take what the log lives on. The older of the two that are kept is given up
+ * before the log grows without end. */
+static uint64_t copy_lacks(struct consensus *c)
+{
+    uint64_t bytes = state_bytes(c->state);
+    uint64_t lack = consensus_space_lack(c, bytes);
+
+    if (lack > 0 && c->recorded > 0) {
+        remove_old_snapshots(c, c->recorded, c->recorded);
+        lack = consensus_space_lack(c, bytes);
+    }
+    return lack;
+}
+
 static void copy_start(struct snapshot_copy *copy)
 {
     struct consensus *c = copy->c;
+    char why[96];
 
+    c->copy_lacks = copy_lacks(c);
+    if (c->copy_lacks > 0) {
+        snprintf(why, sizeof(why), "%" PRIu64 " bytes more must be free on the disk under the log",
+                 c->copy_lacks);
+        copy_retry(copy, why);
+        return;
+    }
     copy->work.data = copy;
     c->copy_running = true;
     if (uv_queue_work(c->loop, &copy->work, copy_work, after_copy) != 0) {
@@ -281,15 +305,36 @@ out:
     return rc;
 }
 
+/* Until its replacement is known to be good. The first one counts: later ones are attempts. */
+static int set_aside(const char *dir)
+{
+    char path[CONSENSUS_PATH_MAX + 16], aside[CONSENSUS_PATH_MAX + 32];
+
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    snprintf(aside, sizeof(aside), "%s/" UNTRUSTED, dir);
+    if (access(aside, F_OK) == 0 || rename(path, aside) == 0 || errno == ENOENT)
+        return 0;
+    return -errno;
+}
+
+void consensus_forget_untrusted(struct consensus *c)
+{
+    char path[CONSENSUS_PATH_MAX + 32];
+
+    snprintf(path, sizeof(path), "%s/state/" UNTRUSTED, c->dir);
+    if (unlink(path) == 0)
+        log_info("the state is whole again; %s is removed", path);
+}
+
 /* The mark goes last, and when the rest is gone for certain: without it the files count as a good
  * copy (state.c). */
 static int remove_state_files(struct consensus *c)
 {
     static const char *const names[] = {"data.mdb", "data.mdb.new", "lock.mdb", "mark"};
     char dir[CONSENSUS_PATH_MAX], path[CONSENSUS_PATH_MAX + 16];
-    int rc = 0;
 
     snprintf(dir, sizeof(dir), "%s/state", c->dir);
+    int rc = set_aside(dir);
     for (size_t i = 0; rc == 0 && i < sizeof(names) / sizeof(names[0]); i++) {
         snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
         if (unlink(path) != 0 && errno != ENOENT)
@@ -300,18 +345,34 @@ static int remove_state_files(struct consensus *c)
     return rc;
 }
 
+/* On a full disk the ballast makes room. */
+static int open_with_room(struct consensus *c, const char *dir, char *detail)
+{
+    int rc;
+
+    do {
+        rc = state_open(dir, &c->state, detail);
+    } while (rc == -ENOSPC && consensus_space_give(c, BALLAST_STEP));
+    return rc;
+}
+
 int consensus_open_state(struct consensus *c, char *detail)
 {
     char dir[CONSENSUS_PATH_MAX];
 
     snprintf(dir, sizeof(dir), "%s/state", c->dir);
-    int rc = state_open(dir, &c->state, detail);
+    int rc = open_with_room(c, dir, detail);
     if (rc == -ENOTRECOVERABLE) {
-        log_warning("%s; the state is rebuilt from the newest snapshot and the log", detail);
+        log_warning(
+            "%s; the state is rebuilt from the newest snapshot and the log, and the old one "
+            "is kept as " UNTRUSTED " until that has succeeded",
+            detail);
         rc = remove_state_files(c);
         if (rc == 0)
-            rc = state_open(dir, &c->state, detail);
+            rc = open_with_room(c, dir, detail);
     }
+    if (rc == 0)
+        state_on_full(c->state, consensus_space_give, c);
     return rc;
 }
 

@@ -152,12 +152,17 @@ static void on_consensus_stopped(void *arg)
     uv_close((uv_handle_t *)&c->sigint, NULL);
 }
 
+static void stop_log(struct centre *c)
+{
+    consensus_stop(c->log, on_consensus_stopped, c);
+}
+
 static void on_hub_closed(void *arg)
 {
     struct centre *c = arg;
 
     c->hub = NULL;
-    consensus_stop(c->log, on_consensus_stopped, c);
+    ctl_check_stop(c, stop_log); /* it reads the state */
 }
 
 static void on_signal(uv_signal_t *handle, int number)

@@ -25,6 +25,7 @@
 #define CTL_BIT         (1ull << 63)
 #define CTL_TEXT_MAX    FRAME_PAYLOAD_MAX
 #define CTL_COMMAND_MAX 65536
+#define OBJECT_MAX      0xffffffffffffull
 
 enum kind {
     KIND_TOP,
@@ -48,7 +49,7 @@ static enum kind kind_of(uint64_t ino)
 
 static uint64_t object_of(uint64_t ino)
 {
-    return ino >> 8 & 0xffffffffffffull;
+    return ino >> 8 & OBJECT_MAX;
 }
 
 static unsigned file_of(uint64_t ino)
@@ -67,7 +68,22 @@ struct text {
     char *at;
     size_t len, size;
     bool cut;
+    uint64_t after, last; /* of a list in pages: this one begins behind after, and got to last */
+    bool more;
 };
+
+/* A page of a list ends where so much is left: more than the lines of one object take. */
+#define PAGE_SLACK ((size_t)128 << 10)
+
+/* May lines of object id be added to the page? */
+static bool page_takes(struct text *t, uint64_t id)
+{
+    if (id != t->last && t->len > CTL_TEXT_MAX - PAGE_SLACK)
+        t->more = true;
+    else
+        t->last = id;
+    return !t->more && !t->cut;
+}
 
 __attribute__((format(printf, 2, 3))) static void put(struct text *t, const char *format, ...)
 {
@@ -130,8 +146,8 @@ static void text_status(struct centre *c, struct text *t)
     put(t, "inodes %" PRIu64 "\norphans %" PRIu64 "\nbytes %" PRIu64 "\npooled %" PRIu64 "\n",
         s.inodes, s.orphans, s.bytes, s.mapped);
     put(t, "packs %" PRIu64 "\nrecords %" PRIu64 "\n", s.packs, s.records);
-    put(t, "log_applied %" PRIu64 "\nlog_disk_free %" PRIu64 "\n", consensus_applied(c->log),
-        consensus_free_bytes(c->log));
+    put(t, "log_applied %" PRIu64 "\nlog_disk_free %" PRIu64 "\nlog_ballast %" PRIu64 "\n",
+        consensus_applied(c->log), consensus_free_bytes(c->log), consensus_ballast_bytes(c->log));
 }
 
 static void text_health(struct centre *c, struct text *t)
@@ -156,6 +172,18 @@ static void text_health(struct centre *c, struct text *t)
     if (consensus_room(c->log) < 0)
         problems++,
             put(t, "problem the disk under the log is full to its reserve: changes get ENOSPC\n");
+    if (pool_quota_reached(c))
+        problems++, put(t, "problem pool_quota is used up: what is staged stays at the nodes\n");
+    if (c->gc_stuck > 0)
+        problems++, put(t,
+                        "problem %" PRIu64
+                        " packs cannot be deleted from the pool, the first is %" PRIu64 "\n",
+                        c->gc_stuck, c->gc_first_stuck);
+    if (consensus_snapshot_lacks(c->log) > 0)
+        problems++, put(t,
+                        "problem the disk under the log lacks %" PRIu64
+                        " bytes for a snapshot: the log grows until it is taken\n",
+                        consensus_snapshot_lacks(c->log));
     for (s = c->sessions; s; s = s->hh.next)
         if (!s->peer)
             problems++, put(t, "problem mount %s is away\n", s->name);
@@ -231,10 +259,8 @@ static bool cache_line(void *arg, const struct state_copy_line *line)
     const char *name = n ? n->name : "?";
     char path[4200];
 
-    if (a->t->len > CTL_TEXT_MAX - 2 * sizeof(path)) {
-        put(a->t, "...\n");
+    if (!page_takes(a->t, line->ino))
         return false;
-    }
     state_path(a->c->state, line->ino, path, sizeof(path));
     if (line->staged)
         put(a->t, "%s %s staged %" PRIu64 "\n", path, name, line->staged);
@@ -243,11 +269,14 @@ static bool cache_line(void *arg, const struct state_copy_line *line)
     return true;
 }
 
+/* The page behind it is cache.INO. */
 static void text_cache(struct centre *c, struct text *t)
 {
     struct cache_text a = {.c = c, .t = t};
 
-    state_copies(c->state, 0, 0, 0, cache_line, &a);
+    state_copies(c->state, 0, t->after, t->after ? UINT32_MAX : 0, cache_line, &a);
+    if (t->more)
+        put(t, "# next %" PRIu64 "\n", t->last);
 }
 
 static bool pack_line(void *arg, const struct state_pack *p)
@@ -255,14 +284,21 @@ static bool pack_line(void *arg, const struct state_pack *p)
     static const char *const states[] = {"?", "allocated", "live", "condemned"};
     struct text *t = arg;
 
+    if (!page_takes(t, p->id))
+        return false;
     put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", p->id,
         states[p->state <= PACK_CONDEMNED ? p->state : 0], p->size, p->live_bytes, p->live_records);
-    return !t->cut;
+    return true;
 }
 
+/* The page behind it is packs.ID; "# end" says that there is none. */
 static void text_packs(struct centre *c, struct text *t)
 {
-    state_packs(c->state, 0, pack_line, t);
+    state_packs(c->state, t->after, pack_line, t);
+    if (t->more)
+        put(t, "# next %" PRIu64 "\n", t->last);
+    else
+        put(t, "# end\n");
 }
 
 static void problem_line(void *arg, const char *line)
@@ -270,33 +306,32 @@ static void problem_line(void *arg, const char *line)
     put(arg, "problem %s\n", line);
 }
 
-static void text_fsck(struct centre *c, struct text *t)
-{
-    int64_t n = state_check(c->state, problem_line, t);
-
-    if (n < 0)
-        put(t, "problem the check itself failed: %s\n", strerror((int)-n));
-    put(t, "problems %" PRId64 "\n", n < 0 ? 1 : n);
-}
-
 struct ctl_file {
     const char *name;
     uint32_t mode;
     void (*text)(struct centre *c, struct text *t);
+    bool pages; /* NAME.N is the page behind N */
 };
 
 static const struct ctl_file top_files[] = {
-    {"version", 0444, text_version}, {"status", 0444, text_status},
-    {"health", 0444, text_health},   {"metrics", 0444, text_metrics},
-    {"events", 0440, text_events},   {"errors", 0444, text_errors},
-    {"cache", 0440, text_cache},     {"packs", 0440, text_packs},
-    {"fsck", 0400, text_fsck},       {"ctl", 0200, NULL},
+    {"version", 0444, text_version, false},
+    {"status", 0444, text_status, false},
+    {"health", 0444, text_health, false},
+    {"metrics", 0444, text_metrics, false},
+    {"events", 0440, text_events, false},
+    {"errors", 0444, text_errors, false},
+    {"cache", 0440, text_cache, true},
+    {"packs", 0440, text_packs, true},
+    {"fsck", 0400, NULL, false},
+    {"ctl", 0200, NULL, false},
 };
-static const struct ctl_file node_files[] = {{"status", 0444, NULL}, {"ctl", 0200, NULL}};
+static const struct ctl_file node_files[] = {{"status", 0444, NULL, false},
+                                             {"ctl", 0200, NULL, false}};
 static const char *const top_dirs[] = {"settings", "nodes"};
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define TOP_CTL  (COUNT(top_files) - 1)
+#define TOP_FSCK (COUNT(top_files) - 2)
 
 static void text_node(struct node *n, struct text *t)
 {
@@ -398,11 +433,27 @@ static bool is_name(const ProtobufCBinaryData *n, const char *name)
     return n->len == strlen(name) && memcmp(n->data, name, n->len) == 0;
 }
 
+/* "NAME.N" of a list in pages: N, or 0. */
+static uint64_t page_of(const struct ctl_file *f, const ProtobufCBinaryData *name)
+{
+    size_t len = strlen(f->name);
+    char digits[24], *end;
+
+    if (!f->pages || name->len < len + 2 || name->len - len > sizeof(digits) ||
+        memcmp(name->data, f->name, len) != 0 || name->data[len] != '.' ||
+        !isdigit(name->data[len + 1]))
+        return 0;
+    memcpy(digits, name->data + len + 1, name->len - len - 1);
+    digits[name->len - len - 1] = '\0';
+    uint64_t after = strtoull(digits, &end, 10);
+    return *end || after > OBJECT_MAX ? 0 : after;
+}
+
 static uint64_t lookup_top(const ProtobufCBinaryData *name)
 {
     for (unsigned k = 0; k < COUNT(top_files); k++)
-        if (is_name(name, top_files[k].name))
-            return ctl_ino(KIND_FILE, 0, k);
+        if (is_name(name, top_files[k].name) || page_of(&top_files[k], name))
+            return ctl_ino(KIND_FILE, page_of(&top_files[k], name), k);
     if (is_name(name, "settings"))
         return ctl_ino(KIND_SETTINGS, 0, 0);
     if (is_name(name, "nodes"))
@@ -572,6 +623,94 @@ out:
     free(l.pointers);
 }
 
+/* --- fsck: in a thread, as it reads everything --- */
+
+struct ctl_check {
+    uv_work_t work;
+    struct centre *c;
+    struct op *op;
+    struct state *view;
+    struct text text;
+};
+
+static void answer_text(struct op *op, int rc, struct text *t)
+{
+    if (op->peer)
+        peer_reply(op->peer, &op->request, rc, NULL, t->at, rc < 0 ? 0 : t->len);
+    free(t->at);
+    op_end(op);
+}
+
+static void check_work(uv_work_t *work)
+{
+    struct ctl_check *k = work->data;
+    int64_t n = state_check(k->view, problem_line, &k->text);
+
+    put(&k->text, "problems %" PRId64 "\n", n);
+}
+
+static void check_begin(struct op *op);
+
+static void check_done(uv_work_t *work, int status)
+{
+    struct ctl_check *k = work->data;
+    struct centre *c = k->c;
+    struct op *next = c->check_waiting;
+
+    (void)status;
+    state_view_free(k->view);
+    answer_text(k->op, 0, &k->text);
+    free(k);
+    c->check = NULL;
+    if (c->checked) {
+        c->checked(c);
+    } else if (next) {
+        c->check_waiting = next->wait_next;
+        next->wait_next = NULL;
+        check_begin(next);
+    }
+}
+
+static void check_begin(struct op *op)
+{
+    struct centre *c = op->c;
+    struct ctl_check *k = calloc(1, sizeof(*k));
+    int rc = k ? state_view(c->state, &c->check_cancel, &k->view) : -ENOMEM;
+
+    if (rc == 0) {
+        k->c = c;
+        k->op = op;
+        k->work.data = k;
+        c->check = k;
+        rc = uv_queue_work(&c->loop, &k->work, check_work, check_done);
+    }
+    if (rc == 0)
+        return;
+    c->check = NULL;
+    if (k)
+        state_view_free(k->view);
+    free(k);
+    op_error(op, rc == -ENOMEM ? rc : -EIO, "the state cannot be checked: %s", strerror(-rc));
+}
+
+static void check_start(struct op *op)
+{
+    struct centre *c = op->c;
+
+    if (c->check)
+        LL_APPEND2(c->check_waiting, op, wait_next);
+    else
+        check_begin(op);
+}
+
+void ctl_check_stop(struct centre *c, void (*done)(struct centre *c))
+{
+    atomic_store(&c->check_cancel, true);
+    c->checked = done;
+    if (!c->check)
+        done(c);
+}
+
 /* --- read and write --- */
 
 void serve_ctl_read(struct op *op)
@@ -579,10 +718,14 @@ void serve_ctl_read(struct op *op)
     uint64_t ino = ((Star__Inode *)op->body)->ino;
     struct centre *c = op->c;
     struct nth_setting s;
-    struct text t = {0};
+    struct text t = {.after = object_of(ino)};
     int rc = 0;
 
-    if (kind_of(ino) == KIND_FILE && file_of(ino) < TOP_CTL) {
+    if (kind_of(ino) == KIND_FILE && file_of(ino) == TOP_FSCK) {
+        check_start(op);
+        return;
+    }
+    if (kind_of(ino) == KIND_FILE && file_of(ino) < TOP_FSCK) {
         top_files[file_of(ino)].text(c, &t);
     } else if (kind_of(ino) == KIND_SETTING && setting_at(c, file_of(ino), &s)) {
         put(&t, "%s\n", s.value);
@@ -595,10 +738,7 @@ void serve_ctl_read(struct op *op)
     } else {
         rc = -EACCES; /* ctl files are for writing */
     }
-    if (op->peer)
-        peer_reply(op->peer, &op->request, rc, NULL, t.at, rc < 0 ? 0 : t.len);
-    free(t.at);
-    op_end(op);
+    answer_text(op, rc, &t);
 }
 
 static void setting_done(struct op *op, const struct state_result *r)

@@ -40,10 +40,25 @@ static void home_known(struct centre *c, uint64_t ino)
     live_drop_if_idle(c, l);
 }
 
+/* How much the home holds is not in the log: it is remembered for as long as the file is in use. */
+static void note_bytes(struct live *l, const Star__HomeAttrs *a)
+{
+    if (a->home_epoch < l->bytes_epoch ||
+        (a->home_epoch == l->bytes_epoch && a->version < l->bytes_version))
+        return;
+    l->bytes = a->bytes;
+    l->bytes_version = a->version;
+    l->bytes_epoch = a->home_epoch;
+}
+
 /* Remembers what a home said, if it is news. */
 int home_heard(struct centre *c, const Star__HomeAttrs *a)
 {
+    struct live *known = live_find(c, a->ino);
     struct inode i;
+
+    if (known)
+        note_bytes(known, a);
 
     if (a->ino == 0 || state_inode(c->state, a->ino, &i) < 0 || i.home == 0 ||
         a->home_epoch != i.home_epoch)
@@ -55,6 +70,7 @@ int home_heard(struct centre *c, const Star__HomeAttrs *a)
     struct live *l = live_get(c, a->ino);
     if (!l)
         return -ENOMEM;
+    note_bytes(l, a);
     l->home_unknown = false;
     if (l->have_home && l->home.home_epoch == a->home_epoch && l->home.version >= a->version)
         return 0;
@@ -120,15 +136,60 @@ void home_log_attrs(struct centre *c, const Star__HomeAttrs *a)
         free(arg);
 }
 
+struct present {
+    uint32_t node;
+    uint64_t version, bytes;
+    bool known;
+};
+
+static bool find_present(void *arg, const struct state_copy_line *line)
+{
+    struct present *p = arg;
+
+    if (line->node != p->node)
+        return true;
+    p->known = line->version >= p->version;
+    p->bytes = line->cached + line->staged;
+    return false;
+}
+
+/* Never 0 where there may be data: tools take such a file for one hole. */
+static uint64_t blocks_staged(const struct inode *i, uint64_t size, uint64_t present)
+{
+    uint64_t blocks = state_blocks(size, i->mapped + present);
+
+    return blocks == 0 && size > 0 ? 1 : blocks;
+}
+
+/* Of a file whose newest data is staged, as its home told it last; else the size is the best bound.
+ */
+static void fill_blocks(struct centre *c, const struct live *l, const struct inode *i,
+                        Star__Attr *attr)
+{
+    struct present p = {.node = i->home, .version = i->version};
+
+    if (i->home == 0 || i->version <= i->cut_version)
+        return;
+    if (l && l->bytes_epoch == i->home_epoch && l->bytes_version >= i->version) {
+        p.known = true;
+        p.bytes = l->bytes;
+    } else {
+        state_copies(c->state, i->ino, 0, 0, find_present, &p);
+    }
+    if (p.known)
+        attr->blocks = blocks_staged(i, i->size, p.bytes);
+}
+
 void attr_now(struct centre *c, const struct inode *i, Star__Attr *attr, Star__Time times[3])
 {
     struct live *l = live_find(c, i->ino);
 
     state_attr(i, attr, times);
+    fill_blocks(c, l, i, attr);
     if (!l || !l->have_home || l->home.home_epoch != i->home_epoch || l->home.version <= i->version)
         return;
     attr->size = l->home.size;
-    attr->blocks = (l->home.size + 511) / 512;
+    attr->blocks = blocks_staged(i, l->home.size, l->home.bytes);
     attr->version = l->home.version;
     attr->mtime->sec = l->home.mtime->sec;
     attr->mtime->nsec = l->home.mtime->nsec;
@@ -157,6 +218,38 @@ void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star_
     mtime->nsec = attr.mtime->nsec;
     t->mtime = mtime;
     t->mapped = i->mapped > 0;
+}
+
+/* --- waiting for a node --- */
+
+/* Until node (0: any that takes data) is here; then again, also when NODE_WAIT_MS have passed.
+ * false: they have passed already. */
+static bool node_awaited(struct op *op, uint32_t node, op_fn again)
+{
+    struct centre *c = op->c;
+
+    if (op->node_until_ms == 0)
+        op->node_until_ms = c->now + NODE_WAIT_MS;
+    if (c->now >= op->node_until_ms)
+        return false;
+    op->wait_node = node;
+    op->next = again;
+    LL_APPEND2(c->nodeless, op, wait_next);
+    return true;
+}
+
+/* The op ends if it does not come in time. */
+static void wait_for_node(struct op *op, uint32_t node, op_fn again)
+{
+    struct node *n = node_find(op->c, node);
+
+    if (node_awaited(op, node, again))
+        return;
+    if (n)
+        op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name,
+                 op->home_ino);
+    else
+        op_error(op, -EIO, "no node is ready to take data");
 }
 
 /* --- asking --- */
@@ -196,12 +289,19 @@ static int take_answer(struct op *op, const struct message *reply)
     return rc;
 }
 
+static void ask_again(struct op *op)
+{
+    home_ask(op, op->home_ino, op->asked_next);
+}
+
 static void on_home_said(void *arg, const struct message *reply)
 {
     struct op *op = arg;
     struct inode i;
     int rc = take_answer(op, reply);
 
+    if (reply->status == -ECONNRESET && op->c->now < op->node_until_ms)
+        op->next = ask_again; /* it may be back soon */
     /* It knows nothing newer than the log. */
     if (rc == -ENOENT && state_inode(op->c->state, op->home_ino, &i) == 0 &&
         i.home_epoch == op->home_epoch)
@@ -209,25 +309,39 @@ static void on_home_said(void *arg, const struct message *reply)
     op_answered(op, rc == -ENOMEM ? rc : 0);
 }
 
+/* -ENOTCONN: it is away. */
+static int ask_home(struct op *op, const struct inode *i)
+{
+    struct node *n = node_find(op->c, i->home);
+    Star__Inode body = STAR__INODE__INIT;
+
+    op->home_epoch = i->home_epoch;
+    body.ino = i->ino;
+    int rc = -ENOTCONN;
+    if (n && n->peer)
+        rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS,
+                          on_home_said, op);
+    if (rc == 0)
+        op->pending++;
+    return rc;
+}
+
 void home_ask(struct op *op, uint64_t ino, op_fn next)
 {
     struct centre *c = op->c;
     struct inode i;
-    Star__Inode body = STAR__INODE__INIT;
 
     op->home_ino = ino;
+    op->asked_next = next;
     if (state_inode(c->state, ino, &i) == 0 && home_must_be_asked(c, op->session, &i)) {
         struct node *n = node_find(c, i.home);
-        body.ino = ino;
-        op->home_epoch = i.home_epoch;
-        int rc = -ENOTCONN;
-        if (n && n->peer)
-            rc = peer_request(n->peer, STAR__MSG_TYPE__HOME_GETATTR, &body.base, HOME_DEADLINE_MS,
-                              on_home_said, op);
-        if (rc == 0)
-            op->pending++;
-        else if (rc != -ENOTCONN) /* away: its data waits for it, and what the log knows is the best
-                                     answer there is */
+        if (op->node_until_ms == 0)
+            op->node_until_ms = c->now + NODE_WAIT_MS;
+        int rc = ask_home(op, &i);
+        if (rc == -ENOTCONN && n && node_keeps_homes(n) && node_awaited(op, n->id, ask_again))
+            return;
+        /* Away for long: its data waits for it, and what the log knows is the best answer. */
+        if (rc < 0 && rc != -ENOTCONN)
             op->status = op->status ? op->status : rc;
     }
     op_wait(op, next);
@@ -360,28 +474,7 @@ void home_take(struct op *op, uint64_t ino, op_fn next)
     op_wait(op, take_submit);
 }
 
-/* --- waiting for a node --- */
-
-/* Until node (0: any that takes data) is here; then again. Not for ever. */
-static void wait_for_node(struct op *op, uint32_t node, op_fn again)
-{
-    struct centre *c = op->c;
-
-    if (op->node_until_ms == 0)
-        op->node_until_ms = c->now + NODE_WAIT_MS;
-    if (c->now >= op->node_until_ms) {
-        struct node *n = node_find(c, node);
-        if (n)
-            op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name,
-                     op->home_ino);
-        else
-            op_error(op, -EIO, "no node is ready to take data");
-        return;
-    }
-    op->wait_node = node;
-    op->next = again;
-    LL_APPEND2(c->nodeless, op, wait_next);
-}
+/* --- nodes that came back --- */
 
 static bool node_came(struct centre *c, uint32_t node)
 {

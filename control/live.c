@@ -363,11 +363,13 @@ void recalls_settle(struct session *s)
     }
 }
 
+/* Only while it is connected does it owe an answer; else its lease runs, or it reclaims. */
 void recalls_tick(struct centre *c, struct session *s, int64_t now)
 {
     struct recall *r = s->recalls; /* the oldest */
+    int64_t since = r && r->since_ms > s->hello_ms ? r->since_ms : s->hello_ms;
 
-    if (r && now - r->since_ms > RECALL_DEADLINE_MS && !s->doomed)
+    if (r && s->peer && now - since > RECALL_DEADLINE_MS && !s->doomed)
         session_doom(c, s, "does not answer a recall of inode %llu", (unsigned long long)r->ino);
 }
 

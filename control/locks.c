@@ -4,11 +4,6 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-/* A search for a circle of waiting owners: the longest circle, and the waiters that are looked at
- * in all. */
-#define DEADLOCK_DEPTH_MAX 16
-#define DEADLOCK_STEPS_MAX 256
-
 struct held {
     struct lock_spec spec;
     struct held *prev, *next;
@@ -133,12 +128,25 @@ static void merge_neighbours(struct lock_table *t, struct held *fresh)
     }
 }
 
+/* A flock that changes its kind lets go of the old one first, and has lost it if it then meets
+ * another's: so does Linux, also with LOCK_NB. */
+static void convert(struct lock_table *t, const struct lock_spec *spec)
+{
+    struct held *h, *tmp;
+
+    DL_FOREACH_SAFE (t->held, h, tmp)
+        if (same_owner(&h->spec, spec) && h->spec.type != spec->type)
+            drop(t, h);
+}
+
 int lock_set(struct lock_table *t, const struct lock_spec *spec)
 {
     struct held *fresh = NULL, *spare = NULL;
 
     if (spec->start > spec->end)
         return -EINVAL;
+    if (spec->flock && spec->type != RANGE_UNLOCK)
+        convert(t, spec);
     if (spec->type != RANGE_UNLOCK && lock_conflict(t, spec, NULL))
         return -EAGAIN;
     if (t->count + 2 > LOCKS_PER_INODE_MAX && spec->type != RANGE_UNLOCK)
@@ -164,45 +172,14 @@ int lock_set(struct lock_table *t, const struct lock_spec *spec)
     return 0;
 }
 
-/* Does `from` wait, directly or through others, for `target`? *steps bounds the search: what it
- * does not find in time waits until it is interrupted. */
-static bool waits_for(const struct lock_table *t, const struct lock_spec *from,
-                      const struct lock_spec *target, unsigned depth, unsigned *steps)
+bool lock_each_conflict(const struct lock_table *t, const struct lock_spec *spec, lock_fn fn,
+                        void *arg)
 {
     const struct held *h;
-    const struct waiter *w;
 
-    if (depth == 0 || *steps == 0)
-        return false;
-    (*steps)--;
-    DL_FOREACH (t->held, h) {
-        if (!conflicts(&h->spec, from))
-            continue;
-        if (same_owner(&h->spec, target))
+    DL_FOREACH (t->held, h)
+        if (conflicts(&h->spec, spec) && fn(arg, &h->spec))
             return true;
-        DL_FOREACH (t->waiters, w)
-            if (same_owner(&w->spec, &h->spec) && waits_for(t, &w->spec, target, depth - 1, steps))
-                return true;
-    }
-    return false;
-}
-
-bool lock_deadlocks(const struct lock_table *t, const struct lock_spec *spec)
-{
-    unsigned steps = DEADLOCK_STEPS_MAX;
-    const struct held *h;
-    const struct waiter *w;
-
-    if (spec->flock)
-        return false;
-    DL_FOREACH (t->held, h) {
-        if (!conflicts(&h->spec, spec))
-            continue;
-        DL_FOREACH (t->waiters, w)
-            if (same_owner(&w->spec, &h->spec) &&
-                waits_for(t, &w->spec, spec, DEADLOCK_DEPTH_MAX, &steps))
-                return true;
-    }
     return false;
 }
 
@@ -247,7 +224,7 @@ void *lock_grant_next(struct lock_table *t)
     struct waiter *w, *tmp;
 
     DL_FOREACH_SAFE (t->waiters, w, tmp) {
-        if (lock_set(t, &w->spec) == 0) {
+        if (!lock_conflict(t, &w->spec, NULL) && lock_set(t, &w->spec) == 0) {
             void *cookie = w->cookie;
             waiter_drop(t, w);
             return cookie;

@@ -32,14 +32,17 @@ struct lock_table *lock_table_new(void);
 void lock_table_free(struct lock_table *t);
 bool lock_table_empty(const struct lock_table *t);
 
-/* Sets, changes or (RANGE_UNLOCK) removes. -EAGAIN: conflict. -ENOLCK: too many. -ENOMEM; -EINVAL:
- * start > end. */
+/* Sets, changes or (RANGE_UNLOCK) removes. -EAGAIN: conflict; a flock of another kind that the
+ * owner had is gone then, so waiters may go on (as in Linux; it is why two that upgrade do not wait
+ * for each other). -ENOLCK: too many. -ENOMEM; -EINVAL: start > end. */
 int lock_set(struct lock_table *t, const struct lock_spec *spec);
 /* The first lock that conflicts with spec: true. */
 bool lock_conflict(const struct lock_table *t, const struct lock_spec *spec,
                    struct lock_spec *found);
-/* Would waiting for spec close a circle of owners on this inode? POSIX asks for EDEADLK then. */
-bool lock_deadlocks(const struct lock_table *t, const struct lock_spec *spec);
+/* fn for all of them until it says true; true: it did. */
+typedef bool (*lock_fn)(void *arg, const struct lock_spec *held);
+bool lock_each_conflict(const struct lock_table *t, const struct lock_spec *spec, lock_fn fn,
+                        void *arg);
 
 /* Queues a waiter under its cookie. */
 int lock_wait(struct lock_table *t, const struct lock_spec *spec, void *cookie);

@@ -69,7 +69,8 @@ static bool load_node(void *arg, const struct state_node *sn)
     copy_text(n->address, sizeof(n->address), sn->address);
     copy_text(n->machine, sizeof(n->machine), sn->machine);
     copy_text(n->store, sizeof(n->store), sn->store);
-    copy_text(n->state, sizeof(n->state), sn->state);
+    if (n->changing == 0) /* else what was decided since is on its way */
+        copy_text(n->state, sizeof(n->state), sn->state);
     n->capacity = sn->capacity;
     return true;
 }
@@ -153,7 +154,10 @@ void node_hello(struct centre *c, struct peer *p, const struct message *m, Star_
         body.machine = hello->machine;
         body.capacity = hello->capacity;
         body.store = hello->store;
-        body.state = (char *)"ready";
+        /* Only a new start ends a drain: a broken connection does not mean that it is wanted again.
+         */
+        body.state = n && !hello->fresh && strcmp(n->state, "drained") == 0 ? (char *)"drained"
+                                                                            : (char *)"ready";
         op_submit(op, STAR__LOG_TYPE__LOG_NODE, &body.base, false, on_node_logged);
         return;
     }
@@ -173,25 +177,40 @@ void node_entry(const struct node *n, const char *state, Star__LogNode *entry)
     entry->state = (char *)state;
 }
 
+struct changed {
+    struct centre *c;
+    struct node *n;
+};
+
 static void on_state_logged(void *arg, int status, const struct state_result *r)
 {
-    struct centre *c = arg;
+    struct changed *d = arg;
 
     (void)r; /* refused or not: what the state says now counts */
+    d->n->changing--;
     if (status == 0)
-        nodes_load(c);
+        nodes_load(d->c);
+    free(d);
 }
 
 int node_set_state(struct centre *c, struct node *n, const char *state)
 {
+    struct changed *d = malloc(sizeof(*d));
     Star__LogNode body;
 
+    if (!d)
+        return -ENOMEM;
+    *d = (struct changed){.c = c, .n = n};
     node_entry(n, state, &body);
     int rc =
-        centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, CONSENSUS_NOW, on_state_logged, c);
-    if (rc == 0)
-        copy_text(n->state, sizeof(n->state), state);
-    return rc;
+        centre_submit(c, STAR__LOG_TYPE__LOG_NODE, &body.base, CONSENSUS_NOW, on_state_logged, d);
+    if (rc < 0) {
+        free(d);
+        return rc;
+    }
+    n->changing++;
+    copy_text(n->state, sizeof(n->state), state);
+    return 0;
 }
 
 void node_disconnected(struct centre *c, struct node *n)
@@ -214,6 +233,7 @@ void node_free_all(struct centre *c)
     HASH_ITER (hh, c->nodes, n, tmp) {
         HASH_DEL(c->nodes, n);
         free(n->logged);
+        free(n->drops);
         free(n);
     }
 }
@@ -251,12 +271,15 @@ static void tell_logged(struct node *n)
     n->logged_n = 0;
 }
 
+static void drops_send(struct node *n);
+
 void nodes_tick(struct centre *c, int64_t now)
 {
     struct node *n;
 
     for (n = c->nodes; n; n = n->hh.next) {
         tell_logged(n);
+        drops_send(n);
         if (n->peer || n->lost || now - n->seen_ms < LEASE_MS || strcmp(n->state, "gone") == 0)
             continue;
         Star__LogHome body = STAR__LOG_HOME__INIT;
@@ -491,7 +514,7 @@ static void drop_if_gone(struct op *op, uint64_t ino)
     struct inode i;
 
     if (n && ino && state_inode(op->c->state, ino, &i) == -ESTALE)
-        node_drop(op->c, n, &ino, 1, true);
+        node_drop(n, &ino, 1);
 }
 
 static void confirm_logged(struct op *op)
@@ -526,12 +549,26 @@ static void node_logged(struct op *op, const struct state_result *r)
     op_end(op);
 }
 
+bool pool_quota_reached(struct centre *c)
+{
+    uint64_t quota = setting_u64(c, "pool_quota");
+    struct state_totals totals = {0};
+
+    state_totals(c->state, &totals);
+    return quota > 0 && totals.mapped >= quota;
+}
+
 void serve_node_log(struct op *op)
 {
     struct node *n = node_of_peer(op->c, op->peer);
 
     if (!n) {
         op_error(op, -EPERM, "only nodes may say this");
+        return;
+    }
+    /* Without packs nothing more is flushed: writers wait, and then meet a full node. */
+    if (op->request.type == STAR__MSG_TYPE__ALLOC_PACKS && pool_quota_reached(op->c)) {
+        op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
         return;
     }
     if (op->request.type == STAR__MSG_TYPE__CONFIRM)
@@ -544,20 +581,57 @@ void serve_node_log(struct op *op)
 
 /* --- drop --- */
 
-static void ignore_reply(void *arg, const struct message *reply)
+static void on_drop_answered(void *arg, const struct message *reply)
 {
-    (void)arg, (void)reply;
+    struct node *n = arg;
+
+    n->dropping = false;
+    if (reply->status < 0)
+        return; /* again at the next tick, or when it is back */
+    n->drops_n -= n->drops_sent;
+    memmove(n->drops, n->drops + n->drops_sent, n->drops_n * sizeof(n->drops[0]));
+    drops_send(n);
 }
 
-void node_drop(struct centre *c, struct node *n, const uint64_t *inos, size_t count, bool deleted)
+static void drops_send(struct node *n)
 {
-    (void)c;
-    for (size_t at = 0; n->peer && at < count; at += NODE_BATCH_MAX) {
-        Star__Drop body = STAR__DROP__INIT;
-        body.n_ino = count - at < NODE_BATCH_MAX ? count - at : NODE_BATCH_MAX;
-        body.ino = (uint64_t *)inos + at;
-        body.deleted = deleted;
-        peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS, ignore_reply,
-                     NULL);
-    }
+    Star__Drop body = STAR__DROP__INIT;
+
+    if (n->dropping || n->drops_n == 0 || !n->peer)
+        return;
+    n->drops_sent = n->drops_n < NODE_BATCH_MAX ? n->drops_n : NODE_BATCH_MAX;
+    body.n_ino = n->drops_sent;
+    body.ino = n->drops;
+    body.deleted = true;
+    n->dropping = peer_request(n->peer, STAR__MSG_TYPE__DROP, &body.base, HOME_DEADLINE_MS,
+                               on_drop_answered, n) == 0;
+}
+
+/* false: no memory. */
+static bool drops_grow(struct node *n, size_t count)
+{
+    size_t size = n->drops_size ? n->drops_size : 64;
+
+    while (size < n->drops_n + count)
+        size *= 2;
+    if (size == n->drops_size)
+        return true;
+    uint64_t *grown = realloc(n->drops, size * sizeof(*grown));
+    if (!grown)
+        return false;
+    n->drops = grown;
+    n->drops_size = size;
+    return true;
+}
+
+void node_drop(struct node *n, const uint64_t *inos, size_t count)
+{
+    if (strcmp(n->state, "gone") == 0)
+        return;
+    /* What is too much is found when the node says what it holds. */
+    if (n->drops_n + count > NODE_DROPS_MAX || !drops_grow(n, count))
+        return;
+    memcpy(n->drops + n->drops_n, inos, count * sizeof(*inos));
+    n->drops_n += count;
+    drops_send(n);
 }

@@ -202,7 +202,8 @@ void op_end(struct op *op)
 
 void ops_end_all(struct centre *c)
 {
-    c->grace_head = c->grace_tail = c->woken = c->woken_tail = c->nodeless = NULL;
+    c->grace_head = c->grace_tail = c->woken = c->woken_tail = c->nodeless = c->gc_waiting = NULL;
+    c->check_waiting = NULL;
     for (struct live *l = c->lives; l; l = l->hh.next)
         l->waiting = NULL;
     while (c->all)

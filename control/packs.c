@@ -1,26 +1,37 @@
 /*
  * Garbage: live packs without a live record are condemned (logged), then a node deletes them from
- * the pool and says so (logged). A node that still reads by an old map meets ENOENT and fetches the
- * map again.
+ * the pool and says so (logged). A pack that cannot be deleted is passed over. A node that still
+ * reads by an old map meets ENOENT and fetches the map again.
  */
 #include "control/centre.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Between two looks for packs without a live record. */
 #define GC_INTERVAL_MS        10000
 #define GC_DELETE_DEADLINE_MS 120000
 
+/* Requests to delete of which nothing comes; then the rest is left to the next run. */
+#define GC_IDLE_MAX 2
+
 struct gc {
     struct centre *c;
-    struct op *op;
+    struct op *ops; /* who asked for it (list by wait_next) */
     Star__PackRefs body;
-    uint64_t *packs;
+    uint64_t *packs; /* the batch in hand, ascending */
     size_t n, size;
     enum pack_state want;
-    int rc;
+    uint64_t after;  /* condemned packs up to here had their turn */
+    bool condemning; /* what earlier runs left has had its turn */
+    unsigned idle;
+    uint64_t stuck, first_stuck; /* packs that could not be deleted */
+    int rc;                      /* why */
 };
+
+/* --- which packs --- */
 
 static bool collect(void *arg, const struct state_pack *p)
 {
@@ -42,41 +53,120 @@ static bool collect(void *arg, const struct state_pack *p)
     return g->n < NODE_BATCH_MAX;
 }
 
-static int gather(struct gc *g, enum pack_state want)
+static int gather(struct gc *g, enum pack_state want, uint64_t after)
 {
     g->n = 0;
     g->want = want;
-    int rc = state_packs(g->c->state, 0, collect, g);
+    int before = g->rc;
+    g->rc = 0;
+    int rc = state_packs(g->c->state, after, collect, g);
+    rc = rc < 0 ? rc : g->rc;
+    g->rc = before;
     star__pack_refs__init(&g->body);
     g->body.n_pack = g->n;
     g->body.pack = g->packs;
-    return rc < 0 ? rc : g->rc;
+    return rc;
+}
+
+struct condemned {
+    struct gc *g;
+    size_t at, n;
+};
+
+static bool keep_condemned(void *arg, const struct state_pack *p)
+{
+    struct condemned *d = arg;
+    struct gc *g = d->g;
+
+    while (d->at < g->n && g->packs[d->at] < p->id)
+        d->at++;
+    if (d->at < g->n && g->packs[d->at] == p->id && p->state == PACK_CONDEMNED)
+        g->packs[d->n++] = p->id;
+    return d->at < g->n;
+}
+
+/* What of the batch the state calls condemned stays in it. */
+static int only_condemned(struct gc *g)
+{
+    struct condemned d = {.g = g};
+    int rc = g->n > 0 ? state_packs(g->c->state, g->packs[0] - 1, keep_condemned, &d) : 0;
+
+    g->n = g->body.n_pack = d.n;
+    return rc;
+}
+
+/* --- the end --- */
+
+static void gc_run(struct centre *c, struct op *ops);
+
+/* One event for as long as it is the same packs. */
+static void tell_stuck(struct centre *c, const struct gc *g)
+{
+    if (g->stuck > 0 && (g->stuck != c->gc_stuck || g->first_stuck != c->gc_first_stuck))
+        events_add(&c->events, "gc",
+                   "%" PRIu64 " packs cannot be deleted from the pool, the first is pack %" PRIu64
+                   ": %s",
+                   g->stuck, g->first_stuck, strerror(-g->rc));
+    c->gc_stuck = g->stuck;
+    c->gc_first_stuck = g->first_stuck;
 }
 
 static void gc_end(struct gc *g, int status)
 {
     struct centre *c = g->c;
+    struct op *op, *waiting = c->gc_waiting;
 
+    status = status < 0 ? status : g->rc;
+    tell_stuck(c, g);
     c->gc_running = false;
-    if (g->op && status < 0)
-        op_error(g->op, status, "packs could not be deleted from the pool; see events");
-    else if (g->op)
-        op_reply(g->op, 0, NULL);
+    c->gc_waiting = NULL;
+    while ((op = g->ops)) {
+        g->ops = op->wait_next;
+        op->wait_next = NULL;
+        if (g->stuck > 0)
+            op_error(op, status, "pack %" PRIu64 " cannot be deleted from the pool: %s",
+                     g->first_stuck, strerror(-status));
+        else if (status < 0)
+            op_error(op, status, "packs could not be deleted from the pool: %s", strerror(-status));
+        else
+            op_reply(op, 0, NULL);
+    }
     free(g->packs);
     free(g);
+    if (waiting)
+        gc_run(c, waiting); /* what they mean may be newer than what this run has seen */
 }
 
-static void gc_delete(struct gc *g);
+/* --- deleting --- */
+
+static void gc_leftovers(struct gc *g);
+static void gc_condemn(struct gc *g);
 
 static void on_deleted(void *arg, const struct message *reply)
 {
     struct gc *g = arg;
+    size_t asked = g->n;
 
-    if (reply->status < 0 || g->c->stopping) {
-        gc_end(g, reply->status < 0 ? reply->status : -ESHUTDOWN);
+    if (g->c->stopping) {
+        gc_end(g, -ESHUTDOWN);
         return;
     }
-    gc_delete(g); /* more of them, or none */
+    g->after = g->packs[asked - 1];
+    int rc = only_condemned(g);
+    if (g->n > 0) {
+        g->first_stuck = g->stuck ? g->first_stuck : g->packs[0];
+        g->stuck += g->n;
+        g->rc = reply->status < 0 ? reply->status : -EIO;
+    }
+    g->idle = g->n == asked ? g->idle + 1 : 0;
+    if (rc < 0)
+        gc_end(g, rc);
+    else if (!g->condemning && g->idle < GC_IDLE_MAX)
+        gc_leftovers(g);
+    else if (g->condemning && g->idle > 0)
+        gc_end(g, 0); /* nothing goes: the next run finds them */
+    else
+        gc_condemn(g);
 }
 
 /* One that can use the pool, if there is one; but a full pool is an error too, and only deleting
@@ -93,47 +183,47 @@ static struct node *any_node(struct centre *c)
     return any;
 }
 
-static void gc_condemn(struct gc *g);
-
 static void gc_delete(struct gc *g)
 {
-    uint64_t before = g->n ? g->packs[0] : 0;
-    size_t count = g->n;
-    bool deleting = g->want == PACK_CONDEMNED;
-    int rc = gather(g, PACK_CONDEMNED);
-
-    if (rc < 0) {
-        gc_end(g, rc);
-        return;
-    }
-    if (g->n == 0) {
-        gc_condemn(g);
-        return;
-    }
-    if (deleting && count == g->n && before == g->packs[0]) {
-        gc_end(g, -EIO); /* the node said done, but did not say which */
-        return;
-    }
     struct node *n = any_node(g->c);
+
     if (!n || peer_request(n->peer, STAR__MSG_TYPE__DELETE_PACKS, &g->body.base,
                            GC_DELETE_DEADLINE_MS, on_deleted, g) < 0)
         gc_end(g, -EAGAIN);
+}
+
+/* What an earlier run could not delete. */
+static void gc_leftovers(struct gc *g)
+{
+    int rc = gather(g, PACK_CONDEMNED, g->after);
+
+    if (rc < 0)
+        gc_end(g, rc);
+    else if (g->n > 0)
+        gc_delete(g);
+    else
+        gc_condemn(g);
 }
 
 static void on_condemned(void *arg, int status, const struct state_result *r)
 {
     struct gc *g = arg;
 
-    if (status < 0 || r->status < 0)
-        gc_end(g, status < 0 ? status : r->status);
+    int rc = status < 0 ? status : r->status;
+
+    if (rc == 0)
+        rc = only_condemned(g);
+    if (rc < 0 || g->n == 0)
+        gc_end(g, rc);
     else
         gc_delete(g);
 }
 
 static void gc_condemn(struct gc *g)
 {
-    int rc = gather(g, PACK_LIVE);
-
+    g->condemning = true;
+    g->idle = 0;
+    int rc = gather(g, PACK_LIVE, 0);
     if (rc == 0 && g->n > 0)
         rc = centre_submit(g->c, STAR__LOG_TYPE__LOG_CONDEMN, &g->body.base, CONSENSUS_NOW,
                            on_condemned, g);
@@ -141,24 +231,68 @@ static void gc_condemn(struct gc *g)
         gc_end(g, rc);
 }
 
-void gc_start(struct op *op)
+/* --- the beginning --- */
+
+static void on_reaped(void *arg, int status, const struct state_result *r)
 {
-    struct centre *c = op->c;
+    struct gc *g = arg;
+
+    (void)r;
+    if (status < 0)
+        gc_end(g, status);
+    else
+        gc_leftovers(g); /* then condemn and delete, until nothing is left */
+}
+
+/* Files that were just deleted count: their reaps go first, and an entry behind them says when they
+ * are applied. */
+static void gc_begin(struct gc *g)
+{
+    struct centre *c = g->c;
+    size_t before;
+
+    do {
+        before = c->reap_n;
+        reap_submit(c);
+    } while (c->reap_n > 0 && c->reap_n < before);
+    star__pack_refs__init(&g->body);
+    int rc =
+        centre_submit(c, STAR__LOG_TYPE__LOG_CONDEMN, &g->body.base, CONSENSUS_NOW, on_reaped, g);
+    if (rc < 0)
+        gc_end(g, rc);
+}
+
+static void gc_run(struct centre *c, struct op *ops)
+{
     struct gc *g = calloc(1, sizeof(*g));
 
-    if (c->gc_running) {
-        free(g);
-        op_error(op, -EBUSY, "gc is running already");
-        return;
-    }
     if (!g) {
-        op_reply(op, -ENOMEM, NULL);
+        while (ops) {
+            struct op *next = ops->wait_next;
+            ops->wait_next = NULL;
+            op_reply(ops, -ENOMEM, NULL);
+            ops = next;
+        }
         return;
     }
     g->c = c;
-    g->op = op;
+    g->ops = ops;
     c->gc_running = true;
-    gc_delete(g); /* what an earlier run left, then condemn, then delete, until nothing is left */
+    if (ops)
+        gc_begin(g);
+    else
+        gc_leftovers(g);
+}
+
+void gc_start(struct op *op)
+{
+    struct centre *c = op->c;
+
+    if (!c->gc_running) {
+        gc_run(c, op);
+        return;
+    }
+    LL_PREPEND2(c->gc_waiting, op, wait_next);
 }
 
 void gc_tick(struct centre *c, int64_t now)
@@ -166,7 +300,5 @@ void gc_tick(struct centre *c, int64_t now)
     if (!c->serving || c->gc_running || now - c->gc_ms < GC_INTERVAL_MS)
         return;
     c->gc_ms = now;
-    struct op *op = op_new(c, NULL, NULL, NULL, NULL);
-    if (op)
-        gc_start(op);
+    gc_run(c, NULL);
 }

@@ -4,6 +4,12 @@
 
 #include <errno.h>
 
+/* A search for a circle of waiting owners, over all files: the longest circle, and the locks and
+ * waiters that are looked at in all. What it does not find in time waits until it is interrupted.
+ */
+#define DEADLOCK_DEPTH_MAX 16
+#define DEADLOCK_STEPS_MAX 4096
+
 static void spec_of(const struct op *op, const Star__Lock *q, struct lock_spec *spec)
 {
     *spec = (struct lock_spec){.session = op->session->id,
@@ -85,9 +91,53 @@ static struct live *stop_waiting(struct op *op)
     return l;
 }
 
+struct circle {
+    struct centre *c;
+    const struct lock_spec *asks;
+    unsigned depth, steps;
+};
+
+/* Does the owner of this lock wait, directly or through others, for the one that asks? */
+static bool leads_back(void *arg, const struct lock_spec *held)
+{
+    struct circle *k = arg;
+    struct lock_spec spec;
+    struct session *s;
+    struct op *op;
+    bool found = false;
+
+    if (held->session == k->asks->session && held->owner == k->asks->owner)
+        return true;
+    HASH_FIND(hh, k->c->sessions, &held->session, sizeof(held->session), s);
+    if (!s || k->depth == 0)
+        return false;
+    k->depth--;
+    LL_FOREACH2(s->lock_waits, op, s_next)
+    {
+        if (k->steps == 0 || found)
+            break;
+        k->steps--;
+        spec_of(op, (Star__Lock *)op->body, &spec);
+        struct live *l = live_find(k->c, ((Star__Lock *)op->body)->ino);
+        if (!spec.flock && spec.owner == held->owner)
+            found = lock_each_conflict(l->locks, &spec, leads_back, k);
+    }
+    k->depth++;
+    return found;
+}
+
+/* POSIX asks for EDEADLK when waiting for spec would close a circle. */
+static bool deadlocks(struct centre *c, const struct live *l, const struct lock_spec *spec)
+{
+    struct circle k = {
+        .c = c, .asks = spec, .depth = DEADLOCK_DEPTH_MAX, .steps = DEADLOCK_STEPS_MAX};
+
+    return !spec->flock && lock_each_conflict(l->locks, spec, leads_back, &k);
+}
+
 static int wait_for_lock(struct op *op, struct live *l, const struct lock_spec *spec)
 {
-    if (lock_deadlocks(l->locks, spec))
+    if (deadlocks(op->c, l, spec))
         return -EDEADLK;
     int rc = lock_wait(l->locks, spec, op);
     if (rc == 0) {
@@ -124,8 +174,10 @@ void serve_setlk(struct op *op)
     rc = lock_set(l->locks, &spec);
     if (rc == -EAGAIN && q->wait) {
         rc = wait_for_lock(op, l, &spec);
-        if (rc == 0)
-            return; /* answered when granted or cancelled */
+        if (rc == 0) { /* answered when granted or cancelled; what it let go may be others' now */
+            grant_waiters(c, l);
+            return;
+        }
     }
     op_reply(op, rc, NULL);
     grant_waiters(c, l);

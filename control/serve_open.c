@@ -190,6 +190,14 @@ static void open_recalled(struct op *op)
         home_ask(op, q->ino, open_answer);
 }
 
+/* Its REAP may be on its way: who opened it now would lose it. */
+static bool is_being_reaped(struct centre *c, const struct inode *i)
+{
+    const struct live *l = live_find(c, i->ino);
+
+    return i->orphan && !(l && live_open_anywhere(l));
+}
+
 static void open_begin(struct op *op)
 {
     Star__Open *q = (Star__Open *)op->body;
@@ -198,6 +206,8 @@ static void open_begin(struct op *op)
     int rc = state_inode(op->c->state, q->ino, &i);
     if (rc == 0 && !S_ISREG(i.mode))
         rc = S_ISDIR(i.mode) ? -EISDIR : -EINVAL;
+    if (rc == 0 && is_being_reaped(op->c, &i))
+        rc = -ESTALE;
     if (rc == 0)
         rc = open_count(op, q->ino, q->flags);
     if (rc < 0) {
@@ -392,7 +402,7 @@ static void reaped(void *arg, int status, const struct state_result *r)
         for (size_t k = 0; k < d->n; k++)
             home_caught_up(d->c, d->ino[k]);
         for (n = d->c->nodes; n; n = n->hh.next)
-            node_drop(d->c, n, d->ino, d->n, true);
+            node_drop(n, d->ino, d->n);
     }
     free(d);
 }

@@ -231,6 +231,7 @@ static int reclaim_open(struct centre *c, struct session *s, const Star__HeldOpe
     return 0;
 }
 
+/* 1: another mount has it. */
 static int reclaim_lock(struct centre *c, struct session *s, const Star__Lock *k)
 {
     struct lock_spec spec = {.session = s->id,
@@ -251,12 +252,31 @@ static int reclaim_lock(struct centre *c, struct session *s, const Star__Lock *k
         events_add(&c->events, "lock-lost",
                    "%s held a lock on inode %llu that another mount has now", s->name,
                    (unsigned long long)k->ino);
-    return rc == -EAGAIN ? 0 : rc;
+    return rc == -EAGAIN ? 1 : rc;
+}
+
+static int reclaim_locks(struct centre *c, struct session *s, const Star__Reclaim *r,
+                         Star__ReclaimReply *reply)
+{
+    int rc = 0;
+
+    if (r->n_locks == 0)
+        return 0;
+    reply->lost = malloc(r->n_locks * sizeof(Star__Lock *));
+    if (!reply->lost)
+        return -ENOMEM;
+    for (size_t i = 0; i < r->n_locks && rc >= 0; i++) {
+        rc = reclaim_lock(c, s, r->locks[i]);
+        if (rc > 0)
+            reply->lost[reply->n_lost++] = r->locks[i];
+    }
+    return rc < 0 ? rc : 0;
 }
 
 void session_reclaim(struct centre *c, struct session *s, struct peer *p, const struct message *m,
                      Star__Reclaim *r)
 {
+    Star__ReclaimReply reply = STAR__RECLAIM_REPLY__INIT;
     int rc = 0;
 
     if (s->reclaimed) {
@@ -268,17 +288,19 @@ void session_reclaim(struct centre *c, struct session *s, struct peer *p, const 
     s->seq_floor = r->seq_floor;
     for (size_t i = 0; i < r->n_opens && rc == 0; i++)
         rc = reclaim_open(c, s, r->opens[i]);
-    for (size_t i = 0; i < r->n_locks && rc == 0; i++)
-        rc = reclaim_lock(c, s, r->locks[i]);
+    if (rc == 0)
+        rc = reclaim_locks(c, s, r, &reply);
     if (rc < 0) {
         peer_error(p, m, rc, "what the mount held cannot be reclaimed: %s", strerror(-rc));
-        return;
+        goto out;
     }
     if (r->done)
         reclaim_end(c, s);
-    peer_reply(p, m, 0, NULL, NULL, 0);
+    peer_reply(p, m, 0, &reply.base, NULL, 0);
     if (r->done)
         grace_check(c);
+out:
+    free(reply.lost);
 }
 
 /* --- ends --- */

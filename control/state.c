@@ -14,12 +14,14 @@
 #define DETAIL 256
 #define PATH   4096
 /* The file is a sparse map that LMDB writes through, so a full disk would be a SIGBUS: space is
- * taken ahead of its use, where a lack of it is an error. A turn uses less than AHEAD_MIN; if even
- * AHEAD_LEAST is not there, it is not begun. */
+ * taken ahead of its use, where a lack of it is an error. A turn begins with AHEAD_MIN and ends
+ * when half of that may be used; one command that needs more takes more on its way (st_space_more).
+ * AHEAD_LEAST stays free: for what one change dirties before it is counted, and for LMDB's own
+ * lists at the commit. */
 #define AHEAD       ((uint64_t)32 << 20)
 #define AHEAD_MIN   ((uint64_t)16 << 20)
 #define AHEAD_LEAST ((uint64_t)2 << 20)
-/* The reused reader and state_copy's. */
+/* The reused reader, state_copy's, and views. */
 #define READERS_MAX 8
 /* "open BOOT-ID" while a process has it or had it last; "clean" after a clean close. Written in
  * place: it is smaller than any sector. */
@@ -190,26 +192,62 @@ static int allocate_to(struct state *s, uint64_t end)
     return 0;
 }
 
-static int space_ahead(struct state *s)
+/* Up to `end`; on a full disk what the reserve gives, if that is `least` at least. */
+static int allocate(struct state *s, uint64_t end, uint64_t least)
 {
-    MDB_envinfo info;
+    int rc = allocate_to(s, end);
 
-    if (s->allocated == UINT64_MAX)
-        return 0;
-    int rc = st_fail(s, mdb_env_info(s->env, &info));
-    if (rc < 0)
-        return rc;
-    uint64_t used = (info.me_last_pgno + 1) * s->page;
-    if (s->allocated >= used + AHEAD_MIN)
-        return 0;
-    rc = allocate_to(s, used + AHEAD);
+    while (rc == -ENOSPC && s->room && s->room(s->room_arg, least - s->allocated))
+        rc = allocate_to(s, least);
     if (rc == -ENOSPC)
-        rc = s->allocated >= used + AHEAD_LEAST ? 0 : allocate_to(s, used + AHEAD_LEAST);
+        rc = allocate_to(s, least);
     if (rc == -EOPNOTSUPP) {
         s->allocated = UINT64_MAX;
         rc = 0;
     }
     return rc;
+}
+
+static int space_ahead(struct state *s)
+{
+    if (s->allocated == UINT64_MAX)
+        return 0;
+    s->used = state_bytes(s);
+    s->dirty = 0;
+    memset(s->leaf, 0, sizeof(s->leaf));
+    if (s->allocated >= s->used + AHEAD_MIN)
+        return 0;
+    int rc = allocate(s, s->used + AHEAD, s->used + AHEAD_MIN);
+    if (rc == -ENOSPC)
+        rc = s->allocated >= s->used + AHEAD_LEAST ? 0 : allocate_to(s, s->used + AHEAD_LEAST);
+    return rc;
+}
+
+int st_space_more(struct state *s)
+{
+    uint64_t end = s->used + s->dirty;
+    int rc =
+        s->allocated >= end + AHEAD_LEAST ? 0 : allocate(s, end + AHEAD, end + 2 * AHEAD_LEAST);
+
+    return rc < 0 ? st_fail(s, -rc) : 0;
+}
+
+void state_on_full(struct state *s, state_room_fn fn, void *arg)
+{
+    s->room = fn;
+    s->room_arg = arg;
+}
+
+bool state_turn_full(const struct state *s)
+{
+    return s->allocated != UINT64_MAX && s->dirty >= AHEAD_MIN / 2;
+}
+
+uint64_t state_bytes(struct state *s)
+{
+    MDB_envinfo info;
+
+    return mdb_env_info(s->env, &info) == MDB_SUCCESS ? (info.me_last_pgno + 1) * s->page : 0;
 }
 
 static int load_or_make(struct state *s)
@@ -354,6 +392,37 @@ int state_commit(struct state *s)
 bool state_in_turn(const struct state *s)
 {
     return s->write != NULL;
+}
+
+/* --- views --- */
+
+int state_view(struct state *s, const atomic_bool *cancel, struct state **view)
+{
+    struct state *v = calloc(1, sizeof(*v));
+
+    *view = NULL;
+    if (!v)
+        return -ENOMEM;
+    v->env = s->env;
+    memcpy(v->dbi, s->dbi, sizeof(v->dbi));
+    v->page = s->page;
+    v->allocated = UINT64_MAX;
+    v->mark = -1;
+    v->cancel = cancel;
+    int rc = load_meta(v); /* begins its reader */
+    if (rc < 0)
+        state_view_free(v);
+    else
+        *view = v;
+    return rc;
+}
+
+void state_view_free(struct state *v)
+{
+    if (!v)
+        return;
+    v->env = NULL; /* the state's */
+    state_free(v);
 }
 
 /* --- copy --- */

@@ -12,8 +12,8 @@
  * functions) see the state inside the open write transaction when there is one, so a mutation is
  * seen by what follows it in the same turn.
  *
- * Threads: one (the loop's), except state_copy(), which may run in any one thread at the same time
- * as everything else.
+ * Threads: one (the loop's), except state_copy() and what is done with a state_view(), which may
+ * run in one other thread each at the same time as everything else.
  *
  * Errors of apply. A command that cannot be done has a result with -errno: that is a success of
  * apply. A return < 0 from state_apply itself (LMDB's map full, I/O error, corrupt entry) must end
@@ -22,6 +22,7 @@
 #ifndef UMBEL_CONTROL_STATE_H
 #define UMBEL_CONTROL_STATE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,6 +61,15 @@ struct state;
 int state_open(const char *dir, struct state **out, char *detail);
 /* clean: leave the mark that makes the files trusted after a reboot (syncs them first). */
 void state_close(struct state *s, bool clean);
+/* Called when the disk has no room for the state's file: gives some of `bytes` back to the disk
+ * from a reserve; false: there is none. */
+typedef bool (*state_room_fn)(void *arg, uint64_t bytes);
+void state_on_full(struct state *s, state_room_fn fn, void *arg);
+/* The turn has used most of the space that was taken ahead of it: commit before the next command.
+ */
+bool state_turn_full(const struct state *s);
+/* Bytes of the file in use: what a copy takes at most. */
+uint64_t state_bytes(struct state *s);
 /* A compacted copy of the last committed turn to path (synced). Any thread. */
 int state_copy(struct state *s, const char *path, char *detail);
 
@@ -112,6 +122,8 @@ struct inode {
 /* -ESTALE: no such inode. */
 int state_inode(struct state *s, uint64_t ino, struct inode *out);
 /* Fills attr; its times point into times. */
+/* st_blocks of a file that holds about so many bytes. */
+uint64_t state_blocks(uint64_t size, uint64_t bytes);
 void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3]);
 
 /* "." and ".." are answered, too. -ENOENT -ENOTDIR -ENAMETOOLONG -ESTALE */
@@ -211,5 +223,10 @@ int state_path(struct state *s, uint64_t ino, char *buf, size_t size);
  * Returns the number of problems. */
 typedef void (*state_report_fn)(void *arg, const char *line);
 int64_t state_check(struct state *s, state_report_fn fn, void *arg);
+
+/* The last committed turn, for state_check in another thread while the state goes on. It keeps what
+ * it sees from being reused: free it soon. *cancel, if it is not NULL, ends a check early. */
+int state_view(struct state *s, const atomic_bool *cancel, struct state **view);
+void state_view_free(struct state *view);
 
 #endif

@@ -34,7 +34,7 @@ int st_check_each(struct check *c, enum db db, st_check_row_fn fn)
     if (rc < 0)
         return rc;
     for (rc = st_seek(c->s, cur, &k, &key, &val); rc == 0; rc = st_next(c->s, cur, &key, &val)) {
-        rc = fn(c, &key, &val);
+        rc = c->s->cancel && atomic_load(c->s->cancel) ? -ECANCELED : fn(c, &key, &val);
         if (rc < 0)
             break;
     }

@@ -151,6 +151,14 @@ static int check_packs(struct confirm *c)
 
 enum verdict { REFUSED, TAKEN, STALE };
 
+/* Of before a truncation that a longer one hides: what is dead in it is not known any more. The
+ * node cuts again. */
+static bool is_too_old(const struct inode_row *r, uint64_t version)
+{
+    return r->file.trunc_version > r->file.cut_version && r->file.trunc_older > 0 &&
+           version < r->file.trunc_version - r->file.trunc_older;
+}
+
 static int judge(struct confirm *c, const Star__CutFile *f, struct stored *i, enum verdict *v)
 {
     int rc = st_inode_load(c->a->s, f->attrs->ino, i);
@@ -160,7 +168,7 @@ static int judge(struct confirm *c, const Star__CutFile *f, struct stored *i, en
     if (rc == -ESTALE)
         return 0;
     if (rc < 0 || !S_ISREG(r->mode) || r->home != c->q->node ||
-        f->attrs->home_epoch != r->file.home_epoch)
+        f->attrs->home_epoch != r->file.home_epoch || is_too_old(r, f->attrs->version))
         return rc;
     *v = STALE;
     if (!c->fresh ? f->cut <= r->file.cut : f->attrs->version >= r->file.cut_version)

@@ -144,31 +144,64 @@ int st_get_row(struct state *s, enum db db, const struct key *k, void *row, size
     return rc < 0 ? rc : st_row(s, &val, row, size);
 }
 
+/* --- space --- */
+
+/* A leaf that is changed for the first time in a row takes itself and what stands above it; a split
+ * that the address does not show is in the sixteenth. */
+#define LEAF_PAGES    3
+#define CHANGES_SPLIT 16
+
+/* A row at `at`, len bytes, was changed: counts the pages that this may have dirtied. */
+static int note_dirty(struct state *s, enum db db, const void *at, size_t len)
+{
+    uintptr_t leaf = (uintptr_t)at & ~(uintptr_t)(s->page - 1);
+
+    if (s->allocated == UINT64_MAX)
+        return 0;
+    s->dirty += s->page / CHANGES_SPLIT;
+    if (len > s->page / 4) /* it may have pages of its own */
+        s->dirty += (len / s->page + 2 + LEAF_PAGES) * s->page;
+    else if (leaf != s->leaf[db])
+        s->dirty += LEAF_PAGES * s->page;
+    s->leaf[db] = leaf;
+    return st_space_more(s);
+}
+
 static int put(struct state *s, enum db db, const struct key *k, MDB_val *val, unsigned flags)
 {
     MDB_val key = val_of(k);
+    size_t len = val->mv_size;
+    int rc = st_fail(s, s->write ? mdb_put(s->write, s->dbi[db], &key, val, flags | MDB_RESERVE)
+                                 : EROFS);
 
-    return st_fail(s, s->write ? mdb_put(s->write, s->dbi[db], &key, val, flags) : EROFS);
+    return rc < 0 ? rc : note_dirty(s, db, val->mv_data, len);
+}
+
+static int put_copy(struct state *s, enum db db, const struct key *k, const void *from, size_t len,
+                    unsigned flags)
+{
+    MDB_val v = {.mv_size = len};
+    int rc = put(s, db, k, &v, flags);
+
+    if (rc == 0 && len > 0)
+        memcpy(v.mv_data, from, len);
+    return rc;
 }
 
 int st_put(struct state *s, enum db db, const struct key *k, const void *val, size_t len)
 {
-    MDB_val v = {.mv_size = len, .mv_data = (void *)val};
-
-    return put(s, db, k, &v, 0);
+    return put_copy(s, db, k, val, len, 0);
 }
 
 int st_append(struct state *s, enum db db, const struct key *k, const void *val, size_t len)
 {
-    MDB_val v = {.mv_size = len, .mv_data = (void *)val};
-
-    return put(s, db, k, &v, MDB_APPEND);
+    return put_copy(s, db, k, val, len, MDB_APPEND);
 }
 
 int st_reserve(struct state *s, enum db db, const struct key *k, size_t len, void **val)
 {
     MDB_val v = {.mv_size = len};
-    int rc = put(s, db, k, &v, MDB_RESERVE);
+    int rc = put(s, db, k, &v, 0);
 
     *val = v.mv_data;
     return rc;
@@ -176,9 +209,14 @@ int st_reserve(struct state *s, enum db db, const struct key *k, size_t len, voi
 
 int st_del(struct state *s, enum db db, const struct key *k)
 {
-    MDB_val key = val_of(k);
+    MDB_val key = val_of(k), val;
 
-    return st_fail(s, s->write ? mdb_del(s->write, s->dbi[db], &key, NULL) : EROFS);
+    if (!s->write)
+        return st_fail(s, EROFS);
+    int rc = st_fail(s, mdb_get(s->write, s->dbi[db], &key, &val));
+    if (rc == 0)
+        rc = note_dirty(s, db, val.mv_data, 0);
+    return rc < 0 ? rc : st_fail(s, mdb_del(s->write, s->dbi[db], &key, NULL));
 }
 
 /* --- cursors --- */
@@ -210,6 +248,13 @@ int st_prev(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val)
 int st_last(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val)
 {
     return st_fail(s, mdb_cursor_get(cur, key, val, MDB_LAST));
+}
+
+int st_cursor_del(struct state *s, enum db db, MDB_cursor *cur, const MDB_val *val)
+{
+    int rc = note_dirty(s, db, val->mv_data, 0);
+
+    return rc < 0 ? rc : st_fail(s, mdb_cursor_del(cur, 0));
 }
 
 /* --- memory of one command --- */

@@ -144,8 +144,18 @@ static void fill_time(Star__Time *t, int64_t sec, uint32_t nsec)
     t->nsec = nsec;
 }
 
+uint64_t state_blocks(uint64_t size, uint64_t bytes)
+{
+    uint64_t held = bytes < size ? bytes : size;
+
+    return held / 512 + (held % 512 != 0);
+}
+
 void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3])
 {
+    /* What is staged only its home knows. */
+    uint64_t bytes = i->home && i->version > i->cut_version ? i->size : i->mapped;
+
     star__attr__init(attr);
     attr->ino = i->ino;
     attr->mode = i->mode;
@@ -154,7 +164,7 @@ void state_attr(const struct inode *i, Star__Attr *attr, Star__Time times[3])
     attr->gid = i->gid;
     attr->rdev = i->rdev;
     attr->size = i->size;
-    attr->blocks = S_ISREG(i->mode) ? i->size / 512 + (i->size % 512 != 0) : 0;
+    attr->blocks = S_ISREG(i->mode) ? state_blocks(i->size, bytes) : 0;
     attr->version = i->version;
     attr->change = i->change;
     fill_time(&times[0], i->atime.sec, i->atime.nsec);
@@ -202,11 +212,27 @@ void st_mtime_now(const struct apply *a, struct stored *i)
     st_ctime_now(a, i);
 }
 
+/* The distance to the newest truncation that was shorter than the one after it; a longer one than
+ * fits refuses more cuts than it must. */
+static uint32_t older_truncation(const struct inode_row *r, uint64_t version, uint64_t size)
+{
+    uint64_t at = 0;
+
+    if (r->file.trunc_version > r->file.cut_version)
+        at = size > r->file.trunc_size ? r->file.trunc_version
+             : r->file.trunc_older > 0 ? r->file.trunc_version - r->file.trunc_older
+                                       : 0;
+    if (at == 0 || at >= version)
+        return 0;
+    return version - at < UINT32_MAX ? (uint32_t)(version - at) : UINT32_MAX;
+}
+
 /* At this version the file ended at size: what older cuts have beyond it is dead. */
 static int truncated(struct apply *a, struct stored *i, uint64_t version, uint64_t size)
 {
     if (version <= i->r.file.cut_version)
         return 0; /* the pool has the file as it was afterwards */
+    i->r.file.trunc_older = older_truncation(&i->r, version, size);
     i->r.file.trunc_version = version;
     i->r.file.trunc_size = size;
     if (i->r.file.cut_size > size)

@@ -71,8 +71,12 @@ struct inode_row {
             /* What the pool holds: what is left if the home is given up. */
             uint64_t cut_version, cut_size;
             int64_t cut_mtime;
-            uint32_t cut_mtime_ns, zero;
-            /* The newest truncation: a cut of before it must not bring back what is beyond. */
+            uint32_t cut_mtime_ns;
+            /* The newest truncation since that cut: a cut of before it must not bring back what is
+             * beyond. If there was a shorter one before, at version trunc_version - trunc_older,
+             * cuts of before that one are refused: one size does not say what they may keep. 0:
+             * none. */
+            uint32_t trunc_older;
             uint64_t trunc_version, trunc_size;
         } file;
         struct {
@@ -155,13 +159,19 @@ struct buffer {
 struct state {
     MDB_env *env;
     MDB_dbi dbi[DB_COUNT];
-    MDB_txn *write;     /* the open turn */
-    MDB_txn *read;      /* reused outside of turns */
-    bool reading;       /* read is at the last committed turn */
-    int broken;         /* -errno: LMDB failed */
-    int mark;           /* descriptor of the mark file, locked */
-    uint64_t page;      /* bytes of one of LMDB's pages */
-    uint64_t allocated; /* of the file; UINT64_MAX: not of interest */
+    MDB_txn *write;            /* the open turn */
+    MDB_txn *read;             /* reused outside of turns */
+    bool reading;              /* read is at the last committed turn */
+    int broken;                /* -errno: LMDB failed */
+    int mark;                  /* descriptor of the mark file, locked */
+    uint64_t page;             /* bytes of one of LMDB's pages */
+    uint64_t allocated;        /* of the file; UINT64_MAX: not of interest */
+    uint64_t used;             /* of it, when the turn began */
+    uint64_t dirty;            /* bytes that the turn may have added since: an upper bound */
+    uintptr_t leaf[DB_COUNT];  /* where each database was changed last: counted already */
+    const atomic_bool *cancel; /* of a view */
+    state_room_fn room;
+    void *room_arg;
     struct meta_row meta;
     struct arena arena;
     struct buffer reply, kept;
@@ -191,6 +201,8 @@ struct key st_key_name(uint64_t a, const void *name, size_t len); /* len <= 255 
 struct key st_key_copy(uint64_t ino, uint32_t node);
 uint64_t st_key_u64(const MDB_val *key, size_t at);
 
+/* The turn goes beyond what was allocated ahead: more, or -ENOSPC (and broken). */
+int st_space_more(struct state *s);
 MDB_txn *st_txn(struct state *s); /* the turn, or the reader; NULL: broken */
 int st_fail(struct state *s, int lmdb_rc);
 /* *val points into the map: valid until the next change. */
@@ -209,6 +221,8 @@ int st_seek(struct state *s, MDB_cursor *cur, const struct key *k, MDB_val *key,
 int st_next(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val);
 int st_prev(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val);
 int st_last(struct state *s, MDB_cursor *cur, MDB_val *key, MDB_val *val);
+/* The row that it stands on, whose value val is. */
+int st_cursor_del(struct state *s, enum db db, MDB_cursor *cur, const MDB_val *val);
 bool st_under(const MDB_val *key, uint64_t prefix); /* key begins with that number */
 int st_row(struct state *s, const MDB_val *val, void *row, size_t size);
 

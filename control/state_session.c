@@ -33,7 +33,7 @@ static int results_erase(struct state *s, uint64_t id, uint64_t below, uint32_t 
         rc = st_seek(s, cur, &k, &key, &val);
         if (rc < 0 || !st_under(&key, id) || st_key_u64(&key, 8) >= below)
             break;
-        rc = st_fail(s, mdb_cursor_del(cur, 0));
+        rc = st_cursor_del(s, DB_RESULTS, cur, &val);
         if (rc < 0)
             break;
         (*erased)++;

@@ -19,15 +19,16 @@ static const struct setting settings[] = {
      "percent of a node's capacity in use from which it flushes and evicts"},
     {"low_water", 70, 0, 100, false, "percent of a node's capacity in use down to which it evicts"},
     {"flush_age", 30, 1, 31536000, false, "seconds after which staged data is flushed to the pool"},
-    {"direct_size", 268435456, 0, INT64_MAX, true,
-     "bytes of a new file from which on a mount writes straight to the pool; 0: never"},
-    {"pool_quota", 0, 0, INT64_MAX, true, "bytes of the pool that this cloud may use; 0: all"},
+    {"pool_quota", 0, 0, INT64_MAX, true,
+     "bytes of file data that this cloud may keep in the pool; beyond, data stays staged until the "
+     "nodes are full; 0: no bound"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
-    {"metadata_deadline", 60, 1, 3600, false,
-     "seconds that a request waits for a centre that is away"},
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
+
+/* There were such once: states may hold values of them. */
+static const char *const retired[] = {"direct_size", "metadata_deadline"};
 
 static const struct setting *find(const char *name)
 {
@@ -41,6 +42,9 @@ bool st_setting_known(const char *name, size_t len)
 {
     for (size_t n = 0; n < SETTINGS; n++)
         if (strlen(settings[n].name) == len && memcmp(settings[n].name, name, len) == 0)
+            return true;
+    for (size_t n = 0; n < sizeof(retired) / sizeof(retired[0]); n++)
+        if (strlen(retired[n]) == len && memcmp(retired[n], name, len) == 0)
             return true;
     return false;
 }

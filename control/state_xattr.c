@@ -64,7 +64,7 @@ int st_xattrs_free(struct state *s, struct stored *i)
         rc = st_seek(s, cur, &k, &key, &val);
         if (rc < 0 || !st_under(&key, i->ino))
             break;
-        rc = st_fail(s, mdb_cursor_del(cur, 0));
+        rc = st_cursor_del(s, DB_XATTRS, cur, &val);
     }
     if (cur)
         mdb_cursor_close(cur);

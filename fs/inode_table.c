@@ -161,8 +161,12 @@ void inode_merge(const struct inode *i, struct attr *a)
     if (later(&i->home.ctime, &a->st.st_ctim))
         a->st.st_ctim = i->home.ctime;
     blkcnt_t blocks = (blkcnt_t)((i->home.bytes + 511) / 512);
-    if (blocks > a->st.st_blocks)
-        a->st.st_blocks = blocks;
+    blkcnt_t most = (blkcnt_t)((i->home.size + 511) / 512);
+    if (blocks < a->st.st_blocks)
+        blocks = a->st.st_blocks;
+    if (blocks == 0 && most > 0)
+        blocks = 1; /* tools take 0 for a hole as long as the file */
+    a->st.st_blocks = blocks < most ? blocks : most;
     a->version = i->home.version;
 }
 

@@ -106,6 +106,23 @@ static void remember(struct worker *w, const Star__Lock *lock)
     inode_unlock(&w->inodes, i);
 }
 
+/* A flock that changes its kind is gone before the new one is asked for, as at the centre. */
+static void forget_converted(struct worker *w, const Star__Lock *lock)
+{
+    struct inode *i = inode_lock(&w->inodes, lock->ino);
+    struct held_lock gone = {
+        .owner = lock->owner, .end = HELD_LOCK_END, .type = F_UNLCK, .flock = true};
+    bool other = false;
+
+    if (!i)
+        return;
+    for (const struct held_lock *h = i->locks; h; h = h->next)
+        other |= h->flock && h->owner == lock->owner && h->type != lock->type;
+    if (other && lock_list_set(&i->locks, &gone) < 0)
+        log_warning("no memory to forget a flock on inode %llu", (unsigned long long)lock->ino);
+    inode_unlock(&w->inodes, i);
+}
+
 static void wait_free(struct lock_wait *l)
 {
     pthread_mutex_destroy(&l->busy);
@@ -274,6 +291,8 @@ void fs_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
     body.end = HELD_LOCK_END;
     body.flock = true;
     body.wait = !(op & LOCK_NB) && kind != LOCK_UN;
+    if (kind != LOCK_UN)
+        forget_converted(q->w, &body);
     set_lock(q, &body);
 }
 

@@ -1,6 +1,7 @@
 #include "fs/reclaim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,10 +73,27 @@ static void list_inode(void *arg, struct inode *i)
     o->cached = i->cached;
 }
 
-/* One message from *open and *lock on. */
-static int send_batch(struct client *client, struct held *h, size_t *open, size_t *lock,
-                      uint64_t floor)
+/* Another mount has it now: what was done under it is not safe, and each handle hears so once. */
+static void lock_lost(struct worker *w, const Star__Lock *k)
 {
+    struct held_lock gone = {
+        .owner = k->owner, .start = k->start, .end = k->end, .type = F_UNLCK, .flock = k->flock};
+    struct inode *i = inode_lock(&w->inodes, k->ino);
+
+    log_error("a lock on inode %llu was lost to another mount", (unsigned long long)k->ino);
+    if (!i)
+        return;
+    if (lock_list_set(&i->locks, &gone) < 0)
+        log_warning("no memory to forget a lock on inode %llu", (unsigned long long)k->ino);
+    i->errors++;
+    inode_unlock(&w->inodes, i);
+}
+
+/* One message from *open and *lock on. */
+static int send_batch(struct worker *w, struct client *client, struct held *h, size_t *open,
+                      size_t *lock, uint64_t floor)
+{
+    Star__ReclaimReply *reply = NULL;
     Star__Reclaim body = STAR__RECLAIM__INIT;
     Star__HeldOpen *opens[RECLAIM_BATCH];
     Star__Lock *locks[RECLAIM_BATCH];
@@ -88,8 +106,13 @@ static int send_batch(struct client *client, struct held *h, size_t *open, size_
     body.opens = opens;
     body.locks = locks;
     body.seq_floor = floor;
-    int rc = client_handshake(client, STAR__MSG_TYPE__RECLAIM, &body.base, RECLAIM_MS, NULL, NULL,
-                              detail);
+    int rc =
+        client_handshake(client, STAR__MSG_TYPE__RECLAIM, &body.base, RECLAIM_MS,
+                         &star__reclaim_reply__descriptor, (ProtobufCMessage **)&reply, detail);
+    for (size_t k = 0; reply && k < reply->n_lost; k++)
+        lock_lost(w, reply->lost[k]);
+    if (reply)
+        star__reclaim_reply__free_unpacked(reply, NULL);
     if (rc < 0)
         log_error("the centre does not take back what is open here: %s%s%s", strerror(-rc),
                   detail[0] ? ": " : "", detail);
@@ -136,7 +159,7 @@ int reclaim(struct worker *w, struct client *client)
     pthread_rwlock_unlock(&w->centre.opens_lock);
     rc = h.rc;
     while (rc == 0) {
-        rc = send_batch(client, &h, &open, &lock, done->floor);
+        rc = send_batch(w, client, &h, &open, &lock, done->floor);
         if (open == h.opens_n && lock == h.locks_n)
             break;
     }

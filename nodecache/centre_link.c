@@ -181,6 +181,9 @@ static int on_connect(void *ctx, struct client *c)
     m.capacity = l->options.capacity;
     m.machine = (char *)l->options.machine;
     m.store = (char *)store_id(l->store);
+    pthread_mutex_lock(&l->lock);
+    m.fresh = !l->hello;
+    pthread_mutex_unlock(&l->lock);
     int rc = client_handshake(c, STAR__MSG_TYPE__HELLO, &m.base, LINK_HELLO_MS,
                               &star__hello_reply__descriptor, &reply, detail);
     if (rc >= 0 && !reply)

@@ -145,17 +145,40 @@ static int add_pack(struct fsck *f, char *line)
     return 0;
 }
 
-static int read_packs(struct fsck *f)
+/* One page of the list. *next: the page behind it; 0: this was the last, and says so. */
+static int read_page(struct fsck *f, const char *file, uint64_t *next)
 {
     char *text = NULL, *rest, *line;
-    int rc = ctl_read(&f->ctl, "packs", &text);
+    bool whole = false;
+    int rc = ctl_read(&f->ctl, file, &text);
 
-    for (rest = text; rc == 0 && (line = text_line(&rest)) != NULL;)
+    *next = 0;
+    for (rest = text; rc == 0 && (line = text_line(&rest)) != NULL;) {
         if (line[0] != '\0' && line[0] != '#')
             rc = add_pack(f, line);
+        else
+            whole = strcmp(line, "# end") == 0 ||
+                    (strncmp(line, "# next ", 7) == 0 &&
+                     text_parse_number(line + 7, 1, UINT64_MAX, next) == 0);
+    }
     free(text);
+    return rc == 0 && !whole ? -EBADMSG : rc; /* cut short: nothing may be said of the rest */
+}
+
+static int read_packs(struct fsck *f)
+{
+    char file[40] = "packs";
+    uint64_t next, before = 0;
+    int rc;
+
+    while ((rc = read_page(f, file, &next)) == 0 && next > before) {
+        before = next;
+        snprintf(file, sizeof(file), "packs.%ju", (uintmax_t)next);
+    }
+    if (rc == 0 && next != 0)
+        rc = -EBADMSG;
     if (rc != 0)
-        ctl_tell(&f->ctl, "packs", rc);
+        ctl_tell(&f->ctl, file, rc);
     return rc;
 }
 
@@ -176,10 +199,12 @@ static bool seen_in_pool(void *arg, uint64_t id)
  * missing. */
 static bool still_live(struct fsck *f, uint64_t id)
 {
-    char *text = NULL, key[24], value[64] = "";
+    char *text = NULL, key[24], value[64] = "", file[40] = "packs";
 
     snprintf(key, sizeof(key), "%ju", (uintmax_t)id);
-    bool live = ctl_read(&f->ctl, "packs", &text) != 0 ||
+    if (id > 1) /* the page that begins with it */
+        snprintf(file, sizeof(file), "packs.%ju", (uintmax_t)(id - 1));
+    bool live = ctl_read(&f->ctl, file, &text) != 0 ||
                 (text_value(text, key, value, sizeof(value)) && strncmp(value, "live", 4) == 0);
     free(text);
     return live;

@@ -299,18 +299,27 @@ int cmd_cache(int argc, char **argv)
         {0},
     };
     struct show s = {0};
-    char *text = NULL, *rest, *line;
+    char *text = NULL, *rest, *line, file[40] = "cache";
+    uint64_t next = 1;
     struct ctl c;
 
     if (parse_show(&s, options, NULL,
                    "Shows which node holds how much of which file, staged or cached.", argc,
                    argv) != 0)
         return EXIT_USAGE;
-    if (ctl_find(&c, &s.ctl, NULL) != 0 || read_or_tell(&c, "cache", &text) != 0)
+    if (ctl_find(&c, &s.ctl, NULL) != 0)
         return EXIT_FAILED;
-    for (rest = text; (line = text_line(&rest)) != NULL;)
-        print_copy(line, s.raw);
-    free(text);
+    while (next > 0) { /* page by page */
+        if (read_or_tell(&c, file, &text) != 0)
+            return EXIT_FAILED;
+        next = 0;
+        for (rest = text; (line = text_line(&rest)) != NULL;)
+            if (strncmp(line, "# next ", 7) != 0 ||
+                text_parse_number(line + 7, 1, UINT64_MAX, &next) != 0)
+                print_copy(line, s.raw);
+        free(text);
+        snprintf(file, sizeof(file), "cache.%ju", (uintmax_t)next);
+    }
     return EXIT_DONE;
 }
 

@@ -487,3 +487,77 @@ Test(control_centre, a_waiting_lock_survives_a_reconnect)
     mount_stop(&a);
     mount_stop(&b);
 }
+
+static struct ask *flock_file(struct mount *m, uint64_t ino, uint32_t type, bool wait)
+{
+    Star__Lock body = STAR__LOCK__INIT;
+
+    body.ino = ino;
+    body.owner = 7;
+    body.type = type;
+    body.end = INT64_MAX;
+    body.flock = true;
+    body.wait = wait;
+    return ask(m->client, T(SETLK), &body);
+}
+
+/* Each lets go of its shared lock before it waits, so one of them gets on. */
+Test(control_centre, two_flocks_that_upgrade_do_not_hang)
+{
+    struct mount a, b, c;
+
+    mount_start(&a, &cloud, "mnt-1");
+    mount_start(&b, &cloud, "mnt-2");
+    mount_start(&c, &cloud, "mnt-3");
+    uint64_t ino = file_new(&a, T(MKNOD), "x");
+    cr_assert_eq(ask_end(flock_file(&a, ino, F_RDLCK, false)), 0);
+    cr_assert_eq(ask_end(flock_file(&b, ino, F_RDLCK, false)), 0);
+    struct ask *first = flock_file(&a, ino, F_WRLCK, true);
+    cr_expect(ask_waits(first, 100));
+    cr_assert_eq(ask_end(flock_file(&b, ino, F_WRLCK, true)), 0);
+    cr_expect(ask_waits(first, 100));
+    cr_assert_eq(ask_end(flock_file(&b, ino, F_UNLCK, false)), 0);
+    cr_expect_eq(ask_end(first), 0);
+    /* What a waiter let go is granted to others at once. */
+    cr_assert_eq(ask_end(flock_file(&a, ino, F_RDLCK, false)), 0);
+    cr_assert_eq(ask_end(flock_file(&b, ino, F_RDLCK, false)), 0);
+    cr_assert_eq(ask_end(flock_file(&c, ino, F_RDLCK, false)), 0);
+    cr_assert_eq(ask_end(flock_file(&a, ino, F_WRLCK, false)), -EAGAIN);
+    struct ask *last = flock_file(&a, ino, F_WRLCK, true);
+    cr_assert_eq(ask_end(flock_file(&b, ino, F_UNLCK, false)), 0);
+    cr_expect_eq(ask_end(flock_file(&c, ino, F_WRLCK, false)), 0, "only c had one left");
+    cr_assert_eq(ask_end(flock_file(&c, ino, F_UNLCK, false)), 0);
+    cr_expect_eq(ask_end(last), 0);
+    mount_stop(&a);
+    mount_stop(&b);
+    mount_stop(&c);
+}
+
+/* A holds x and waits for y, B holds y and wants x: over two files and two mounts, and in one. */
+Test(control_centre, a_circle_over_files_is_a_deadlock)
+{
+    struct mount a, b, c;
+
+    mount_start(&a, &cloud, "mnt-1");
+    mount_start(&b, &cloud, "mnt-2");
+    mount_start(&c, &cloud, "mnt-3");
+    uint64_t x = file_new(&a, T(MKNOD), "x"), y = file_new(&a, T(MKNOD), "y"),
+             z = file_new(&a, T(MKNOD), "z");
+    cr_assert_eq(ask_end(lock_file(&a, x, F_WRLCK, false)), 0);
+    cr_assert_eq(ask_end(lock_file(&b, y, F_WRLCK, false)), 0);
+    cr_assert_eq(ask_end(lock_file(&c, z, F_RDLCK, false)), 0);
+    struct ask *first = lock_file(&a, y, F_WRLCK, true);
+    cr_expect(ask_waits(first, 100));
+    struct ask *second = lock_file(&b, z, F_WRLCK, true);
+    cr_expect(ask_waits(second, 100));
+    cr_expect_eq(ask_end(lock_file(&c, x, F_RDLCK, true)), -EDEADLK);
+    cr_expect_eq(ask_end(lock_file(&b, x, F_RDLCK, true)), -EDEADLK);
+    cr_expect_eq(ask_end(lock_file(&c, x, F_RDLCK, false)), -EAGAIN);
+    cr_assert_eq(ask_end(lock_file(&c, z, F_UNLCK, false)), 0);
+    cr_expect_eq(ask_end(second), 0);
+    cr_assert_eq(ask_end(lock_file(&b, y, F_UNLCK, false)), 0);
+    cr_expect_eq(ask_end(first), 0);
+    mount_stop(&a);
+    mount_stop(&b);
+    mount_stop(&c);
+}

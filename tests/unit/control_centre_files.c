@@ -60,9 +60,39 @@ Test(control_centre_files, a_written_file_is_asked_about_at_its_home)
     cr_expect_eq(r->attr->size, 8192);
     cr_expect_eq(r->lease, STAR__LEASE__LEASE_NONE);
     star__entry_reply__free_unpacked(r, NULL);
-    /* A home that is away is not waited for. */
-    client_stop(node.client);
-    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+}
+
+/* What the log knows may be older than what was acknowledged, so it is the last resort. */
+Test(control_centre_files, a_home_that_is_away_is_waited_for)
+{
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    node_stop(&node);
+    struct ask *early = getattr(&b, ino);
+    cr_expect(ask_waits(early, 300));
+    struct ask *root = getattr(&b, 1);
+    cr_assert_eq(attr_end(root, &got), 0, "the root needs no node");
+    memset(&node, 0, sizeof(node));
+    node_put(&node, ino, 4096, 7, 1);
+    node_start_with(&node, &cloud, "node-1");
+    cr_assert_eq(attr_end(early, &got), 0);
+    cr_expect_eq(got.size, 4096);
+    /* It dies when it is being asked. */
+    node_has(&node, ino, 8192, 8);
+    atomic_store(&node.silent, true);
+    unsigned asked = node_count(&node, &node.asked);
+    early = getattr(&b, ino);
+    eventually(node_count(&node, &node.asked) > asked);
+    atomic_store(&node.silent, false);
+    client_reset(node.client);
+    cr_assert_eq(attr_end(early, &got), 0);
+    cr_expect_eq(got.size, 8192);
+    node_stop(&node);
+    struct ask *late = getattr(&b, ino);
+    int64_t waited = mount_waits(&b, late);
+    cr_expect(waited > 5000 && waited < 15000, "%" PRId64 " ms", waited);
+    cr_expect_eq(attr_end(late, &got), 0);
     node_start(&node, &cloud, "node-1");
 }
 
@@ -237,6 +267,13 @@ Test(control_centre_files, a_drained_node_keeps_nothing)
     cr_assert_eq(open_end(open_file(&b, ino, O_RDWR), &o), 0);
     cr_expect_eq(o.node, second.number);
     cr_expect_eq(o.epoch, 2);
+    /* That a connection broke does not mean that it is wanted again; a start does. */
+    client_reset(node.client);
+    eventually(atomic_load(&node.connects) == 2);
+    cr_expect(ctl_says(&b, "nodes/node-1/status", "state drained\n"));
+    node_stop(&node);
+    node_start(&node, &cloud, "node-1");
+    cr_expect(ctl_says(&b, "nodes/node-1/status", "state ready\n"));
     node_stop(&second);
 }
 
@@ -290,6 +327,21 @@ Test(control_centre_files, an_orphan_lives_while_it_is_open)
     cr_expect_eq(attr_end(getattr(&a, ino), &got), -ESTALE);
     cr_expect(ctl_says(&a, "status", "orphans 0\n"));
     cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
+}
+
+/* Its end may be in the log already. */
+Test(control_centre_files, an_orphan_that_nobody_has_open_is_not_opened)
+{
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+
+    cr_assert_eq(ask_end(unlink_name(&b, "x")), 0);
+    cr_expect_eq(open_now(&b, ino, O_RDONLY), 0); /* a has it open */
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_expect_eq(open_now(&a, ino, O_RDONLY), 0);
+    cr_assert_eq(release(&a, ino, false, 0, 0), 0);
+    cr_assert_eq(release(&b, ino, false, 0, 0), 0);
+    cr_expect_eq(open_now(&a, ino, O_RDONLY), -ESTALE);
+    eventually(node_dropped(&node, ino));
 }
 
 Test(control_centre_files, what_a_session_had_open_ends_with_it)
@@ -360,6 +412,36 @@ Test(control_centre_files, opens_are_counted_once_over_reconnects)
     eventually(node_dropped(&node, ino));
 }
 
+/* The time in which it was not connected does not count as its silence. */
+Test(control_centre_files, a_recall_waits_for_who_comes_back)
+{
+    Star__Reclaim done = STAR__RECLAIM__INIT;
+    struct got got;
+
+    uint64_t ino = file_new(&a, T(MKNOD), "x");
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    atomic_store(&b.away, true);
+    atomic_store(&b.partial, true);
+    client_reset(b.client);
+    nap(200);
+    struct ask *change = setattr(&a, ino, 1 << 0, 0600);
+    for (unsigned k = 0; k < 15; k++) {
+        cr_expect(ask_waits(change, 500));
+        cr_assert_eq(mount_renew(&a), 0);
+    }
+    atomic_store(&b.away, false);
+    eventually(atomic_load(&b.connects) == 2);
+    for (unsigned k = 0; k < 8; k++) {
+        cr_expect(ask_waits(change, 500));
+        cr_assert_eq(mount_renew(&a), 0);
+    }
+    done.done = true;
+    done.seq_floor = 1;
+    cr_assert_eq(ask_end(ask(b.client, T(RECLAIM), &done)), 0);
+    cr_expect_eq(attr_end(change, &got), 0);
+    cr_expect_not(ctl_says(&a, "events", "mount-fenced"));
+}
+
 /* Until RECLAIM is done the mount's kernel may serve what it had: it is recalled as before. What is
  * opened in that time stays open. */
 Test(control_centre_files, in_the_middle_of_a_reclaim)
@@ -418,4 +500,200 @@ Test(control_centre_files, an_open_that_is_sent_twice_counts_once)
     cr_expect_not(node_dropped(&node, ino));
     cr_assert_eq(release(&b, ino, false, 0, 0), 0);
     eventually(node_dropped(&node, ino));
+}
+
+/* What the node did not hear it is told again. */
+Test(control_centre_files, a_lost_drop_is_repeated)
+{
+    uint64_t ino = file_new(&a, T(CREATE), "x"), away = file_new(&a, T(CREATE), "y");
+
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_assert_eq(release(&a, away, true, 0, 0), 0);
+    atomic_store(&node.deaf, true);
+    cr_assert_eq(ask_end(unlink_name(&a, "x")), 0);
+    eventually(ctl_says(&a, "status", "orphans 0\n"));
+    nap(200);
+    client_stop(node.client);
+    cr_assert_eq(ask_end(unlink_name(&a, "y")), 0);
+    eventually(ctl_says(&a, "status", "orphans 0\n"));
+    node_start(&node, &cloud, "node-1");
+    eventually(node_dropped(&node, ino) && node_dropped(&node, away));
+}
+
+/* ---- blocks */
+
+static uint64_t blocks_of(uint64_t ino)
+{
+    struct got got = {0};
+
+    cr_assert_eq(attr_end(getattr(&b, ino), &got), 0);
+    return got.blocks;
+}
+
+static void flushed_to(uint64_t ino, uint64_t pack);
+static uint64_t packs_new(uint32_t count);
+
+/* What lies somewhere counts, not the size; but a file that may have data never has none. */
+Test(control_centre_files, a_sparse_file_takes_what_it_holds)
+{
+    Star__HomeAttrs attrs = STAR__HOME_ATTRS__INIT;
+    Star__Copies copies = STAR__COPIES__INIT;
+    Star__Copy one = STAR__COPY__INIT, *list[] = {&one};
+    struct got got = {0};
+
+    uint64_t ino = file_new(&a, T(CREATE), "x"), hole = file_new(&a, T(MKNOD), "y");
+    attrs.ino = one.ino = ino;
+    attrs.size = 1 << 30;
+    attrs.version = one.version = 2;
+    attrs.home_epoch = 1;
+    attrs.bytes = 4096;
+    node_has(&node, ino, attrs.size, 2);
+    cr_assert_eq(ask_end(ask(a.client, T(SYNC_ATTRS), &attrs)), 0);
+    cr_assert_eq(attr_end(getattr(&a, ino), &got), 0);
+    cr_expect_eq(got.blocks, 8);
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    cr_expect_geq(blocks_of(ino), 8);
+    one.staged = 8192;
+    copies.copies = list;
+    copies.n_copies = 1;
+    cr_assert_eq(ask_end(ask(node.client, T(COPIES), &copies)), 0);
+    cloud_kill(&cloud);
+    cloud_start(&cloud);
+    cr_expect_eq(blocks_of(ino), 16);
+    flushed_to(ino, packs_new(1));
+    cr_expect_eq(blocks_of(ino), 1); /* 100 bytes, in the pool */
+    cr_assert_eq(attr_end(setattr(&a, hole, 1 << 3, 1 << 20), &got), 0);
+    cr_expect_gt(got.blocks, 0); /* its home may have data */
+}
+
+/* ---- garbage in the pool */
+
+static uint64_t packs_new(uint32_t count)
+{
+    Star__AllocPacks body = STAR__ALLOC_PACKS__INIT;
+    Star__AllocPacksReply *r = NULL;
+
+    body.count = count;
+    cr_assert_eq(ask_reply(ask(node.client, T(ALLOC_PACKS), &body), alloc_packs_reply, &r), 0);
+    uint64_t first = r->first;
+    star__alloc_packs_reply__free_unpacked(r, NULL);
+    return first;
+}
+
+static void pack_discard(uint64_t pack)
+{
+    Star__PackRef body = STAR__PACK_REF__INIT;
+
+    body.pack = pack;
+    cr_assert_eq(ask_end(ask(node.client, T(DISCARD_PACK), &body)), 0);
+}
+
+static void flushed_to(uint64_t ino, uint64_t pack)
+{
+    Star__Confirm q = STAR__CONFIRM__INIT;
+    Star__ConfirmPack p = STAR__CONFIRM_PACK__INIT, *packs[] = {&p};
+    Star__CutFile f = STAR__CUT_FILE__INIT, *files[] = {&f};
+    Star__CutRecord r = STAR__CUT_RECORD__INIT, *records[] = {&r};
+    Star__HomeAttrs attrs = STAR__HOME_ATTRS__INIT;
+
+    attrs.ino = ino;
+    attrs.size = 100;
+    attrs.version = 2;
+    attrs.home_epoch = 1;
+    r.pack = p.pack = pack;
+    r.length = 100;
+    p.size = 4096;
+    f.attrs = &attrs;
+    f.cut = 1;
+    f.base_limit = UINT64_MAX;
+    f.records = records;
+    f.n_records = 1;
+    q.files = files;
+    q.n_files = 1;
+    q.packs = packs;
+    q.n_packs = 1;
+    cr_assert_eq(ask_end(ask(node.client, T(CONFIRM), &q)), 0);
+}
+
+static struct ask *gc(void)
+{
+    return ctl_write(&a, "ctl", "gc\n");
+}
+
+Test(control_centre_files, a_pack_that_stays_does_not_stop_the_others)
+{
+    char line[64];
+    uint64_t first = packs_new(4), ino = file_new(&a, T(CREATE), "x");
+
+    flushed_to(ino, first + 3);
+    cr_assert_eq(release(&a, ino, true, 100, 2), 0);
+    node.pack_stuck = first;
+    for (unsigned k = 0; k < 3; k++)
+        pack_discard(first + k);
+    cr_assert_eq(ask_end(unlink_name(&a, "x")), 0);
+    cr_expect_eq(ask_end(gc()), -EIO); /* what was just deleted is garbage, too */
+    snprintf(line, sizeof(line), "%" PRIu64 " condemned", first);
+    cr_expect(ctl_says(&a, "packs", line));
+    cr_expect(ctl_says(&a, "status", "packs 1\n"));
+    snprintf(line, sizeof(line), "the first is pack %" PRIu64, first);
+    cr_expect(ctl_says(&a, "events", line));
+    cr_expect(ctl_says(&a, "health", "cannot be deleted"));
+    node.pack_stuck = 0;
+    struct ask *one = gc(), *two = gc(), *three = gc();
+    cr_expect_eq(ask_end(one), 0);
+    cr_expect_eq(ask_end(two), 0);
+    cr_expect_eq(ask_end(three), 0);
+    cr_expect(ctl_says(&a, "status", "packs 0\n"));
+    cr_expect_not(ctl_says(&a, "health", "cannot be deleted"));
+}
+
+/* More packs than one control file holds. */
+Test(control_centre_files, all_packs_are_listed)
+{
+    enum { ROUNDS = 64, COUNT = 1024 };
+    uint64_t seen = 0, next = 0;
+    char file[40] = "packs", *save = NULL;
+    unsigned pages = 0;
+
+    for (unsigned k = 0; k < ROUNDS; k++)
+        packs_new(COUNT);
+    do {
+        char *text = ctl_read(&a, file);
+        next = 0;
+        bool end = false;
+        for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+            cr_assert_not(end || next, "nothing comes behind the last line");
+            if (sscanf(line, "# next %" SCNu64, &next) == 1)
+                continue;
+            end = strcmp(line, "# end") == 0;
+            if (!end)
+                cr_assert_eq(strtoull(line, NULL, 10), ++seen);
+        }
+        cr_assert(end || next == seen);
+        free(text);
+        snprintf(file, sizeof(file), "packs.%" PRIu64, next);
+        pages++;
+    } while (next);
+    cr_expect_eq(seen, ROUNDS * COUNT);
+    cr_expect_gt(pages, 1);
+    cr_expect_eq(ctl_find(&a, "packs.x"), 0);
+    cr_expect_eq(ctl_find(&a, "status.1"), 0);
+    /* Checks run beside all else, one after the other. */
+    cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
+}
+
+/* At the quota no more packs are given out, so that nothing more is flushed. */
+Test(control_centre_files, pool_quota)
+{
+    Star__AllocPacks body = STAR__ALLOC_PACKS__INIT;
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/pool_quota", "100\n")), 0);
+    flushed_to(ino, packs_new(1));
+    body.count = 1;
+    cr_expect_eq(ask_end(ask(node.client, T(ALLOC_PACKS), &body)), -ENOSPC);
+    cr_expect(ctl_says(&a, "health", "pool_quota"));
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/pool_quota", "101\n")), 0);
+    cr_expect_eq(ask_end(ask(node.client, T(ALLOC_PACKS), &body)), 0);
+    cr_expect_not(ctl_says(&a, "health", "pool_quota"));
 }

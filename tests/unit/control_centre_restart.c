@@ -122,6 +122,28 @@ Test(control_centre_restart, nothing_changes_until_all_are_back)
     mount_stop(&b);
 }
 
+/* Who cannot have his lock back is told so. */
+Test(control_centre_restart, a_lock_is_lost)
+{
+    mount_start(&b, &cloud, "mnt-2");
+    uint64_t ino = file_new(&a, T(CREATE), "x"), other = file_new(&a, T(CREATE), "y");
+    for (unsigned k = 0; k < 2; k++) {
+        b.locks[k] = (Star__Lock)STAR__LOCK__INIT;
+        b.locks[k].ino = k ? other : ino;
+        b.locks[k].owner = 7;
+        b.locks[k].type = F_WRLCK;
+        b.locks[k].end = INT64_MAX;
+    }
+    b.locks_n = 2;
+    cr_assert_eq(ask_end(lock_file(&a, ino, F_RDLCK, false)), 0);
+    client_reset(b.client);
+    eventually(atomic_load(&b.connects) == 2);
+    cr_expect_eq(atomic_load(&b.lost), 1);
+    cr_expect_eq(ask_end(lock_file(&a, other, F_RDLCK, false)), -EAGAIN);
+    cr_expect(ctl_says(&a, "events", "lock-lost"));
+    mount_stop(&b);
+}
+
 /* One that does not come back is waited for as long as its lease may last; then what it held is
  * free. */
 Test(control_centre_restart, a_mount_never_comes_back)
@@ -364,6 +386,63 @@ Test(control_centre_restart, snapshots)
         cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
     }
     cr_expect_eq(logged("state restored from state-"), 2);
+    free(before);
+    unsetenv("UMBEL_SNAPSHOT_ENTRIES");
+}
+
+static bool set_aside(void)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/state/data.mdb.untrusted", cloud.dir);
+    return access(path, F_OK) == 0;
+}
+
+static void cannot_start(void)
+{
+    char text[512] = "";
+    int fds[2], status;
+
+    cr_assert_eq(pipe(fds), 0);
+    fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+    cloud_exec(&cloud, fds[1]);
+    close(fds[1]);
+    cr_expect_gt(read(fds[0], text, sizeof(text) - 1), 0);
+    cr_expect_str_neq(text, "ready\n");
+    close(fds[0]);
+    waitpid(cloud.pid, &status, 0);
+    cloud.pid = 0;
+}
+
+/* What is not trusted is the last that there is if the snapshot turns out to be damaged. */
+Test(control_centre_restart, an_untrusted_state_is_kept_until_it_is_replaced)
+{
+    char from[128], to[128], name[32];
+
+    setenv("UMBEL_SNAPSHOT_ENTRIES", "50", 1);
+    restart();
+    for (unsigned k = 0; k < 300; k++) {
+        snprintf(name, sizeof(name), "name-%u", k);
+        cr_assert_eq(make_now(&a, T(MKDIR), name, NULL), 0);
+    }
+    eventually(snapshots() >= 1);
+    char *before = names();
+    cloud_kill(&cloud);
+    another_boot();
+    snprintf(from, sizeof(from), "%s/snapshots", cloud.dir);
+    snprintf(to, sizeof(to), "%s/elsewhere", cloud.dir);
+    cr_assert_eq(rename(from, to), 0);
+    cannot_start();
+    cr_expect(set_aside());
+    cannot_start();
+    cr_expect(set_aside());
+    cr_assert_eq(rmdir(from), 0); /* made anew, and empty */
+    cr_assert_eq(rename(to, from), 0);
+    cloud_start(&cloud);
+    cr_expect_not(set_aside());
+    char *after = names();
+    cr_expect_str_eq(after, before);
+    free(after);
     free(before);
     unsetenv("UMBEL_SNAPSHOT_ENTRIES");
 }

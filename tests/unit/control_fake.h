@@ -245,6 +245,7 @@ struct mount {
     Star__HeldOpen opens[FAKE_ITEMS]; /* to be reclaimed */
     Star__Lock locks[FAKE_ITEMS];
     size_t opens_n, locks_n;
+    atomic_uint lost; /* locks that others have */
 };
 
 static inline int mount_reclaim(struct mount *m, struct client *client)
@@ -263,7 +264,14 @@ static inline int mount_reclaim(struct mount *m, struct client *client)
     body.n_locks = m->locks_n;
     body.done = !atomic_load(&m->partial);
     body.seq_floor = m->seq + 1;
-    return client_handshake(client, T(RECLAIM), &body.base, FAKE_MS, NULL, NULL, NULL);
+    Star__ReclaimReply *r = NULL;
+    int rc = client_handshake(client, T(RECLAIM), &body.base, FAKE_MS,
+                              &star__reclaim_reply__descriptor, (ProtobufCMessage **)&r, NULL);
+    if (r) {
+        atomic_fetch_add(&m->lost, (unsigned)r->n_lost);
+        star__reclaim_reply__free_unpacked(r, NULL);
+    }
+    return rc;
 }
 
 static inline int mount_on_connect(void *ctx, struct client *client)
@@ -477,7 +485,7 @@ static inline struct ask *getattr(struct mount *m, uint64_t ino)
 }
 
 struct got {
-    uint64_t size, version;
+    uint64_t size, version, blocks;
     uint32_t nlink, mode;
     Star__Lease lease;
 };
@@ -490,6 +498,7 @@ static inline int attr_end(struct ask *a, struct got *got)
     if (r) {
         *got = (struct got){.size = r->attr->size,
                             .version = r->attr->version,
+                            .blocks = r->attr->blocks,
                             .nlink = r->attr->nlink,
                             .mode = r->attr->mode,
                             .lease = r->lease};

@@ -14,6 +14,9 @@ struct fake_node {
     uint64_t dropped[FAKE_ITEMS]; /* deleted */
     unsigned dropped_n;
     unsigned asked, changed, flushes, drains;
+    atomic_bool deaf;    /* DROPs are lost */
+    uint64_t pack_stuck; /* this one cannot be deleted */
+    unsigned deletes;
     atomic_bool silent; /* does not answer what it is asked about attributes */
     atomic_bool refuse; /* answers it -EIO */
     atomic_uint connects;
@@ -75,6 +78,7 @@ static inline int node_on_connect(void *ctx, struct client *client)
     hello.address = "unix:/nowhere";
     hello.capacity = 1ull << 30;
     hello.store = store;
+    hello.fresh = atomic_load(&n->connects) == 0;
     int rc = client_handshake(client, T(HELLO), &hello.base, FAKE_MS,
                               &star__hello_reply__descriptor, (ProtobufCMessage **)&r, NULL);
     if (rc < 0)
@@ -163,6 +167,34 @@ static inline void node_drop(struct fake_node *n, const struct message *m)
         star__drop__free_unpacked(q, NULL);
 }
 
+static inline void ignore_answer(void *arg, const struct message *reply)
+{
+    (void)arg, (void)reply;
+}
+
+/* The centre takes what one connection says in order, so the answer comes behind the list. */
+static inline void node_delete(struct fake_node *n, struct client *client, const struct message *m)
+{
+    Star__PackRefs *q = (Star__PackRefs *)frame_unpack(m, &star__pack_refs__descriptor);
+    Star__PackRefs done = STAR__PACK_REFS__INIT;
+    uint64_t list[FAKE_ITEMS];
+    bool stuck = false;
+
+    done.pack = list;
+    for (size_t k = 0; q && k < q->n_pack && done.n_pack < FAKE_ITEMS; k++) {
+        stuck |= q->pack[k] == n->pack_stuck;
+        if (q->pack[k] != n->pack_stuck)
+            list[done.n_pack++] = q->pack[k];
+    }
+    n->deletes++;
+    client_call(client, T(DELETED_PACKS), &done.base, NULL, 0, FAKE_MS, 0, ignore_answer, NULL,
+                NULL);
+    nap(100); /* until the log has it */
+    client_reply(client, m, stuck ? -EIO : 0, NULL);
+    if (q)
+        star__pack_refs__free_unpacked(q, NULL);
+}
+
 static inline void node_on_push(void *ctx, struct client *client, const struct message *m)
 {
     Star__FlushReply flushed = STAR__FLUSH_REPLY__INIT;
@@ -175,8 +207,13 @@ static inline void node_on_push(void *ctx, struct client *client, const struct m
         node_attrs(n, client, m);
         break;
     case T(DROP):
+        if (atomic_load(&n->deaf))
+            break;
         node_drop(n, m);
         client_reply(client, m, 0, NULL);
+        break;
+    case T(DELETE_PACKS):
+        node_delete(n, client, m);
         break;
     case T(FLUSH):
     case T(DRAIN):
@@ -193,15 +230,21 @@ static inline void node_on_push(void *ctx, struct client *client, const struct m
     pthread_mutex_unlock(&n->lock);
 }
 
-static inline void node_start(struct fake_node *n, const struct cloud *c, const char *name)
+/* With the files that n names already. */
+static inline void node_start_with(struct fake_node *n, const struct cloud *c, const char *name)
 {
     static const struct client_ops ops = {.on_connect = node_on_connect, .on_push = node_on_push};
 
-    memset(n, 0, sizeof(*n));
     n->name = name;
     pthread_mutex_init(&n->lock, NULL);
     cr_assert_eq(client_start(c->address, name, &ops, n, &n->client), 0);
     eventually(atomic_load(&n->connects) == 1);
+}
+
+static inline void node_start(struct fake_node *n, const struct cloud *c, const char *name)
+{
+    memset(n, 0, sizeof(*n));
+    node_start_with(n, c, name);
 }
 
 static inline void node_stop(struct fake_node *n)

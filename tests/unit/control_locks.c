@@ -8,10 +8,12 @@
 
 static struct lock_spec spec(uint64_t owner, enum lock_type type, uint64_t start, uint64_t end)
 {
-    return (struct lock_spec){.session = 1, .owner = owner, .type = type, .start = start, .end = end};
+    return (struct lock_spec){
+        .session = 1, .owner = owner, .type = type, .start = start, .end = end};
 }
 
-static int set(struct lock_table *t, uint64_t owner, enum lock_type type, uint64_t start, uint64_t end)
+static int set(struct lock_table *t, uint64_t owner, enum lock_type type, uint64_t start,
+               uint64_t end)
 {
     struct lock_spec s = spec(owner, type, start, end);
 
@@ -41,6 +43,33 @@ Test(locks, flock_and_posix_do_not_meet)
     cr_assert_eq(set(t, 8, RANGE_WRITE, 0, 1), 0);
     f.owner = 9;
     cr_assert_eq(lock_set(t, &f), -EAGAIN);
+    lock_table_free(t);
+}
+
+/* What Linux does: the old lock goes before the new one is tried, whether that is granted or not.
+ */
+Test(locks, flock_that_upgrades_lets_go_first)
+{
+    struct lock_table *t = lock_table_new();
+    struct lock_spec a = spec(1, RANGE_READ, 0, LOCK_END_MAX), b = a, third = a;
+    int cookie, other;
+
+    b.owner = 2;
+    third.owner = 3;
+    a.flock = b.flock = third.flock = true;
+    cr_assert_eq(lock_set(t, &a), 0);
+    cr_assert_eq(lock_set(t, &b), 0);
+    a.type = b.type = third.type = RANGE_WRITE;
+    cr_expect_eq(lock_set(t, &a), -EAGAIN);
+    cr_assert_eq(lock_wait(t, &a, &cookie), 0);
+    cr_assert_eq(lock_wait(t, &third, &other), 0);
+    cr_expect_null(lock_grant_next(t));
+    cr_expect_eq(lock_set(t, &b), 0, "the first one holds nothing any more");
+    cr_expect_null(lock_grant_next(t));
+    b.type = RANGE_UNLOCK;
+    cr_expect_eq(lock_set(t, &b), 0);
+    cr_expect_eq(lock_grant_next(t), &cookie);
+    cr_expect_null(lock_grant_next(t));
     lock_table_free(t);
 }
 
@@ -81,7 +110,8 @@ Test(locks, waiters_are_granted_in_order)
 {
     struct lock_table *t = lock_table_new();
     int a, b, c;
-    struct lock_spec w1 = spec(2, RANGE_WRITE, 0, 9), w2 = spec(3, RANGE_READ, 0, 9), w3 = spec(4, RANGE_READ, 0, 9);
+    struct lock_spec w1 = spec(2, RANGE_WRITE, 0, 9), w2 = spec(3, RANGE_READ, 0, 9),
+                     w3 = spec(4, RANGE_READ, 0, 9);
 
     cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 9), 0);
     cr_assert_eq(lock_wait(t, &w1, &a), 0);
@@ -98,17 +128,25 @@ Test(locks, waiters_are_granted_in_order)
     lock_table_free(t);
 }
 
-Test(locks, circle_is_seen)
+static bool is_second(void *arg, const struct lock_spec *held)
+{
+    (*(unsigned *)arg)++;
+    return held->owner == 2;
+}
+
+Test(locks, all_conflicts_are_told)
 {
     struct lock_table *t = lock_table_new();
-    int cookie;
-    struct lock_spec w = spec(1, RANGE_WRITE, 10, 10), back = spec(2, RANGE_WRITE, 0, 0);
+    struct lock_spec w = spec(4, RANGE_WRITE, 0, 20);
+    unsigned n = 0;
 
     cr_assert_eq(set(t, 1, RANGE_WRITE, 0, 0), 0);
     cr_assert_eq(set(t, 2, RANGE_WRITE, 10, 10), 0);
-    cr_assert_not(lock_deadlocks(t, &w));
-    cr_assert_eq(lock_wait(t, &w, &cookie), 0);
-    cr_assert(lock_deadlocks(t, &back));
-    lock_cancel(t, &cookie);
+    cr_assert_eq(set(t, 3, RANGE_WRITE, 20, 20), 0);
+    cr_expect(lock_each_conflict(t, &w, is_second, &n));
+    cr_expect_eq(n, 2);
+    w.start = 11;
+    cr_expect_not(lock_each_conflict(t, &w, is_second, &n));
+    cr_expect_eq(n, 3);
     lock_table_free(t);
 }

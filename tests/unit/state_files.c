@@ -113,8 +113,8 @@ Test(state_files, settings)
     cr_assert_eq(set("low_water", "81"), -EINVAL);
     Star__ErrorReply *e = world_reply(&w, &star__error_reply__descriptor);
     cr_assert(strstr(e->detail, "high_water 80") != NULL, "%s", e->detail);
-    cr_assert_eq(set("direct_size", "1G"), 0);
-    cr_assert_eq(state_setting(w.s, "direct_size", value, sizeof(value)), 0);
+    cr_assert_eq(set("pool_quota", "1G"), 0);
+    cr_assert_eq(state_setting(w.s, "pool_quota", value, sizeof(value)), 0);
     cr_assert_str_eq(value, "1073741824");
     static const char *const bad[] = {
         "", " 1", "-1", "+1", "1x", "1KB", "18446744073709551616", "16777216T"};
@@ -125,7 +125,7 @@ Test(state_files, settings)
     cr_assert_eq(set("colour", "red"), -EINVAL);
     cr_assert_eq(state_setting(w.s, "colour", value, sizeof(value)), -ENOENT);
     cr_assert_eq(state_settings(w.s, setting_has_help, &n), 0);
-    cr_assert_eq(n, 7);
+    cr_assert_eq(n, 5);
     world_reopen(&w);
     cr_assert_eq(state_setting(w.s, "high_water", value, sizeof(value)), 0);
     cr_assert_str_eq(value, "80");

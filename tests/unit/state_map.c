@@ -443,6 +443,53 @@ Test(state_map, truncated_while_it_was_flushed)
     cr_assert_eq(x.e[1].offset, 700);
 }
 
+/* 100, written at 500, 400: of a cut of before that all beyond 100 is dead, of one in between only
+ * what is beyond 400. */
+Test(state_map, truncated_twice_while_it_was_flushed)
+{
+    uint64_t p = alloc_packs(3);
+    struct file f = file_new("f");
+    struct cut old, between;
+
+    f.size = 1000;
+    f.version = 4;
+    cut_start(&old, p, 1);
+    cut_file(&old, &f, 1, NEVER);
+    cut_record(&old, 0, 1000);
+    f.size = 100;
+    f.version = 5;
+    cr_assert_eq(truncate_to(&f), 0);
+    f.size = 600;
+    f.version = 6;
+    cr_assert_eq(home_says(&f), 0);
+    cut_start(&between, p + 1, 1);
+    cut_file(&between, &f, 2, NEVER);
+    cut_record(&between, 0, 600);
+    f.size = 400;
+    f.version = 7;
+    cr_assert_eq(truncate_to(&f), 0);
+    for (unsigned again = 0; again < 2; again++) { /* its answer was lost */
+        cr_assert_eq(cut_apply(&old), 0);
+        cr_assert_eq(refused(), 1);
+        cr_assert_eq(w_inode(&w, f.ino).mapped, 0);
+    }
+    cr_assert_eq(cut_apply(&between), 0);
+    cr_assert_eq(refused(), 0);
+    cr_assert_eq(w_inode(&w, f.ino).mapped, 400);
+    /* One after the other, each shorter: the last one says all. */
+    f.version = 8;
+    cut_start(&old, p + 2, 1);
+    cut_file(&old, &f, 3, NEVER);
+    cut_record(&old, 0, 400);
+    for (f.version = 9; f.version < 12; f.version++) {
+        f.size -= 100;
+        cr_assert_eq(truncate_to(&f), 0);
+    }
+    cr_assert_eq(cut_apply(&old), 0);
+    cr_assert_eq(refused(), 0);
+    cr_assert_eq(w_inode(&w, f.ino).mapped, 100);
+}
+
 Test(state_map, malformed_confirms)
 {
     uint64_t p = alloc_packs(1);
