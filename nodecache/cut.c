@@ -56,6 +56,7 @@ int cut_begin(struct file *f, const struct ranges *whole, uint64_t limit)
         if (rc == 0)
             rc = ranges_add_all(&c->frozen, &present);
     }
+    c->partial = ranges_end(&c->frozen) > limit;
     ranges_truncate(&c->frozen, limit);
     if (rc == 0)
         rc = ranges_copy(&c->unread, &c->frozen);

@@ -68,6 +68,7 @@ struct file {
     bool row_stale;         /* but not with the newest scalars: the next record brings them */
     bool is_home;
     bool mapped;
+    bool cut_partial; /* the cut noted last has left staged bytes out */
     bool doubt;       /* recovered after a crash of the machine, not yet compared with the centre */
     bool has_file;    /* there is a flat file */
     bool sync_failed; /* the kernel may have thrown written bytes away as clean */

@@ -224,6 +224,7 @@ static int note_cuts(struct group *g)
             row_of(m->file, &row);
             row.cut_number++;
             row.cut_pack = lowest;
+            row.cut_partial = m->file->cut->partial;
             rc = index_row(&s->index, m->file, &row);
         }
         pthread_mutex_unlock(&m->file->lock);

@@ -28,6 +28,7 @@ enum record_type {
 #define ROW_IS_HOME 1u
 #define ROW_MAPPED  2u
 #define ROW_DOUBT   4u
+#define ROW_PARTIAL 8u
 
 struct disk_head {
     uint32_t format, reserved;

@@ -76,6 +76,7 @@ static int window_make(uint64_t ino, uint64_t start, const Star__MapReply *reply
     w->version = reply->version;
     w->home_epoch = reply->home_epoch;
     w->cut_size = reply->cut_size;
+    w->cut_version = reply->cut_version;
     if (reply->mtime)
         w->mtime = (struct timespec){reply->mtime->sec, (long)reply->mtime->nsec};
     uint64_t from = 0;

@@ -37,7 +37,7 @@ struct map_window {
     struct map_window *prev, *next;           /* newest first */
     struct map_window *file_prev, *file_next; /* of one file */
     bool gone;                                /* the centre knows no such inode */
-    uint64_t size, version, home_epoch, cut_size;
+    uint64_t size, version, home_epoch, cut_size, cut_version;
     struct timespec mtime;
     uint32_t count;
     struct map_extent extents[];

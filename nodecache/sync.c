@@ -49,6 +49,8 @@ static int moment_record(struct store *s, struct file *f, struct moment *m)
     struct charge c;
     int rc = 0;
 
+    if (f->synced_version > m->version)
+        return 0; /* a later one was quicker, and had all that this one has */
     charge_begin(&c, f, 0, 0, 0);
     if (f->version == m->version) {
         rc = index_synced(&s->index, f, NULL, m->version, m->size);

@@ -109,6 +109,7 @@ static inline int fake_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t le
     r->version = f->version;
     r->home_epoch = f->epoch;
     r->cut_size = f->cut_size;
+    r->cut_version = f->cut_version;
     r->map_version = f->map_version;
     r->gone = f->gone;
     r->extents = calloc(f->count + 1, sizeof(Star__Extent *));
