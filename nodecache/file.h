@@ -95,6 +95,8 @@ struct file {
     bool flushing;                          /* a flush has taken it */
     int64_t flush_due; /* someone waits for what was staged up to then (clock_boot_ns); 0: nobody */
     int64_t staged_since;          /* clock_boot_ns of the oldest staged byte */
+    int64_t failed_at, retry_at;   /* clock_boot_ns: it could not be flushed; not again before */
+    int failed, retry_ms;          /* why */
     bool on_staged_list;           /* changed under both locks */
     _Atomic uint64_t staged_bytes; /* copies of the totals, readable without the lock */
     _Atomic uint64_t present_bytes;

@@ -24,6 +24,8 @@ struct flush {
     uint64_t refusals;       /* cuts that the centre refused */
     char error[NODE_DETAIL]; /* of the last one; "" after a good one */
     bool pool_failed;
+    uint64_t failed_ino; /* the last file that failed by itself, and why */
+    char failed_error[NODE_DETAIL];
     uint64_t pack_next, packs_left; /* allocated, not used yet */
 };
 
@@ -38,6 +40,7 @@ struct member {
     struct cut_record *records;
     size_t count, room;
     bool begun, cancelled;
+    int failed; /* -errno: its bytes cannot be had; the others go on */
 };
 
 struct finishing; /* a pack being synced by a thread of its own */
@@ -58,6 +61,7 @@ struct group {
     char detail[POOL_DETAIL];
     bool pool_failed;
     bool confirmed; /* the centre has taken it */
+    size_t failed;
     unsigned refused;
 };
 
