@@ -100,21 +100,44 @@ static int call_homed(void *ctx, uint64_t after, Star__HomedReply **out)
     return rc < 0 ? rc : 0;
 }
 
-static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
+static int alloc(struct link *l, uint32_t count, bool fresh, uint64_t *first, uint32_t *got)
 {
     Star__AllocPacks m = STAR__ALLOC_PACKS__INIT;
     ProtobufCMessage *reply = NULL;
 
     m.count = count;
     m.seq = random_id();
-    int rc = call(ctx, STAR__MSG_TYPE__ALLOC_PACKS, &m.base, &star__alloc_packs_reply__descriptor,
-                  &reply);
+    m.fresh = fresh;
+    int rc =
+        call(l, STAR__MSG_TYPE__ALLOC_PACKS, &m.base, &star__alloc_packs_reply__descriptor, &reply);
     if (rc < 0)
         return rc;
     *first = ((Star__AllocPacksReply *)reply)->first;
     *got = ((Star__AllocPacksReply *)reply)->count;
     protobuf_c_message_free_unpacked(reply, NULL);
     return 0;
+}
+
+int link_fresh(struct link *l)
+{
+    uint64_t first;
+    uint32_t got;
+    int rc = 0;
+
+    /* Nobody allocates before it is known, or his packs would be taken for an earlier process's. */
+    pthread_mutex_lock(&l->fresh_lock);
+    if (!l->fresh_told)
+        rc = alloc(l, 0, true, &first, &got);
+    l->fresh_told = l->fresh_told || rc == 0;
+    pthread_mutex_unlock(&l->fresh_lock);
+    return rc;
+}
+
+static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
+{
+    int rc = link_fresh(ctx);
+
+    return rc < 0 ? rc : alloc(ctx, count, false, first, got);
 }
 
 static int call_confirm(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out)
@@ -443,6 +466,7 @@ int link_new(const struct link_options *options, struct link **out)
     l->instance = random_id();
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
+    pthread_mutex_init(&l->fresh_lock, NULL);
     pthread_mutex_init(&l->lines_lock, NULL);
     pthread_rwlock_init(&l->client_lock, NULL);
     for (unsigned i = 0; i < LINK_WORKERS; i++) {
@@ -536,6 +560,7 @@ void link_free(struct link *l)
     pthread_rwlock_destroy(&l->client_lock);
     for (unsigned i = 0; i < LINK_WORKERS; i++)
         pthread_cond_destroy(&l->workers[i].work);
+    pthread_mutex_destroy(&l->fresh_lock);
     pthread_mutex_destroy(&l->lines_lock);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);

@@ -145,8 +145,10 @@ static bool flush_some(struct flush *fl, struct member *members)
     free(g.packs);
     release(fl, &g);
     note(fl, &g, rc);
-    if (rc == 0)
+    if (rc == 0) {
+        packs_discard_again(fl);
         store_kick_upkeep(fl->store); /* what became clean can be evicted */
+    }
     return rc == 0;
 }
 

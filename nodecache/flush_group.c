@@ -513,9 +513,9 @@ int group_flush(struct group *g)
         rc = confirm_all(g);
         /* Unless the centre said no, it may have them. */
         if (rc < 0 && rc != -ESHUTDOWN && !g->confirmed)
-            packs_discard(g);
+            packs_discard(g, true);
     } else {
-        packs_discard(g);
+        packs_discard(g, false);
         (void)end_all(g, false, NULL);
     }
     free(g->buffer);

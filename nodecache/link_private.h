@@ -43,6 +43,8 @@ struct link {
     uint64_t connects;
     int64_t gone_at;            /* clock_boot_ms of the last disconnect; 0: none */
     bool lines_lost;            /* send changed lines now */
+    pthread_mutex_t fresh_lock; /* until the centre knows that this is a new process */
+    bool fresh_told;
     pthread_mutex_t lines_lock; /* one sends lines at a time: an older one never overtakes */
     struct worker workers[LINK_WORKERS];
     unsigned running;

@@ -37,10 +37,11 @@ struct fake {
     size_t count;
     uint64_t next_pack;
     unsigned confirms, maps, discards;
-    unsigned lose_answers;         /* so many confirms are taken, but answered -ETIMEDOUT */
-    unsigned fail_confirms;        /* so many are answered -EIO, not taken */
-    uint64_t refuse;               /* inode */
-    bool away;                     /* every call: -ETIMEDOUT */
+    unsigned lose_answers;  /* so many confirms are taken, but answered -ETIMEDOUT */
+    unsigned fail_confirms; /* so many are answered -EIO, not taken */
+    uint64_t refuse;        /* inode */
+    bool away;              /* every call: -ETIMEDOUT */
+    bool fail_discards;
     void (*on_confirm)(void *arg); /* before it is taken */
     void *on_confirm_arg;
 };
@@ -250,8 +251,10 @@ static inline int fake_discard(void *ctx, uint64_t pack)
     struct fake *k = ctx;
 
     (void)pack;
+    if (k->away || k->fail_discards)
+        return -ETIMEDOUT;
     k->discards++;
-    return k->away ? -ETIMEDOUT : 0;
+    return 0;
 }
 
 static const struct centre_calls fake_calls = {.map = fake_map,

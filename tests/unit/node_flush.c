@@ -382,6 +382,38 @@ Test(node_flush, an_unreadable_file_does_not_hold_up_the_others)
     expect_pool(12, 12, 0, 5000);
 }
 
+static bool pack_exists(uint64_t pack)
+{
+    char path[160];
+
+    snprintf(path, sizeof(path), "%s/pool/packs/%02x/%016lx", rig.dir, (unsigned)(pack & 0xff),
+             (unsigned long)pack);
+    return access(path, F_OK) == 0;
+}
+
+/* Its object goes at once, as no Confirm names it; the centre hears of it later. */
+Test(node_flush, a_pack_that_cannot_be_discarded_is_discarded_later)
+{
+    struct flush_result result;
+    char path[160];
+
+    rig_write(&rig, 5, 1, 0, 3 * MIB);
+    flat_path(5, path);
+    cr_assert_eq(truncate(path, 2 * MIB + 1000), 0);
+    rig.fake.fail_discards = true;
+    cr_assert_eq(flush_fails(&result), -EIO);
+    cr_assert_gt(rig.fake.next_pack, 0);
+    cr_assert_not(pack_exists(1));
+    rig.fake.fail_discards = false;
+    rig_write(&rig, 5, 1, 0, 3 * MIB);
+    rig_flush(&rig);
+    for (int i = 0; i < 100 && rig.fake.discards == 0; i++)
+        usleep(10000);
+    cr_assert_gt(rig.fake.discards, 0);
+    rig_evict(&rig, 5);
+    rig_expect(&rig, 5, 1, 0, 3 * MIB);
+}
+
 /* An index that would be merged with bytes that the pool has lost. */
 Test(node_flush, what_the_pool_has_lost_does_not_hold_up_new_bytes)
 {
