@@ -121,6 +121,10 @@ static int stage_wait(struct store *s, struct file *f, const struct ticket *t, u
             *start = f->size;
         if (*start > NODE_SIZE_MAX || length > NODE_SIZE_MAX - *start)
             return -EFBIG;
+        if (!data && *start >= f->size)
+            return 0; /* zeros never make a file longer; it may have been truncated meanwhile */
+        if (!data && length > f->size - *start)
+            length = f->size - *start;
         rc = try_stage(s, f, *start, *start + length, data, now, &need);
         if (rc != -EAGAIN && rc != -EBUSY)
             return rc;
@@ -325,7 +329,7 @@ static int zero_range(struct store *s, struct file *f, const struct ticket *t, u
         return 0;
     if (!f->mapped && !f->cut)
         return discard(s, f, start, end, now);
-    while (rc == 0 && start < end) {
+    while (rc == 0 && start < end && start < f->size) {
         uint64_t step = end - start < ZERO_STEP ? end - start : ZERO_STEP;
         rc = stage_wait(s, f, t, &start, step, false, NULL, now);
         start += step;

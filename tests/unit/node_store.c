@@ -335,6 +335,48 @@ Test(node_store, a_full_node_flushes_and_evicts_its_way)
     rig_check(&rig);
 }
 
+static void *zero_all(void *arg)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+    int *rc = arg;
+
+    do
+        *rc = store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4 * MIB,
+                              (struct timespec){.tv_sec = 3000}, &attrs);
+    while (*rc == -EBUSY);
+    return NULL;
+}
+
+/* It waits for room, and the file becomes shorter meanwhile. */
+Test(node_store, zeros_that_waited_do_not_undo_a_truncation)
+{
+    pthread_t thread;
+    int rc = 0, full = 0;
+
+    rig_end(&rig);
+    rig_start(&rig, 24 * MIB);
+    rig_open(&rig, true);
+    rig_write(&rig, 5, 1, 0, 4 * MIB);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    rig.fake.away = true;
+    for (uint64_t at = 0; full == 0; at += 65536)
+        full = rig_try_write(&rig, 6, 2, at, 65536);
+    cr_assert(full == -EBUSY || full == -ENOSPC);
+    cr_assert_eq(pthread_create(&thread, NULL, zero_all, &rc), 0);
+    usleep(200000);
+    rig_truncate(&rig, 5, 1000);
+    rig.fake.away = false;
+    struct flush_result result;
+    (void)flush_wait(rig.flush, NULL, 0, 20000, &result);
+    pthread_join(thread, NULL);
+    cr_assert_eq(rc, 0, "%s", strerror(-rc));
+    cr_assert_eq(rig_attrs(&rig, 5).size, 1000);
+    rig_expect(&rig, 5, -1, 0, 1000);
+    rig_check(&rig);
+}
+
 Test(node_store, copy_range)
 {
     struct ticket from = rig_ticket(5), to = rig_ticket(6);
