@@ -1,6 +1,7 @@
 /* A failing disk under the store: clear errors to the writer, no crash, nothing staged lost. Only
  * with UMBEL_FAULTS. */
 #include "node_fake.h"
+#include "nodecache/cut.h"
 
 #define MIB (1u << 20)
 
@@ -166,6 +167,28 @@ static void overwrite(void *arg)
 {
     (void)arg;
     (void)rig_try_write(&rig, 5, 1, 50000, 10); /* may fail */
+}
+
+Test(node_faults, a_side_file_that_cannot_be_opened_costs_nothing)
+{
+    struct ranges none = {0};
+    char path[160];
+
+    flush_stop(rig.flush);
+    rig.flush = NULL;
+    rig_write(&rig, 5, 1, 0, 100000);
+    uint64_t used = rig_counts(&rig).used;
+    snprintf(path, sizeof(path), "%s/cuts/5", rig.store_dir);
+    cr_assert_eq(mkdir(path, 0700), 0); /* in its place */
+    struct file *f = file_peek(&rig.store->table, 5);
+    pthread_mutex_lock(&f->lock);
+    cr_assert_eq(cut_begin(f, &none, LIMIT_NONE), 0);
+    cr_assert_lt(cut_preserve(rig.store, f, 0, 40960), 0);
+    cr_assert_eq(cut_end(rig.store, f, false, false), 0);
+    pthread_mutex_unlock(&f->lock);
+    file_unref(f);
+    cr_assert_eq(rmdir(path), 0);
+    cr_assert_eq(rig_counts(&rig).used, used);
 }
 
 Test(node_faults, side_files_that_fail)
