@@ -257,12 +257,13 @@ struct truth {
 /* What the log says of f: where it ends in the pool, and whether its last cut was confirmed. */
 static int ask(struct store *s, const struct file *f, struct truth *t)
 {
-    uint64_t at = 0, size;
+    uint64_t at = 0;
+    bool more = true;
 
     *t = (struct truth){0};
-    do {
+    while (more) {
         struct map_window *w;
-        int rc = maps_get(&s->maps, s->options.centre, s->options.centre_ctx, f->ino, at, &w);
+        int rc = maps_rest(s->options.centre, s->options.centre_ctx, f->ino, at, &w);
         if (rc < 0)
             return rc;
         t->gone = w->gone;
@@ -270,16 +271,16 @@ static int ask(struct store *s, const struct file *f, struct truth *t)
         t->cut_size = w->cut_size;
         t->cut_version = w->cut_version;
         t->home_epoch = w->home_epoch;
-        size = w->size;
         for (uint32_t i = 0; i < w->count; i++) {
             const struct map_extent *e = &w->extents[i];
             if (f->cut_pack != 0 && e->pack >= f->cut_pack)
                 t->confirmed = true;
             t->mapped = true;
+            at = e->offset + e->length;
         }
+        more = w->count > 0 && f->cut_pack != 0 && !t->confirmed;
         maps_put(w);
-        at += MAPS_WINDOW;
-    } while (at < size && !t->gone);
+    }
     return 0;
 }
 

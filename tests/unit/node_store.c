@@ -335,6 +335,43 @@ Test(node_store, a_full_node_flushes_and_evicts_its_way)
     rig_check(&rig);
 }
 
+/* Nothing steps through the nominal size of a file. */
+Test(node_store, a_file_of_8_exbibytes)
+{
+    const uint64_t huge = (uint64_t)INT64_MAX, far = 1ull << 43;
+    struct ticket t = rig_ticket(5);
+    char detail[NODE_DETAIL] = "";
+    uint64_t found, bytes = 0;
+    bool news;
+
+    rig_write(&rig, 5, 1, 0, 1000);
+    rig_truncate(&rig, 5, huge);
+    rig_write(&rig, 5, 2, far, 1000);
+    rig_flush(&rig);
+    fake_file(&rig.fake, 5)->epoch = 1;
+    rig_evict(&rig, 5);
+    rig.fake.maps = 0;
+    cr_assert_eq(store_seek(rig.store, &t, 2000, false, &found), 0);
+    cr_assert_eq(found, far);
+    cr_assert_eq(store_seek(rig.store, &t, 0, true, &found), 0);
+    cr_assert_eq(found, 1000);
+    cr_assert_eq(store_seek(rig.store, &t, far + 1000, false, &found), -ENXIO);
+    cr_assert_eq(store_warm(rig.store, 5, &bytes, detail), 0, "%s", detail);
+    cr_assert_eq(bytes, 2000);
+    rig_expect(&rig, 5, 1, 0, 1000);
+    rig_expect(&rig, 5, 2, far, 1000);
+    rig_write(&rig, 5, 3, 100, 10);
+    struct attrs attrs;
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), 0);
+    rig_close(&rig, false);
+    strcpy(rig.boot, "another-boot"); /* in doubt */
+    rig_open(&rig, true);
+    cr_assert_eq(store_resolve_doubts(rig.store, &news, detail), 0, "%s", detail);
+    rig_expect(&rig, 5, 3, 100, 10);
+    rig_expect(&rig, 5, 2, far, 1000);
+    cr_assert_lt(rig.fake.maps, 30);
+}
+
 static void *zero_all(void *arg)
 {
     struct ticket t = rig_ticket(5);
