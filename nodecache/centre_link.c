@@ -183,6 +183,8 @@ static void take_hello(struct link *l, const Star__HelloReply *r)
     l->hello = true;
     l->refused = 0;
     l->connects++;
+    l->centre_new = l->centre_new || l->centre_instance != r->centre_instance;
+    l->centre_instance = r->centre_instance;
     snprintf(l->cloud, sizeof(l->cloud), "%s", r->cloud);
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->lock);
@@ -309,21 +311,27 @@ static int send_lines(struct link *l, const struct copy_line *lines, size_t coun
 
 int link_send_lines(struct link *l)
 {
-    struct copy_line *lines = malloc(LINK_COPIES_MAX * sizeof(*lines));
-    int rc = lines ? 0 : -ENOMEM;
-    size_t n = LINK_COPIES_MAX;
+    bool more = true;
+    int rc = 0;
 
     pthread_mutex_lock(&l->lines_lock);
-    while (rc == 0 && n == LINK_COPIES_MAX) {
-        n = store_changed_lines(l->store, lines, LINK_COPIES_MAX);
-        rc = n > 0 ? send_lines(l, lines, n) : 0;
-        if (rc > 0)
+    if (!l->lines)
+        l->lines = malloc(LINK_COPIES_MAX * sizeof(*l->lines));
+    if (!l->lines)
+        rc = -ENOMEM;
+    while (rc == 0 && more) {
+        /* What failed goes first and whole: a line that is gone is in no later batch. */
+        bool again = l->lines_n > 0;
+        if (!again)
+            l->lines_n = store_changed_lines(l->store, l->lines, LINK_COPIES_MAX);
+        more = again || l->lines_n == LINK_COPIES_MAX;
+        rc = l->lines_n > 0 ? send_lines(l, l->lines, l->lines_n) : 0;
+        if (rc >= 0) {
             rc = 0;
-        if (rc < 0)
-            store_change_all_lines(l->store); /* which of them arrived is not known */
+            l->lines_n = 0;
+        }
     }
     pthread_mutex_unlock(&l->lines_lock);
-    free(lines);
     return rc;
 }
 
@@ -411,8 +419,10 @@ static bool wait_turn(struct link *l, uint64_t *connects, bool *connected, bool 
         pthread_cond_timedwait(&l->changed, &l->lock, &until);
     l->lines_lost = false;
     *connected = l->connects != *connects;
-    *all_lines =
-        *connects == 0 || (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
+    /* A new centre may have lost a DROP that it owed: the lines make it say so again. */
+    *all_lines = *connects == 0 || l->centre_new ||
+                 (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
+    l->centre_new = false;
     *connects = l->connects;
     bool go_on = !l->stop;
     pthread_mutex_unlock(&l->lock);
@@ -557,6 +567,7 @@ void link_free(struct link *l)
 {
     if (!l)
         return;
+    free(l->lines);
     pthread_rwlock_destroy(&l->client_lock);
     for (unsigned i = 0; i < LINK_WORKERS; i++)
         pthread_cond_destroy(&l->workers[i].work);
