@@ -108,13 +108,29 @@ static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t e
     return rc;
 }
 
+/* No room now. -EBUSY: it may come free; -ENOSPC: it cannot, or has not for long. */
+static int shortage(struct store *s, uint64_t need)
+{
+    int64_t now = clock_boot_ms(), limit = s->options.space_deadline_ms;
+    int64_t since = atomic_load(&s->short_since);
+    int64_t seen = atomic_exchange(&s->short_seen, now);
+
+    if (need > s->options.capacity)
+        return -ENOSPC;
+    if (since == 0 || now - seen > limit) { /* what nobody met for so long is over */
+        atomic_store(&s->short_since, now);
+        return -EBUSY;
+    }
+    return now - since < limit ? -EBUSY : -ENOSPC;
+}
+
 /* Stages with patience. f is locked, and unlocked while it waits: t must still hold then. */
 static int stage_wait(struct store *s, struct file *f, const struct ticket *t, uint64_t *start,
                       uint64_t length, bool append, const uint8_t *data, struct timespec now)
 {
-    int64_t deadline = clock_boot_ms() + s->options.space_deadline_ms;
+    int64_t deadline = clock_boot_ms() + ROOM_PATIENCE_MS;
     uint64_t need;
-    int rc;
+    int rc, verdict;
 
     for (;;) {
         if (append)
@@ -126,20 +142,21 @@ static int stage_wait(struct store *s, struct file *f, const struct ticket *t, u
         if (!data && length > f->size - *start)
             length = f->size - *start;
         rc = try_stage(s, f, *start, *start + length, data, now, &need);
+        if (rc == 0 && atomic_load_explicit(&s->short_since, memory_order_relaxed) != 0)
+            atomic_store(&s->short_since, 0);
         if (rc != -EAGAIN && rc != -EBUSY)
             return rc;
-        if (clock_boot_ms() >= deadline)
-            return -ENOSPC;
+        verdict = shortage(s, need);
+        if (need > s->options.capacity || clock_boot_ms() >= deadline)
+            return verdict;
         if (rc == -EBUSY) {
             store_wait(f);
-            rc = 0;
         } else {
             pthread_mutex_unlock(&f->lock);
-            rc = space_wait(&s->space, need, deadline);
+            (void)space_wait(&s->space, need, deadline); /* it is looked at again */
             pthread_mutex_lock(&f->lock);
         }
-        if (rc == 0)
-            rc = admit(s, f, t, RIGHT_WRITE);
+        rc = admit(s, f, t, RIGHT_WRITE);
         if (rc == -EAGAIN)
             rc = -ESTALE; /* dropped while it waited */
         if (rc < 0)

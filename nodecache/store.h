@@ -10,8 +10,8 @@
  *
  * Errors of the calls below, besides those of the file system: -ESTALE (the ticket is of an older
  * epoch, the inode is gone, or the node takes nothing new: ask the centre where to go), -EACCES
- * (the ticket lacks the right), -ENOSPC (no room came free within the deadline), -EIO, and for
- * reads what the pool or the centre answered.
+ * (the ticket lacks the right), -EBUSY (changes: no room now, ask again; flush and eviction work on
+ * it), -ENOSPC (none came free for long), -EIO, and for reads what the pool or the centre answered.
  */
 #ifndef UMBEL_NODE_STORE_H
 #define UMBEL_NODE_STORE_H
@@ -21,7 +21,9 @@
 #include "nodecache/journal.h"
 #include "nodecache/pool/pool.h"
 
-/* How long a writer waits for room while flush and eviction work. */
+/* How long a change waits for room before it is answered -EBUSY: others wait behind it. */
+#define ROOM_PATIENCE_MS 200
+/* When no change found room for so long, it is -ENOSPC. */
 #define NODE_SPACE_DEADLINE_MS 30000
 /* A file offset is an off_t. */
 #define NODE_SIZE_MAX ((uint64_t)INT64_MAX)

@@ -376,8 +376,11 @@ static inline int rig_try_write(struct rig *r, uint64_t ino, unsigned n, uint64_
     uint8_t *data = malloc(length);
 
     rig_fill(data, n, offset, length);
-    int rc = store_write(r->store, &t, offset, false, (struct timespec){.tv_sec = 1000 + n}, data,
+    int rc;
+    do /* as a mount does */
+        rc = store_write(r->store, &t, offset, false, (struct timespec){.tv_sec = 1000 + n}, data,
                          length, &attrs, &placed);
+    while (rc == -EBUSY);
     free(data);
     return rc;
 }

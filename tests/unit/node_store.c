@@ -317,6 +317,46 @@ Test(node_store, the_capacity_is_hard)
     rig_write(&rig, 200, 78, 0, MIB / 2);
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Others wait behind it on the same connection. */
+Test(node_store, a_change_that_finds_no_room_is_answered_soon)
+{
+    struct ticket t = rig_ticket(500);
+    static uint8_t data[MIB];
+    struct attrs attrs;
+    uint64_t placed;
+    int64_t began = 0;
+    int rc = 0, busy = 0;
+
+    teardown();
+    rig_start(&rig, 24 * MIB);
+    rig.options.space_deadline_ms = 1500;
+    rig_open(&rig, false);
+    for (uint64_t at = 0; rc == 0; at += MIB)
+        rc =
+            store_write(rig.store, &t, at, false, (struct timespec){0}, data, MIB, &attrs, &placed);
+    cr_assert_eq(rc, -EBUSY);
+    began = now_ms();
+    for (; rc == -EBUSY; busy++) {
+        int64_t asked = now_ms();
+        rc = store_write(rig.store, &t, 1 << 30, false, (struct timespec){0}, data, MIB, &attrs,
+                         &placed);
+        cr_assert_lt(now_ms() - asked, ROOM_PATIENCE_MS + 400);
+    }
+    cr_assert_eq(rc, -ENOSPC);
+    cr_assert_gt(busy, 2);
+    cr_assert_lt(now_ms() - began, 4000);
+    store_drop(rig.store, 500, true);
+    rig_write(&rig, 501, 1, 0, MIB);
+}
+
 Test(node_store, a_full_node_flushes_and_evicts_its_way)
 {
     teardown();
