@@ -1,9 +1,11 @@
 /* Giving room back: clean data that was not used for long, rows of files without data, dropped
  * inodes. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "control/wire/clock.h"
@@ -127,28 +129,44 @@ int store_evict(struct store *s, uint64_t ino, uint64_t *bytes)
     return rc;
 }
 
+/* A second name for the flat file. -EALREADY: it has one, of an attempt that did not get through.
+ */
+static int link_lost(struct store *s, struct file *f, const char *from, char to[64])
+{
+    struct stat mine, named;
+    int n = snprintf(to, 64, "%" PRIu64 ".epoch%" PRIu64, f->ino, f->home_epoch);
+
+    if (linkat(s->files_dir, from, s->lost_dir, to, 0) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return -errno;
+    if (fstatat(s->files_dir, from, &mine, AT_SYMLINK_NOFOLLOW) < 0 ||
+        fstatat(s->lost_dir, to, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    if (mine.st_ino == named.st_ino)
+        return -EALREADY;
+    snprintf(to + n, 64 - (size_t)n, ".%016" PRIx64, random_id());
+    return linkat(s->files_dir, from, s->lost_dir, to, 0) < 0 ? -errno : 0;
+}
+
 int set_aside(struct store *s, struct file *f)
 {
     char from[32], to[64];
-    int rc = 0;
 
+    if (!f->has_file)
+        return 0;
     file_path(from, f->ino);
-    snprintf(to, sizeof(to), "%" PRIu64 ".epoch%" PRIu64 ".%016" PRIx64, f->ino, f->home_epoch,
-             random_id());
+    int rc = link_lost(s, f, from, to);
+    if (rc < 0)
+        return rc == -EALREADY ? 0 : rc;
     store_say(s,
               "inode %" PRIu64 ": its home is elsewhere now; %" PRIu64
               " staged bytes of epoch %" PRIu64 " are kept in lost/%s",
               f->ino, f->staged.total, f->home_epoch, to);
-    if (!f->has_file)
-        return 0;
     /* Its blocks stay on the disk, so they stay charged. */
     space_force(&s->space,
                 ranges_blocks(&f->present, 0, ranges_end(&f->present), SPACE_BLOCK) * SPACE_BLOCK);
-    if (renameat(s->files_dir, from, s->lost_dir, to) < 0)
-        rc = -errno;
-    f->has_file = false;
-    f->name_synced = false;
-    return rc;
+    return 0;
 }
 
 int drop_locked(struct store *s, struct file *f, bool deleted)

@@ -155,7 +155,9 @@ void evict_down_to(struct store *s, uint64_t target);
 /* f->lock held. *bytes: dropped. -EBUSY: in use. */
 int evict_clean(struct store *s, struct file *f, uint64_t *bytes);
 int drop_locked(struct store *s, struct file *f, bool deleted);
-int set_aside(struct store *s, struct file *f); /* staged bytes of a lost epoch go to lost/ */
+/* Staged bytes of a lost epoch get a name in lost/. The flat file stays until the caller has
+ * journaled that it goes. */
+int set_aside(struct store *s, struct file *f);
 
 /* --- upkeep (upkeep.c) --- */
 int upkeep_start(struct store *s);

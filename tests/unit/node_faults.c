@@ -191,6 +191,29 @@ Test(node_faults, a_side_file_that_cannot_be_opened_costs_nothing)
     cr_assert_eq(rig_counts(&rig).used, used);
 }
 
+/* As when the process is killed between the two. */
+Test(node_faults, what_is_put_aside_stays_until_the_journal_knows)
+{
+    char path[160];
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    for (int i = 0; i < 2; i++) {
+        arm("node.journal=EIO");
+        cr_assert_lt(store_drop(rig.store, 5, false), 0);
+        arm("");
+        rig_close(&rig, false);
+        rig_open(&rig, true);
+        check_intact();
+    }
+    cr_assert_eq(store_drop(rig.store, 5, false), 0);
+    snprintf(path, sizeof(path), "%s/files/05/5", rig.store_dir);
+    cr_assert_lt(access(path, F_OK), 0);
+    snprintf(path, sizeof(path), "%s/lost/5.epoch1", rig.store_dir);
+    cr_assert_eq(access(path, F_OK), 0);
+    cr_assert_leq(rig_du(&rig), rig_counts(&rig).used);
+}
+
 Test(node_faults, side_files_that_fail)
 {
     struct flush_result r;
