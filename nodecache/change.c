@@ -73,16 +73,21 @@ static int stage(struct store *s, struct file *f, uint64_t start, uint64_t end, 
         return store_failed(s, rc, "journal", f->ino);
     fd = file_fd(&s->table, f, true);
     if (fd < 0)
-        rc = fd;
-    else
+        return store_failed(s, fd, "write", f->ino);
+    /* Clean bytes count no more before they are overwritten: if that stops halfway, the pool has
+     * them. */
+    rc = discard_clean(s, f, start, end);
+    if (rc == 0)
         rc = data ? write_all(fd, data, end - start, start) : change_zero(fd, start, end);
-    if (rc < 0)
-        return store_failed(s, rc, "write", f->ino);
     next_row(f, now, &row);
     if (end > row.size)
         row.size = end;
-    rc = index_write(&s->index, f, start, end, &row);
-    return rc < 0 ? store_failed(s, rc, "journal", f->ino) : 0;
+    if (rc == 0)
+        rc = index_write(&s->index, f, start, end, &row);
+    if (rc == 0)
+        return 0;
+    (void)change_punch(s, f, start, end); /* else blocks are left that nobody counts */
+    return store_failed(s, rc, "write", f->ino);
 }
 
 /* One attempt; f->lock is held. -EAGAIN: *need bytes of room are missing; -EBUSY: a cut or a

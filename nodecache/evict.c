@@ -12,22 +12,18 @@
 #include "nodecache/cut.h"
 #include "nodecache/store_private.h"
 
-/* All clean ranges of f. Journaled first: if this stops halfway, blocks are left that nobody counts
- * on. */
-static int discard_clean(struct store *s, struct file *f)
+int discard_clean(struct store *s, struct file *f, uint64_t start, uint64_t end)
 {
-    uint64_t at = 0;
-    struct range here;
+    struct range here, clean;
     int rc = 0;
 
-    while (rc == 0 && ranges_next(&f->present, at, &here)) {
-        struct range clean;
-        uint64_t from = here.start > at ? here.start : at;
-        at = here.end;
-        if (!ranges_gap(&f->staged, from, here.end, &clean))
+    while (rc == 0 && start < end && ranges_next(&f->present, start, &here) && here.start < end) {
+        uint64_t from = here.start > start ? here.start : start;
+        start = here.end < end ? here.end : end;
+        if (!ranges_gap(&f->staged, from, start, &clean))
             continue;
         rc = index_discard(&s->index, f, clean.start, clean.end);
-        at = clean.end;
+        start = clean.end;
     }
     return rc;
 }
@@ -48,7 +44,7 @@ int evict_clean(struct store *s, struct file *f, uint64_t *bytes)
     if (rc < 0)
         return store_failed(s, rc, "eviction", f->ino);
     charge_begin(&c, f, 0, end, 0);
-    rc = discard_clean(s, f);
+    rc = discard_clean(s, f, 0, end);
     if (rc == 0 && f->present.count == 0) {
         file_close_fd(&s->table, f);
         rc = file_unlink(&s->table, f);

@@ -152,6 +152,9 @@ int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint
 /* --- eviction (evict.c) --- */
 /* Drops least recently used clean data until `used` is at most target. */
 void evict_down_to(struct store *s, uint64_t target);
+/* The clean part of [start, end) is no longer here. Journaled first: if this stops halfway, blocks
+ * are left that nobody counts on. f->lock is held. */
+int discard_clean(struct store *s, struct file *f, uint64_t start, uint64_t end);
 /* f->lock held. *bytes: dropped. -EBUSY: in use. */
 int evict_clean(struct store *s, struct file *f, uint64_t *bytes);
 int drop_locked(struct store *s, struct file *f, bool deleted);

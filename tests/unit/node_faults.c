@@ -214,6 +214,28 @@ Test(node_faults, what_is_put_aside_stays_until_the_journal_knows)
     cr_assert_leq(rig_du(&rig), rig_counts(&rig).used);
 }
 
+/* The flat file may hold half of it; what is read is what was there before. */
+Test(node_faults, an_overwrite_of_cached_bytes_that_fails_changes_nothing)
+{
+    static const char *const faults[] = {"node.write=EIO", "node.journal=EIO@1+",
+                                         "node.journal=EIO@2+"};
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    rig_flush(&rig);
+    for (unsigned i = 0; i < 3; i++) {
+        rig_expect(&rig, 5, 1, 0, 100000); /* cached */
+        arm(faults[i]);
+        cr_assert_eq(rig_try_write(&rig, 5, 2, 10000, 50000), -EIO, "%s", faults[i]);
+        arm("");
+        check_intact();
+        cr_assert_leq(rig_du(&rig), rig_counts(&rig).used);
+        rig_close(&rig, false);
+        rig_open(&rig, true);
+        check_intact();
+    }
+}
+
 Test(node_faults, side_files_that_fail)
 {
     struct flush_result r;
