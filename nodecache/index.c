@@ -57,7 +57,8 @@ void row_of(const struct file *f, struct row *row)
                         .is_home = f->is_home,
                         .mapped = f->mapped,
                         .doubt = f->doubt,
-                        .cut_partial = f->cut_partial};
+                        .cut_partial = f->cut_partial,
+                        .sync_failed = f->sync_failed};
 }
 
 void row_apply(struct file *f, const struct row *row)
@@ -77,6 +78,7 @@ void row_apply(struct file *f, const struct row *row)
     f->mapped = row->mapped;
     f->doubt = row->doubt;
     f->cut_partial = row->cut_partial;
+    f->sync_failed = row->sync_failed;
     f->known = true;
     ranges_truncate(&f->present, f->size);
     ranges_truncate(&f->staged, f->size);

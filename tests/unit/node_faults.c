@@ -110,6 +110,37 @@ Test(node_faults, a_failed_sync_is_told_and_mended)
     check_intact();
 }
 
+static bool sync_failed(uint64_t ino)
+{
+    struct file *f = file_peek(&rig.store->table, ino);
+    bool failed = f->sync_failed;
+
+    file_unref(f);
+    return failed;
+}
+
+/* The kernel takes the pages for clean, and keeps them over a restart of the process. */
+Test(node_faults, a_failed_sync_is_not_forgotten_over_a_restart)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm("node.sync=EIO@1");
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), -EIO);
+    arm("");
+    rig_close(&rig, false);
+    rig_open(&rig, true);
+    cr_assert(sync_failed(5));
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), 0, "written again");
+    cr_assert_not(sync_failed(5));
+    rig_close(&rig, false);
+    rig_open(&rig, true);
+    cr_assert_not(sync_failed(5));
+    check_intact();
+}
+
 Test(node_faults, a_journal_that_cannot_be_synced_takes_nothing_more)
 {
     struct ticket t = rig_ticket(5);
