@@ -236,6 +236,10 @@ static int truncate_down(struct store *s, struct file *f, uint64_t size, struct 
 {
     struct charge c;
     uint64_t end = ranges_end(&f->present);
+    /* The centre's log forgets at once what the pool has beyond, and the flat file may be shorter
+     * on the disk before the journal says so: neither may overtake it. Of what is neither in the
+     * pool nor synced, nothing was promised. */
+    bool promised = f->mapped || f->cut || f->synced.count > 0 || f->synced_size > size;
     int rc = poison(f, size, UINT64_MAX);
 
     if (rc == 0 && f->cut)
@@ -248,9 +252,7 @@ static int truncate_down(struct store *s, struct file *f, uint64_t size, struct 
     row->size = size;
     charge_begin(&c, f, size, end > size ? end : size, 0);
     rc = index_row(&s->index, f, row);
-    /* The centre's log forgets at once what the pool has beyond, and the flat file may be shorter
-     * on the disk before the journal says so: neither may overtake it. */
-    if (rc == 0)
+    if (rc == 0 && promised)
         rc = journal_sync(s->index.journal, f->seq);
     if (rc == 0 && f->has_file && end > size) {
         int fd = file_fd(&s->table, f, false);

@@ -550,6 +550,33 @@ Test(node_powerloss, a_truncation_is_durable_before_the_centre_hears_of_it)
     rig_expect(&rig, 5, 1, 0, 1000);
 }
 
+static unsigned syncs;
+
+static int count_sync(void *ctx, int fd, bool data_only)
+{
+    syncs++;
+    return remember(ctx, fd, data_only);
+}
+
+/* O_TRUNC of what was never synced nor flushed costs no sync. */
+Test(node_powerloss, a_truncation_of_what_nobody_was_promised_is_free)
+{
+    rig_close(&rig, false);
+    rig.options.sync.sync = count_sync;
+    rig_open(&rig, true);
+    rig_write(&rig, 5, 1, 0, 50000);
+    syncs = 0;
+    rig_truncate(&rig, 5, 0);
+    cr_assert_eq(syncs, 0);
+    rig_write(&rig, 5, 2, 0, 5000);
+    sync_file(5);
+    rig_truncate(&rig, 5, 1000);
+    lose_power(STRICT);
+    power_up();
+    cr_assert_eq(size_of(5), 1000);
+    rig_expect(&rig, 5, 2, 0, 1000);
+}
+
 Test(node_powerloss, a_clean_stop_survives_the_reboot)
 {
     uint64_t instance = store_instance(rig.store);
