@@ -353,6 +353,7 @@ static void ask_pool(struct link *l, struct pool_state *p)
         p->total = (uint64_t)v.f_blocks * v.f_frsize;
         p->free = (uint64_t)v.f_bavail * v.f_frsize;
         p->error[0] = 0;
+        store_set_pool_free(l->store, p->free);
     }
     if (p->error[0] != 0 && !was_away)
         log_warning("the pool is away: %s", p->error);

@@ -388,7 +388,8 @@ int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint
     uint64_t end = offset + length, version = f->version;
     /* Space is not held: staged bytes leave for the pool anyway. But what can never fit is refused.
      */
-    if (kind == 0 && length - ranges_bytes(&f->present, offset, end) > s->options.capacity)
+    uint64_t wanted = length - ranges_bytes(&f->present, offset, end);
+    if (kind == 0 && wanted > s->options.capacity && wanted > atomic_load(&s->pool_free))
         rc = -ENOSPC;
     if (rc == 0 && kind != 0)
         rc = zero_range(s, f, t, offset, end, now);

@@ -73,6 +73,8 @@ void store_set_node(struct store *s, uint32_t node);
 uint32_t store_node(const struct store *s);
 /* percent of the capacity, percent, seconds; nonsense is ignored. */
 void store_set_water(struct store *s, uint64_t high, uint64_t low, uint64_t flush_age);
+/* Bytes that are free in the pool, as far as is known. */
+void store_set_pool_free(struct store *s, uint64_t bytes);
 /* true: writes and fallocates are answered -ESTALE, nothing is cached. */
 void store_set_closed(struct store *s, bool closed);
 

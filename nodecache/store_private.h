@@ -39,6 +39,7 @@ struct store {
     _Atomic uint64_t forgotten_max; /* a row of an inode up to here may have been forgotten */
     _Atomic int64_t short_since, short_seen; /* clock_boot_ms: no change finds room; 0: one did */
     _Atomic uint64_t low_bytes;
+    _Atomic uint64_t pool_free;
     _Atomic uint64_t flush_age_ms;
 
     pthread_mutex_t staged_lock; /* leaf */

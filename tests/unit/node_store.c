@@ -317,6 +317,20 @@ Test(node_store, the_capacity_is_hard)
     rig_write(&rig, 200, 78, 0, MIB / 2);
 }
 
+Test(node_store, fallocate_is_compared_with_the_cloud_not_the_node)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs),
+                 -ENOSPC);
+    store_set_pool_free(rig.store, 1024ull * MIB);
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs), 0);
+    cr_assert_eq(attrs.size, 300 * MIB);
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 2048ull * MIB, (struct timespec){0}, &attrs),
+                 -ENOSPC);
+}
+
 static int64_t now_ms(void)
 {
     struct timespec t;
