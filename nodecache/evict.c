@@ -12,6 +12,11 @@
 #include "nodecache/cut.h"
 #include "nodecache/store_private.h"
 
+/* Between looks at rows when nothing else can go. */
+#define ROWS_LOOK_MS 1000
+/* Files looked at before a checkpoint that is due. */
+#define EVICT_TURN 256
+
 int discard_clean(struct store *s, struct file *f, uint64_t start, uint64_t end)
 {
     struct range here, clean;
@@ -85,13 +90,33 @@ static int forget(struct store *s, struct file *f)
     return rc;
 }
 
-void evict_down_to(struct store *s, uint64_t target)
+/* Nothing is clean: only rows could go, and looking at all of them is not worth it each time. */
+static bool only_rows(struct store *s)
+{
+    return atomic_load(&s->present_total) == atomic_load(&s->staged_total) &&
+           atomic_load(&s->table.count) <= FILES_MAX / 2;
+}
+
+void evict_for_room(struct store *s, uint64_t target)
+{
+    int64_t now = clock_boot_ms();
+
+    if (only_rows(s) && now - s->rows_looked_at < ROWS_LOOK_MS)
+        return;
+    s->rows_looked_at = now;
+    evict_down_to(s, target, true);
+}
+
+void evict_down_to(struct store *s, uint64_t target, bool in_turns)
 {
     int64_t round = clock_boot_ns();
     uint64_t bytes = 0;
+    unsigned looked = 0;
 
     while (!atomic_load(&s->stopping) &&
            (atomic_load(&s->space.used) > target || atomic_load(&s->table.count) > FILES_MAX / 2)) {
+        if (in_turns && ++looked > EVICT_TURN && index_wants_checkpoint(&s->index))
+            break; /* writers may be waiting for that */
         struct file *f = file_oldest(&s->table, round);
         if (!f)
             break;
@@ -113,7 +138,7 @@ int store_evict(struct store *s, uint64_t ino, uint64_t *bytes)
     int rc;
 
     if (ino == 0) {
-        evict_down_to(s, 0);
+        evict_down_to(s, 0, false);
         return 0;
     }
     f = file_peek(&s->table, ino);

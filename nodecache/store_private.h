@@ -55,6 +55,7 @@ struct store {
 
     pthread_t upkeep;
     bool upkeep_runs;
+    int64_t rows_looked_at;      /* its own */
     pthread_mutex_t upkeep_lock; /* leaf */
     pthread_cond_t upkeep_cond;
     bool upkeep_kicked;
@@ -151,8 +152,11 @@ int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint
                uint8_t *out, struct ranges *stored, char *detail);
 
 /* --- eviction (evict.c) --- */
-/* Drops least recently used clean data until `used` is at most target. */
-void evict_down_to(struct store *s, uint64_t target);
+/* Drops least recently used clean data until `used` is at most target. in_turns: it ends early when
+ * a checkpoint is due. */
+void evict_down_to(struct store *s, uint64_t target, bool in_turns);
+/* The same for upkeep, which comes again and again: not if nothing can go. */
+void evict_for_room(struct store *s, uint64_t target);
 /* The clean part of [start, end) is no longer here. Journaled first: if this stops halfway, blocks
  * are left that nobody counts on. f->lock is held. */
 int discard_clean(struct store *s, struct file *f, uint64_t start, uint64_t end);
