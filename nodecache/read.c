@@ -109,6 +109,7 @@ static int gather(struct store *s, struct file *f, uint64_t start, uint64_t end,
 {
     struct fetched got = {0};
     struct range missing;
+    bool exact = false;
     int rc = 0;
 
     for (int round = 0;; round++) {
@@ -122,6 +123,8 @@ static int gather(struct store *s, struct file *f, uint64_t start, uint64_t end,
             break;
         }
         struct range want = around(f, missing.start, end, stream);
+        if (exact)
+            want = (struct range){missing.start, end};
         pthread_mutex_unlock(&f->lock);
         rc = fetch_range(s, f, want.start, want.end, &got, detail);
         pthread_mutex_lock(&f->lock);
@@ -129,6 +132,10 @@ static int gather(struct store *s, struct file *f, uint64_t start, uint64_t end,
             rc = 0;
         if (rc == 0 && f->gone)
             rc = -ESTALE;
+        if (rc < 0 && !exact && !f->gone && (want.start < missing.start || want.end > end)) {
+            exact = true; /* what is damaged may lie beside what is wanted */
+            continue;
+        }
         if (rc < 0)
             break;
         if (end > f->size) {

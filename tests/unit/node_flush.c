@@ -414,6 +414,29 @@ Test(node_flush, a_pack_that_cannot_be_discarded_is_discarded_later)
     rig_expect(&rig, 5, 1, 0, 3 * MIB);
 }
 
+/* One bad page does not take what is fetched around it with it. */
+Test(node_flush, a_damaged_page_is_all_that_cannot_be_read)
+{
+    struct ticket t = rig_ticket(5);
+    struct store_reading reading;
+    static uint8_t buffer[MIB];
+    char path[160], detail[NODE_DETAIL] = "";
+
+    rig_write(&rig, 5, 1, 0, MIB);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    snprintf(path, sizeof(path), "%s/pool/packs/01/%016x", rig.dir, 1);
+    FILE *pack = fopen(path, "r+");
+    cr_assert_not_null(pack, "%s", path);
+    fseek(pack, 500000, SEEK_SET);
+    fputs("damage", pack);
+    fclose(pack);
+    rig_expect(&rig, 5, 1, 0, 200000); /* a large read fetches all of it */
+    rig_expect(&rig, 5, 1, 800000, 200000);
+    rig_evict(&rig, 5);
+    cr_assert_eq(store_read(rig.store, &t, 490000, 20000, buffer, &reading, detail), -EIO);
+}
+
 /* An index that would be merged with bytes that the pool has lost. */
 Test(node_flush, what_the_pool_has_lost_does_not_hold_up_new_bytes)
 {
@@ -434,6 +457,9 @@ Test(node_flush, what_the_pool_has_lost_does_not_hold_up_new_bytes)
         found += f->extents[i].length == 100;
     cr_assert_eq(found, 2);
     expect_pool(6, 2, 0, 100);
+    rig_evict(&rig, 5);
+    rig_expect(&rig, 5, 2, 1000, 100);
+    rig_expect(&rig, 5, 2, 5000, 100);
 }
 
 Test(node_flush, files_come_of_age)
