@@ -418,6 +418,7 @@ void serve_map(struct op *op)
         m.reply.home_epoch = i.home_epoch;
         m.reply.map_version = i.map_version;
         m.reply.cut_size = i.cut_size;
+        m.reply.cut_version = i.cut_version;
         mtime.sec = i.mtime.sec;
         mtime.nsec = i.mtime.nsec;
         m.reply.mtime = &mtime;

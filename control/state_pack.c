@@ -83,13 +83,16 @@ int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
     Star__AllocPacksReply reply = STAR__ALLOC_PACKS_REPLY__INIT;
     struct node_row node;
 
-    if (q->count == 0 || q->count > ALLOC_PACKS_MAX)
+    if ((q->count == 0 && !q->fresh) || q->count > ALLOC_PACKS_MAX)
         return st_refuse(a, -EINVAL, "1 to %u packs can be allocated at once", ALLOC_PACKS_MAX);
     if (!st_node_speaks(a->s, a->e->node))
         return a->s->broken ? a->s->broken : -ESTALE;
     int rc = st_node_load(a->s, a->e->node, &node);
     /* Asked again, as the answer was lost: the same packs, which nobody else knows of. */
-    if (rc == 0 && (q->seq == 0 || q->seq != node.alloc_seq || q->count != node.alloc_count))
+    bool again = q->seq != 0 && q->seq == node.alloc_seq && q->count == node.alloc_count;
+    if (rc == 0 && !again && q->fresh)
+        rc = st_packs_of_gone(a->s, a->e->node);
+    if (rc == 0 && !again)
         rc = alloc_rows(a, &node, q);
     if (rc < 0)
         return rc;

@@ -100,21 +100,44 @@ static int call_homed(void *ctx, uint64_t after, Star__HomedReply **out)
     return rc < 0 ? rc : 0;
 }
 
-static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
+static int alloc(struct link *l, uint32_t count, bool fresh, uint64_t *first, uint32_t *got)
 {
     Star__AllocPacks m = STAR__ALLOC_PACKS__INIT;
     ProtobufCMessage *reply = NULL;
 
     m.count = count;
     m.seq = random_id();
-    int rc = call(ctx, STAR__MSG_TYPE__ALLOC_PACKS, &m.base, &star__alloc_packs_reply__descriptor,
-                  &reply);
+    m.fresh = fresh;
+    int rc =
+        call(l, STAR__MSG_TYPE__ALLOC_PACKS, &m.base, &star__alloc_packs_reply__descriptor, &reply);
     if (rc < 0)
         return rc;
     *first = ((Star__AllocPacksReply *)reply)->first;
     *got = ((Star__AllocPacksReply *)reply)->count;
     protobuf_c_message_free_unpacked(reply, NULL);
     return 0;
+}
+
+int link_fresh(struct link *l)
+{
+    uint64_t first;
+    uint32_t got;
+    int rc = 0;
+
+    /* Nobody allocates before it is known, or his packs would be taken for an earlier process's. */
+    pthread_mutex_lock(&l->fresh_lock);
+    if (!l->fresh_told)
+        rc = alloc(l, 0, true, &first, &got);
+    l->fresh_told = l->fresh_told || rc == 0;
+    pthread_mutex_unlock(&l->fresh_lock);
+    return rc;
+}
+
+static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
+{
+    int rc = link_fresh(ctx);
+
+    return rc < 0 ? rc : alloc(ctx, count, false, first, got);
 }
 
 static int call_confirm(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out)
@@ -160,6 +183,8 @@ static void take_hello(struct link *l, const Star__HelloReply *r)
     l->hello = true;
     l->refused = 0;
     l->connects++;
+    l->centre_new = l->centre_new || l->centre_instance != r->centre_instance;
+    l->centre_instance = r->centre_instance;
     snprintf(l->cloud, sizeof(l->cloud), "%s", r->cloud);
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->lock);
@@ -289,21 +314,27 @@ static int send_lines(struct link *l, const struct copy_line *lines, size_t coun
 
 int link_send_lines(struct link *l)
 {
-    struct copy_line *lines = malloc(LINK_COPIES_MAX * sizeof(*lines));
-    int rc = lines ? 0 : -ENOMEM;
-    size_t n = LINK_COPIES_MAX;
+    bool more = true;
+    int rc = 0;
 
     pthread_mutex_lock(&l->lines_lock);
-    while (rc == 0 && n == LINK_COPIES_MAX) {
-        n = store_changed_lines(l->store, lines, LINK_COPIES_MAX);
-        rc = n > 0 ? send_lines(l, lines, n) : 0;
-        if (rc > 0)
+    if (!l->lines)
+        l->lines = malloc(LINK_COPIES_MAX * sizeof(*l->lines));
+    if (!l->lines)
+        rc = -ENOMEM;
+    while (rc == 0 && more) {
+        /* What failed goes first and whole: a line that is gone is in no later batch. */
+        bool again = l->lines_n > 0;
+        if (!again)
+            l->lines_n = store_changed_lines(l->store, l->lines, LINK_COPIES_MAX);
+        more = again || l->lines_n == LINK_COPIES_MAX;
+        rc = l->lines_n > 0 ? send_lines(l, l->lines, l->lines_n) : 0;
+        if (rc >= 0) {
             rc = 0;
-        if (rc < 0)
-            store_change_all_lines(l->store); /* which of them arrived is not known */
+            l->lines_n = 0;
+        }
     }
     pthread_mutex_unlock(&l->lines_lock);
-    free(lines);
     return rc;
 }
 
@@ -325,6 +356,7 @@ static void ask_pool(struct link *l, struct pool_state *p)
         p->total = (uint64_t)v.f_blocks * v.f_frsize;
         p->free = (uint64_t)v.f_bavail * v.f_frsize;
         p->error[0] = 0;
+        store_set_pool_free(l->store, p->free);
     }
     if (p->error[0] != 0 && !was_away)
         log_warning("the pool is away: %s", p->error);
@@ -391,8 +423,10 @@ static bool wait_turn(struct link *l, uint64_t *connects, bool *connected, bool 
         pthread_cond_timedwait(&l->changed, &l->lock, &until);
     l->lines_lost = false;
     *connected = l->connects != *connects;
-    *all_lines =
-        *connects == 0 || (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
+    /* A new centre may have lost a DROP that it owed: the lines make it say so again. */
+    *all_lines = *connects == 0 || l->centre_new ||
+                 (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
+    l->centre_new = false;
     *connects = l->connects;
     bool go_on = !l->stop;
     pthread_mutex_unlock(&l->lock);
@@ -446,6 +480,7 @@ int link_new(const struct link_options *options, struct link **out)
     l->instance = random_id();
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
+    pthread_mutex_init(&l->fresh_lock, NULL);
     pthread_mutex_init(&l->lines_lock, NULL);
     pthread_rwlock_init(&l->client_lock, NULL);
     for (unsigned i = 0; i < LINK_WORKERS; i++) {
@@ -536,9 +571,11 @@ void link_free(struct link *l)
 {
     if (!l)
         return;
+    free(l->lines);
     pthread_rwlock_destroy(&l->client_lock);
     for (unsigned i = 0; i < LINK_WORKERS; i++)
         pthread_cond_destroy(&l->workers[i].work);
+    pthread_mutex_destroy(&l->fresh_lock);
     pthread_mutex_destroy(&l->lines_lock);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);

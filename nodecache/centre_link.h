@@ -9,7 +9,8 @@
  * changed lines of the cache table, and after each connect the attributes that the log may not
  * have.
  *
- * Locks: link->lines_lock, held while changed lines are sent; link->lock, a leaf.
+ * Locks: link->fresh_lock, held during the first call for packs; link->lines_lock, held while
+ * changed lines are sent; link->lock, a leaf.
  */
 #ifndef UMBEL_NODE_CENTRE_LINK_H
 #define UMBEL_NODE_CENTRE_LINK_H
@@ -48,6 +49,9 @@ int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool 
 /* The first HELLO was answered: 0. -ETIMEDOUT: not within ms. Otherwise why the centre refuses;
  * detail. */
 int link_wait(struct link *l, int ms, char detail[NODE_DETAIL]);
+/* Tells the centre that this is a new process: packs of an earlier one that were not confirmed are
+ * garbage from here on, and what MAP says of its cuts is final. Once told, it does nothing. */
+int link_fresh(struct link *l);
 /* Sends the attributes that the log may not have; on success it has them. */
 int link_report_attrs(struct link *l);
 /* The store is in order: reports begin and pushes are taken (until now they queue). */

@@ -73,16 +73,21 @@ static int stage(struct store *s, struct file *f, uint64_t start, uint64_t end, 
         return store_failed(s, rc, "journal", f->ino);
     fd = file_fd(&s->table, f, true);
     if (fd < 0)
-        rc = fd;
-    else
+        return store_failed(s, fd, "write", f->ino);
+    /* Clean bytes count no more before they are overwritten: if that stops halfway, the pool has
+     * them. */
+    rc = discard_clean(s, f, start, end);
+    if (rc == 0)
         rc = data ? write_all(fd, data, end - start, start) : change_zero(fd, start, end);
-    if (rc < 0)
-        return store_failed(s, rc, "write", f->ino);
     next_row(f, now, &row);
     if (end > row.size)
         row.size = end;
-    rc = index_write(&s->index, f, start, end, &row);
-    return rc < 0 ? store_failed(s, rc, "journal", f->ino) : 0;
+    if (rc == 0)
+        rc = index_write(&s->index, f, start, end, &row);
+    if (rc == 0)
+        return 0;
+    (void)change_punch(s, f, start, end); /* else blocks are left that nobody counts */
+    return store_failed(s, rc, "write", f->ino);
 }
 
 /* One attempt; f->lock is held. -EAGAIN: *need bytes of room are missing; -EBUSY: a cut or a
@@ -108,34 +113,55 @@ static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t e
     return rc;
 }
 
+/* No room now. -EBUSY: it may come free; -ENOSPC: it cannot, or has not for long. */
+static int shortage(struct store *s, uint64_t need)
+{
+    int64_t now = clock_boot_ms(), limit = s->options.space_deadline_ms;
+    int64_t since = atomic_load(&s->short_since);
+    int64_t seen = atomic_exchange(&s->short_seen, now);
+
+    if (need > s->options.capacity)
+        return -ENOSPC;
+    if (since == 0 || now - seen > limit) { /* what nobody met for so long is over */
+        atomic_store(&s->short_since, now);
+        return -EBUSY;
+    }
+    return now - since < limit ? -EBUSY : -ENOSPC;
+}
+
 /* Stages with patience. f is locked, and unlocked while it waits: t must still hold then. */
 static int stage_wait(struct store *s, struct file *f, const struct ticket *t, uint64_t *start,
                       uint64_t length, bool append, const uint8_t *data, struct timespec now)
 {
-    int64_t deadline = clock_boot_ms() + s->options.space_deadline_ms;
+    int64_t deadline = clock_boot_ms() + ROOM_PATIENCE_MS;
     uint64_t need;
-    int rc;
+    int rc, verdict;
 
     for (;;) {
         if (append)
             *start = f->size;
         if (*start > NODE_SIZE_MAX || length > NODE_SIZE_MAX - *start)
             return -EFBIG;
+        if (!data && *start >= f->size)
+            return 0; /* zeros never make a file longer; it may have been truncated meanwhile */
+        if (!data && length > f->size - *start)
+            length = f->size - *start;
         rc = try_stage(s, f, *start, *start + length, data, now, &need);
+        if (rc == 0 && atomic_load_explicit(&s->short_since, memory_order_relaxed) != 0)
+            atomic_store(&s->short_since, 0);
         if (rc != -EAGAIN && rc != -EBUSY)
             return rc;
-        if (clock_boot_ms() >= deadline)
-            return -ENOSPC;
+        verdict = shortage(s, need);
+        if (need > s->options.capacity || clock_boot_ms() >= deadline)
+            return verdict;
         if (rc == -EBUSY) {
             store_wait(f);
-            rc = 0;
         } else {
             pthread_mutex_unlock(&f->lock);
-            rc = space_wait(&s->space, need, deadline);
+            (void)space_wait(&s->space, need, deadline); /* it is looked at again */
             pthread_mutex_lock(&f->lock);
         }
-        if (rc == 0)
-            rc = admit(s, f, t, RIGHT_WRITE);
+        rc = admit(s, f, t, RIGHT_WRITE);
         if (rc == -EAGAIN)
             rc = -ESTALE; /* dropped while it waited */
         if (rc < 0)
@@ -210,6 +236,10 @@ static int truncate_down(struct store *s, struct file *f, uint64_t size, struct 
 {
     struct charge c;
     uint64_t end = ranges_end(&f->present);
+    /* The centre's log forgets at once what the pool has beyond, and the flat file may be shorter
+     * on the disk before the journal says so: neither may overtake it. Of what is neither in the
+     * pool nor synced, nothing was promised. */
+    bool promised = f->mapped || f->cut || f->synced.count > 0 || f->synced_size > size;
     int rc = poison(f, size, UINT64_MAX);
 
     if (rc == 0 && f->cut)
@@ -222,9 +252,7 @@ static int truncate_down(struct store *s, struct file *f, uint64_t size, struct 
     row->size = size;
     charge_begin(&c, f, size, end > size ? end : size, 0);
     rc = index_row(&s->index, f, row);
-    /* The centre's log forgets at once what the pool has beyond, and the flat file may be shorter
-     * on the disk before the journal says so: neither may overtake it. */
-    if (rc == 0)
+    if (rc == 0 && promised)
         rc = journal_sync(s->index.journal, f->seq);
     if (rc == 0 && f->has_file && end > size) {
         int fd = file_fd(&s->table, f, false);
@@ -325,7 +353,7 @@ static int zero_range(struct store *s, struct file *f, const struct ticket *t, u
         return 0;
     if (!f->mapped && !f->cut)
         return discard(s, f, start, end, now);
-    while (rc == 0 && start < end) {
+    while (rc == 0 && start < end && start < f->size) {
         uint64_t step = end - start < ZERO_STEP ? end - start : ZERO_STEP;
         rc = stage_wait(s, f, t, &start, step, false, NULL, now);
         start += step;
@@ -360,7 +388,8 @@ int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint
     uint64_t end = offset + length, version = f->version;
     /* Space is not held: staged bytes leave for the pool anyway. But what can never fit is refused.
      */
-    if (kind == 0 && length - ranges_bytes(&f->present, offset, end) > s->options.capacity)
+    uint64_t wanted = length - ranges_bytes(&f->present, offset, end);
+    if (kind == 0 && wanted > s->options.capacity && wanted > atomic_load(&s->pool_free))
         rc = -ENOSPC;
     if (rc == 0 && kind != 0)
         rc = zero_range(s, f, t, offset, end, now);

@@ -22,8 +22,8 @@ static void cut_free(struct store *s, struct file *f)
         close(c->side_fd);
         snprintf(name, sizeof(name), "%" PRIu64, f->ino);
         (void)unlinkat(s->cuts_dir, name, 0); /* else the next start removes it */
-        space_give(&s->space, c->side_charge);
     }
+    space_give(&s->space, c->side_charge); /* taken before the file was opened, which may fail */
     ranges_clear(&c->frozen);
     ranges_clear(&c->unread);
     ranges_clear(&c->side);
@@ -56,6 +56,7 @@ int cut_begin(struct file *f, const struct ranges *whole, uint64_t limit)
         if (rc == 0)
             rc = ranges_add_all(&c->frozen, &present);
     }
+    c->partial = ranges_end(&c->frozen) > limit;
     ranges_truncate(&c->frozen, limit);
     if (rc == 0)
         rc = ranges_copy(&c->unread, &c->frozen);

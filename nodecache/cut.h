@@ -23,6 +23,7 @@ struct cut {
     struct ranges unread;    /* of frozen */
     struct ranges side;      /* of frozen: the old bytes are in the side file */
     struct ranges rewritten; /* changed since */
+    bool partial;            /* not all that was staged is frozen */
     uint64_t trunc_limit;    /* truncated since, down to here */
     bool cancelled;
     int side_fd;

@@ -1,31 +1,34 @@
 /* Giving room back: clean data that was not used for long, rows of files without data, dropped
  * inodes. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "control/wire/clock.h"
 #include "nodecache/cut.h"
 #include "nodecache/store_private.h"
 
-/* All clean ranges of f. Journaled first: if this stops halfway, blocks are left that nobody counts
- * on. */
-static int discard_clean(struct store *s, struct file *f)
+/* Between looks at rows when nothing else can go. */
+#define ROWS_LOOK_MS 1000
+/* Files looked at before a checkpoint that is due. */
+#define EVICT_TURN 256
+
+int discard_clean(struct store *s, struct file *f, uint64_t start, uint64_t end)
 {
-    uint64_t at = 0;
-    struct range here;
+    struct range here, clean;
     int rc = 0;
 
-    while (rc == 0 && ranges_next(&f->present, at, &here)) {
-        struct range clean;
-        uint64_t from = here.start > at ? here.start : at;
-        at = here.end;
-        if (!ranges_gap(&f->staged, from, here.end, &clean))
+    while (rc == 0 && start < end && ranges_next(&f->present, start, &here) && here.start < end) {
+        uint64_t from = here.start > start ? here.start : start;
+        start = here.end < end ? here.end : end;
+        if (!ranges_gap(&f->staged, from, start, &clean))
             continue;
         rc = index_discard(&s->index, f, clean.start, clean.end);
-        at = clean.end;
+        start = clean.end;
     }
     return rc;
 }
@@ -46,7 +49,7 @@ int evict_clean(struct store *s, struct file *f, uint64_t *bytes)
     if (rc < 0)
         return store_failed(s, rc, "eviction", f->ino);
     charge_begin(&c, f, 0, end, 0);
-    rc = discard_clean(s, f);
+    rc = discard_clean(s, f, 0, end);
     if (rc == 0 && f->present.count == 0) {
         file_close_fd(&s->table, f);
         rc = file_unlink(&s->table, f);
@@ -87,13 +90,33 @@ static int forget(struct store *s, struct file *f)
     return rc;
 }
 
-void evict_down_to(struct store *s, uint64_t target)
+/* Nothing is clean: only rows could go, and looking at all of them is not worth it each time. */
+static bool only_rows(struct store *s)
+{
+    return atomic_load(&s->present_total) == atomic_load(&s->staged_total) &&
+           atomic_load(&s->table.count) <= FILES_MAX / 2;
+}
+
+void evict_for_room(struct store *s, uint64_t target)
+{
+    int64_t now = clock_boot_ms();
+
+    if (only_rows(s) && now - s->rows_looked_at < ROWS_LOOK_MS)
+        return;
+    s->rows_looked_at = now;
+    evict_down_to(s, target, true);
+}
+
+void evict_down_to(struct store *s, uint64_t target, bool in_turns)
 {
     int64_t round = clock_boot_ns();
     uint64_t bytes = 0;
+    unsigned looked = 0;
 
     while (!atomic_load(&s->stopping) &&
            (atomic_load(&s->space.used) > target || atomic_load(&s->table.count) > FILES_MAX / 2)) {
+        if (in_turns && ++looked > EVICT_TURN && index_wants_checkpoint(&s->index))
+            break; /* writers may be waiting for that */
         struct file *f = file_oldest(&s->table, round);
         if (!f)
             break;
@@ -115,7 +138,7 @@ int store_evict(struct store *s, uint64_t ino, uint64_t *bytes)
     int rc;
 
     if (ino == 0) {
-        evict_down_to(s, 0);
+        evict_down_to(s, 0, false);
         return 0;
     }
     f = file_peek(&s->table, ino);
@@ -127,28 +150,44 @@ int store_evict(struct store *s, uint64_t ino, uint64_t *bytes)
     return rc;
 }
 
+/* A second name for the flat file. -EALREADY: it has one, of an attempt that did not get through.
+ */
+static int link_lost(struct store *s, struct file *f, const char *from, char to[64])
+{
+    struct stat mine, named;
+    int n = snprintf(to, 64, "%" PRIu64 ".epoch%" PRIu64, f->ino, f->home_epoch);
+
+    if (linkat(s->files_dir, from, s->lost_dir, to, 0) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return -errno;
+    if (fstatat(s->files_dir, from, &mine, AT_SYMLINK_NOFOLLOW) < 0 ||
+        fstatat(s->lost_dir, to, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    if (mine.st_ino == named.st_ino)
+        return -EALREADY;
+    snprintf(to + n, 64 - (size_t)n, ".%016" PRIx64, random_id());
+    return linkat(s->files_dir, from, s->lost_dir, to, 0) < 0 ? -errno : 0;
+}
+
 int set_aside(struct store *s, struct file *f)
 {
     char from[32], to[64];
-    int rc = 0;
 
+    if (!f->has_file)
+        return 0;
     file_path(from, f->ino);
-    snprintf(to, sizeof(to), "%" PRIu64 ".epoch%" PRIu64 ".%016" PRIx64, f->ino, f->home_epoch,
-             random_id());
+    int rc = link_lost(s, f, from, to);
+    if (rc < 0)
+        return rc == -EALREADY ? 0 : rc;
     store_say(s,
               "inode %" PRIu64 ": its home is elsewhere now; %" PRIu64
               " staged bytes of epoch %" PRIu64 " are kept in lost/%s",
               f->ino, f->staged.total, f->home_epoch, to);
-    if (!f->has_file)
-        return 0;
     /* Its blocks stay on the disk, so they stay charged. */
     space_force(&s->space,
                 ranges_blocks(&f->present, 0, ranges_end(&f->present), SPACE_BLOCK) * SPACE_BLOCK);
-    if (renameat(s->files_dir, from, s->lost_dir, to) < 0)
-        rc = -errno;
-    f->has_file = false;
-    f->name_synced = false;
-    return rc;
+    return 0;
 }
 
 int drop_locked(struct store *s, struct file *f, bool deleted)

@@ -68,6 +68,7 @@ struct file {
     bool row_stale;         /* but not with the newest scalars: the next record brings them */
     bool is_home;
     bool mapped;
+    bool cut_partial; /* the cut noted last has left staged bytes out */
     bool doubt;       /* recovered after a crash of the machine, not yet compared with the centre */
     bool has_file;    /* there is a flat file */
     bool sync_failed; /* the kernel may have thrown written bytes away as clean */
@@ -94,6 +95,8 @@ struct file {
     bool flushing;                          /* a flush has taken it */
     int64_t flush_due; /* someone waits for what was staged up to then (clock_boot_ns); 0: nobody */
     int64_t staged_since;          /* clock_boot_ns of the oldest staged byte */
+    int64_t failed_at, retry_at;   /* clock_boot_ns: it could not be flushed; not again before */
+    int failed, retry_ms;          /* why */
     bool on_staged_list;           /* changed under both locks */
     _Atomic uint64_t staged_bytes; /* copies of the totals, readable without the lock */
     _Atomic uint64_t present_bytes;

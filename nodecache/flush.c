@@ -47,7 +47,7 @@ static size_t choose(struct flush *fl, struct member *members, uint64_t *bytes)
     {
         if (count == FLUSH_GROUP_FILES || *bytes >= POOL_PACK_TARGET || ++seen > FLUSH_SCAN_MAX)
             break;
-        if (f->flushing)
+        if (f->flushing || f->retry_at > now)
             continue;
         if (!due(fl, f, now, pressure))
             break; /* the rest is younger; what somebody waits for stands in front */
@@ -66,15 +66,40 @@ static size_t choose(struct flush *fl, struct member *members, uint64_t *bytes)
     return count;
 }
 
-static void release(struct flush *fl, struct member *members, size_t count)
+static int longer(int ms)
+{
+    ms = ms == 0 ? FLUSH_BACKOFF_MIN_MS : ms * 2;
+    return ms < FLUSH_BACKOFF_MAX_MS ? ms : FLUSH_BACKOFF_MAX_MS;
+}
+
+/* A file that failed waits by itself. Under the staged-list lock. */
+static void note_file(const struct member *m, bool confirmed)
+{
+    struct file *f = m->file;
+
+    if (m->failed < 0) {
+        f->failed = m->failed;
+        f->failed_at = clock_boot_ns();
+        f->retry_ms = longer(f->retry_ms);
+        f->retry_at = f->failed_at + (int64_t)f->retry_ms * 1000000;
+    } else if (confirmed) {
+        f->failed_at = f->retry_at = 0;
+        f->retry_ms = 0;
+    }
+}
+
+static void release(struct flush *fl, const struct group *g)
 {
     struct store *s = fl->store;
+    struct member *members = g->members;
 
     pthread_mutex_lock(&s->staged_lock);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < g->count; i++) {
         members[i].file->flushing = false;
+        note_file(&members[i], g->confirmed);
+    }
     pthread_mutex_unlock(&s->staged_lock);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < g->count; i++) {
         free(members[i].records);
         file_unref(members[i].file);
     }
@@ -90,13 +115,11 @@ static void note(struct flush *fl, const struct group *g, int rc)
         snprintf(fl->error, sizeof(fl->error), "%s", g->detail[0] ? g->detail : strerror(-rc));
         fl->pool_failed = g->pool_failed;
         fl->failures++;
-        fl->backoff_ms = fl->backoff_ms == 0 ? FLUSH_BACKOFF_MIN_MS : fl->backoff_ms * 2;
-        if (fl->backoff_ms > FLUSH_BACKOFF_MAX_MS)
-            fl->backoff_ms = FLUSH_BACKOFF_MAX_MS;
+        fl->backoff_ms = longer(fl->backoff_ms);
         fl->backoff_until = clock_boot_ms() + fl->backoff_ms;
         if (first)
             store_say(fl->store, "flush: %s; everything stays staged", fl->error);
-    } else if (rc == 0) {
+    } else if (rc == 0 && (g->confirmed || g->failed == 0)) {
         if (fl->error[0])
             store_say(fl->store, "flush: works again");
         fl->error[0] = 0;
@@ -120,10 +143,12 @@ static bool flush_some(struct flush *fl, struct member *members)
         return false;
     int rc = group_flush(&g);
     free(g.packs);
-    release(fl, members, g.count);
+    release(fl, &g);
     note(fl, &g, rc);
-    if (rc == 0)
+    if (rc == 0) {
+        packs_discard_again(fl);
         store_kick_upkeep(fl->store); /* what became clean can be evicted */
+    }
     return rc == 0;
 }
 
@@ -250,6 +275,7 @@ static void ask(struct flush *fl, const uint64_t *inos, size_t count, int64_t no
         pthread_mutex_lock(&s->staged_lock);
         if (f->on_staged_list) {
             f->flush_due = now;
+            f->retry_at = 0;
             DL_DELETE2(s->staged, f, staged_prev, staged_next);
             DL_PREPEND2(s->staged, f, staged_prev, staged_next);
             result->files++;
@@ -266,39 +292,88 @@ static void ask(struct flush *fl, const uint64_t *inos, size_t count, int64_t no
     {
         result->files++;
         result->bytes += atomic_load(&f->staged_bytes);
+        f->retry_at = 0;
     }
     pthread_mutex_unlock(&s->staged_lock);
 }
 
-/* How many of them are not done. */
-static uint64_t left(struct flush *fl, const uint64_t *inos, size_t count, int64_t asked)
+/* What became of the files that somebody asked for. */
+struct outcome {
+    uint64_t left, failed;
+    uint64_t failed_ino;
+    int error;
+};
+
+/* Under the staged-list lock. */
+static void count_file(const struct file *f, int64_t asked, struct outcome *o)
+{
+    if (f->failed_at <= asked) {
+        o->left++;
+    } else {
+        o->failed++;
+        o->failed_ino = f->ino;
+        o->error = f->failed;
+    }
+}
+
+/* all: counts them; otherwise it ends at the first one that is left. */
+static struct outcome outcome_of(struct flush *fl, const uint64_t *inos, size_t count,
+                                 int64_t asked, bool all)
 {
     struct store *s = fl->store;
+    struct outcome o = {0};
     struct file *f;
-    uint64_t n = 0;
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && (all || o.left == 0); i++) {
         f = file_peek(&s->table, inos[i]);
         if (!f)
             continue;
         pthread_mutex_lock(&s->staged_lock);
-        n += f->on_staged_list && f->flush_due != 0 && f->flush_due <= asked;
+        if (f->on_staged_list && f->flush_due != 0 && f->flush_due <= asked)
+            count_file(f, asked, &o);
         pthread_mutex_unlock(&s->staged_lock);
         file_unref(f);
     }
     if (count > 0)
-        return n;
+        return o;
     pthread_mutex_lock(&s->staged_lock);
     DL_FOREACH2(s->staged, f, staged_next)
-    n += f->staged_since <= asked;
+    {
+        if (f->staged_since <= asked)
+            count_file(f, asked, &o);
+        else if (f->flush_due == 0)
+            break; /* the rest is younger */
+        if (o.left > 0 && !all)
+            break;
+    }
     pthread_mutex_unlock(&s->staged_lock);
-    return n;
+    return o;
+}
+
+/* After all went well, but for single files. */
+static int wait_result(struct flush *fl, const struct outcome *o, uint64_t refused,
+                       struct flush_result *result)
+{
+    result->failed = refused + o->failed;
+    if (o->failed > 0) {
+        pthread_mutex_lock(&fl->lock);
+        if (fl->failed_ino == o->failed_ino)
+            snprintf(result->detail, NODE_DETAIL, "%s", fl->failed_error);
+        else
+            snprintf(result->detail, NODE_DETAIL, "inode %" PRIu64 ": %s", o->failed_ino,
+                     strerror(-o->error));
+        pthread_mutex_unlock(&fl->lock);
+    } else if (refused > 0) {
+        snprintf(result->detail, NODE_DETAIL, "the centre refused a cut; it stays staged");
+    }
+    return result->failed > 0 ? -EIO : 0;
 }
 
 int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadline_ms,
                struct flush_result *result)
 {
     int64_t now = clock_boot_ns(), deadline = clock_boot_ms() + deadline_ms;
+    struct outcome o;
     int rc = 0;
 
     *result = (struct flush_result){0};
@@ -307,7 +382,7 @@ int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadlin
     fl->backoff_until = 0;
     pthread_mutex_unlock(&fl->lock);
     ask(fl, inos, count, now, result);
-    while ((result->failed = left(fl, inos, count, now)) > 0) {
+    while ((o = outcome_of(fl, inos, count, now, false)).left > 0) {
         struct timespec until = deadline_in(STORE_POLL_MS);
         pthread_mutex_lock(&fl->lock);
         pthread_cond_broadcast(&fl->work);
@@ -323,15 +398,14 @@ int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadlin
             pthread_cond_timedwait(&fl->done, &fl->lock, &until);
         }
         pthread_mutex_unlock(&fl->lock);
-        if (rc < 0)
+        if (rc < 0) {
+            o = outcome_of(fl, inos, count, now, true);
+            result->failed = o.left + o.failed;
             return rc;
+        }
     }
     pthread_mutex_lock(&fl->lock);
-    result->failed = fl->refusals - refusals;
+    refusals = fl->refusals - refusals;
     pthread_mutex_unlock(&fl->lock);
-    if (result->failed > 0) {
-        rc = -EIO;
-        snprintf(result->detail, NODE_DETAIL, "the centre refused a cut; it stays staged");
-    }
-    return rc;
+    return wait_result(fl, &o, refusals, result);
 }

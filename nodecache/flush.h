@@ -9,8 +9,9 @@
  * A group of files makes one Confirm; a file's cut is never split, so a large file brings several
  * packs. While a pack is being synced the next one is written. A lost answer is asked for again
  * with the same packs and cut numbers; the centre takes a cut once. When the pool or the centre
- * fails, the cut ends unconfirmed, everything stays staged, and the flush backs off. Cut number and
- * lowest pack are on stable storage before a Confirm is sent.
+ * fails, the cut ends unconfirmed, everything stays staged, and the flush backs off. A file whose
+ * own bytes cannot be read is left out and backs off alone. Cut number and lowest pack are on
+ * stable storage before a Confirm is sent.
  *
  * Locks: flush->lock (leaf); file->lock inside for each piece of work; neither is held during calls
  * of pool and centre.

@@ -93,6 +93,12 @@ static int plan(const struct file *f, const struct windows *w, struct ranges *wh
     return 0;
 }
 
+/* The centre is away, or the process has no memory: it is not this file's fault. */
+static bool nobody_gets_further(int rc)
+{
+    return centre_unsure(rc) || rc == -ESHUTDOWN || rc == -ENOMEM;
+}
+
 /* Freezes one file. 0 with m->begun false: there is nothing to do. */
 static int begin(struct group *g, struct member *m, struct ranges *whole)
 {
@@ -110,9 +116,12 @@ static int begin(struct group *g, struct member *m, struct ranges *whole)
     pthread_mutex_unlock(&f->lock);
     if (rc == 0 && mapped)
         rc = windows_get(s, f, &staged, &w);
-    if (rc < 0)
+    if (rc < 0) {
         snprintf(g->detail, sizeof(g->detail), "the map of inode %" PRIu64 ": %s", f->ino,
                  strerror(-rc));
+        if (!nobody_gets_further(rc))
+            m->failed = rc;
+    }
     pthread_mutex_lock(&f->lock);
     if (rc == 0 && !f->gone && f->is_home && file_dirty(f) && !f->cut) {
         rc = plan(f, &w, whole, &limit);
@@ -128,28 +137,56 @@ static int begin(struct group *g, struct member *m, struct ranges *whole)
 
 /* ---- writing ---- */
 
-/* One record: frozen bytes, and in an index that is written whole what lies in the pool between
- * them. */
-static int write_record(struct group *g, struct member *m, uint64_t start, uint64_t end, bool whole)
+/* One record: frozen bytes over what the buffer holds. */
+static int write_record(struct group *g, struct member *m, uint64_t start, uint64_t end)
 {
-    struct store *s = g->flush->store;
     struct file *f = m->file;
-    struct cut *c = f->cut;
+    int rc;
+
+    pthread_mutex_lock(&f->lock);
+    rc = cut_read(g->flush->store, f, start, end, g->buffer);
+    pthread_mutex_unlock(&f->lock);
+    if (rc < 0 && rc != -ECANCELED) {
+        snprintf(g->detail, sizeof(g->detail), "inode %" PRIu64 ": its staged bytes: %s", f->ino,
+                 strerror(-rc));
+        m->failed = rc;
+    }
+    return rc < 0 ? rc : packs_add(g, m, start, (uint32_t)(end - start));
+}
+
+/* The frozen ranges of one index, one record each. */
+static int write_parts(struct group *g, struct member *m, uint64_t start, uint64_t end)
+{
+    const struct cut *c = m->file->cut;
+    struct range next;
+    int rc = 0;
+
+    while (rc == 0 && start < end && ranges_next(&c->frozen, start, &next) && next.start < end) {
+        uint64_t from = next.start > start ? next.start : start;
+        start = next.end < end ? next.end : end;
+        rc = write_record(g, m, from, start);
+    }
+    return rc;
+}
+
+/* One index as one record, with what lies in the pool between the frozen bytes. */
+static int write_whole(struct group *g, struct member *m, uint64_t start, uint64_t end)
+{
+    const struct cut *c = m->file->cut;
     int rc = 0;
 
     /* frozen does not change before the cut ends, and only this thread ends it. */
-    if (whole && !ranges_contains(&c->frozen, start, end)) {
-        rc = c->mapped
-                 ? pool_bytes(s, f->ino, start, end, c->base_limit, g->buffer, NULL, g->detail)
-                 : (memset(g->buffer, 0, end - start), 0);
-        g->pool_failed = rc < 0;
+    if (!ranges_contains(&c->frozen, start, end)) {
+        memset(g->buffer, 0, end - start);
+        if (c->mapped)
+            rc = pool_bytes(g->flush->store, m->file->ino, start, end, c->base_limit, g->buffer,
+                            NULL, g->detail);
     }
-    if (rc < 0)
+    if (nobody_gets_further(rc))
         return rc;
-    pthread_mutex_lock(&f->lock);
-    rc = cut_read(s, f, start, end, g->buffer);
-    pthread_mutex_unlock(&f->lock);
-    return rc < 0 ? rc : packs_add(g, m, start, (uint32_t)(end - start));
+    /* Old bytes that cannot be had do not hold up the new ones. */
+    g->detail[0] = 0;
+    return rc < 0 ? write_parts(g, m, start, end) : write_record(g, m, start, end);
 }
 
 static int write_file(struct group *g, struct member *m, const struct ranges *whole)
@@ -170,7 +207,7 @@ static int write_file(struct group *g, struct member *m, const struct ranges *wh
         } else {
             end = end < next.end ? end : next.end;
         }
-        rc = write_record(g, m, start, end, is_whole);
+        rc = is_whole ? write_whole(g, m, start, end) : write_record(g, m, start, end);
         at = end;
         if (rc == 0 && flush_stopping(g->flush))
             rc = -ESHUTDOWN;
@@ -178,7 +215,28 @@ static int write_file(struct group *g, struct member *m, const struct ranges *wh
     return rc == 0 ? packs_add_file(g, m) : rc;
 }
 
-/* Freezes and writes all members, one after the other. A file that is cancelled is left out. */
+/* This one cannot be had: the others go on. */
+static void member_failed(struct group *g, struct member *m)
+{
+    struct flush *fl = g->flush;
+
+    m->cancelled = true;
+    g->failed++;
+    pthread_mutex_lock(&m->file->lock);
+    if (m->begun)
+        cut_cancel(m->file); /* its writers need not keep what nobody will read */
+    pthread_mutex_unlock(&m->file->lock);
+    if (m->file->retry_ms == 0)
+        store_say(fl->store, "flush: %s; it stays staged", g->detail);
+    pthread_mutex_lock(&fl->lock);
+    fl->failed_ino = m->file->ino;
+    snprintf(fl->failed_error, sizeof(fl->failed_error), "%s", g->detail);
+    pthread_mutex_unlock(&fl->lock);
+    g->detail[0] = 0;
+}
+
+/* Freezes and writes all members, one after the other. A file that is cancelled or fails is left
+ * out. */
 static int write_all(struct group *g)
 {
     int rc = 0;
@@ -191,7 +249,10 @@ static int write_all(struct group *g)
         if (rc == 0 && m->begun)
             rc = write_file(g, m, &whole);
         ranges_clear(&whole);
-        if (rc == -ECANCELED) {
+        if (m->failed < 0) {
+            member_failed(g, m);
+            rc = 0;
+        } else if (rc == -ECANCELED) {
             m->cancelled = true;
             rc = 0;
         }
@@ -224,6 +285,7 @@ static int note_cuts(struct group *g)
             row_of(m->file, &row);
             row.cut_number++;
             row.cut_pack = lowest;
+            row.cut_partial = m->file->cut->partial;
             rc = index_row(&s->index, m->file, &row);
         }
         pthread_mutex_unlock(&m->file->lock);
@@ -451,9 +513,9 @@ int group_flush(struct group *g)
         rc = confirm_all(g);
         /* Unless the centre said no, it may have them. */
         if (rc < 0 && rc != -ESHUTDOWN && !g->confirmed)
-            packs_discard(g);
+            packs_discard(g, true);
     } else {
-        packs_discard(g);
+        packs_discard(g, false);
         (void)end_all(g, false, NULL);
     }
     free(g->buffer);

@@ -198,20 +198,53 @@ int packs_finish(struct group *g)
     return rc == 0 ? finish_join(g) : rc;
 }
 
-void packs_discard(struct group *g)
+static void remember(struct flush *fl, uint64_t pack)
+{
+    pthread_mutex_lock(&fl->lock);
+    if (fl->discards_n < FLUSH_DISCARDS_MAX)
+        fl->discards[fl->discards_n++] = pack;
+    pthread_mutex_unlock(&fl->lock);
+}
+
+/* The object goes if the centre says yes, or if it cannot have been confirmed. */
+static int discard(struct flush *fl, uint64_t pack, bool sent)
+{
+    char ignored[POOL_DETAIL];
+    int rc = fl->centre->discard_pack(fl->centre_ctx, pack);
+
+    /* If that fails, the centre has it deleted, as it is condemned or will be. */
+    if (rc == 0 || !sent)
+        (void)pack_remove(fl->pool, pack, ignored);
+    return rc;
+}
+
+void packs_discard_again(struct flush *fl)
+{
+    int rc = 0;
+
+    while (rc == 0) {
+        pthread_mutex_lock(&fl->lock);
+        uint64_t pack = fl->discards_n > 0 ? fl->discards[--fl->discards_n] : 0;
+        pthread_mutex_unlock(&fl->lock);
+        if (pack == 0)
+            break;
+        rc = discard(fl, pack, true);
+        if (centre_unsure(rc))
+            remember(fl, pack);
+    }
+}
+
+void packs_discard(struct group *g, bool sent)
 {
     struct flush *fl = g->flush;
-    char ignored[POOL_DETAIL];
 
     (void)finish_join(g); /* its error was met, or does not matter any more */
     if (g->writer)
         pack_abandon(g->writer);
     g->writer = NULL;
-    /* Both may fail, when pool or centre are away: then the centre lists them as allocated, and its
-     * own cleaning finds them. */
     for (size_t i = 0; i < g->packs_count; i++) {
-        if (fl->centre->discard_pack(fl->centre_ctx, g->packs[i].pack) == 0)
-            (void)pack_remove(fl->pool, g->packs[i].pack, ignored);
+        if (centre_unsure(discard(fl, g->packs[i].pack, sent)))
+            remember(fl, g->packs[i].pack);
     }
     g->packs_count = 0;
 }

@@ -5,6 +5,9 @@
 #include "nodecache/cut.h"
 #include "nodecache/flush.h"
 
+/* More are left to the next process. */
+#define FLUSH_DISCARDS_MAX 256
+
 struct flush {
     struct store *store;
     struct pool *pool;
@@ -24,6 +27,10 @@ struct flush {
     uint64_t refusals;       /* cuts that the centre refused */
     char error[NODE_DETAIL]; /* of the last one; "" after a good one */
     bool pool_failed;
+    uint64_t failed_ino; /* the last file that failed by itself, and why */
+    char failed_error[NODE_DETAIL];
+    uint64_t discards[FLUSH_DISCARDS_MAX]; /* to be told to the centre once more */
+    size_t discards_n;
     uint64_t pack_next, packs_left; /* allocated, not used yet */
 };
 
@@ -38,6 +45,7 @@ struct member {
     struct cut_record *records;
     size_t count, room;
     bool begun, cancelled;
+    int failed; /* -errno: its bytes cannot be had; the others go on */
 };
 
 struct finishing; /* a pack being synced by a thread of its own */
@@ -58,6 +66,7 @@ struct group {
     char detail[POOL_DETAIL];
     bool pool_failed;
     bool confirmed; /* the centre has taken it */
+    size_t failed;
     unsigned refused;
 };
 
@@ -69,8 +78,11 @@ int packs_add(struct group *g, struct member *m, uint64_t offset, uint32_t lengt
 int packs_add_file(struct group *g, const struct member *m);
 /* Every pack of the group is on stable storage after this. */
 int packs_finish(struct group *g);
-/* The group fails: nothing of its packs will be confirmed. */
-void packs_discard(struct group *g);
+/* The group fails: nothing of its packs will be confirmed. sent: the centre has seen a Confirm of
+ * them, so they go only when it says so. */
+void packs_discard(struct group *g, bool sent);
+/* Tells the centre what it could not be told. */
+void packs_discard_again(struct flush *fl);
 bool flush_stopping(struct flush *fl);
 
 #endif

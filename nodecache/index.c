@@ -56,7 +56,9 @@ void row_of(const struct file *f, struct row *row)
                         .ctime = f->ctime,
                         .is_home = f->is_home,
                         .mapped = f->mapped,
-                        .doubt = f->doubt};
+                        .doubt = f->doubt,
+                        .cut_partial = f->cut_partial,
+                        .sync_failed = f->sync_failed};
 }
 
 void row_apply(struct file *f, const struct row *row)
@@ -75,6 +77,8 @@ void row_apply(struct file *f, const struct row *row)
     f->is_home = row->is_home;
     f->mapped = row->mapped;
     f->doubt = row->doubt;
+    f->cut_partial = row->cut_partial;
+    f->sync_failed = row->sync_failed;
     f->known = true;
     ranges_truncate(&f->present, f->size);
     ranges_truncate(&f->staged, f->size);
@@ -310,7 +314,10 @@ int index_power_loss(struct file *f)
     rc = ranges_copy(&f->staged, &present);
     f->present = present;
     ranges_init(&present);
-    f->doubt = f->version != f->synced_version || f->cut_pack != 0;
+    /* What was synced may be older than a confirmed cut, of which the word that it is clean was
+     * lost. */
+    f->doubt =
+        f->version != f->synced_version || f->cut_pack != 0 || (f->synced.count > 0 && f->mapped);
 out:
     ranges_clear(&present);
     return rc;

@@ -37,7 +37,7 @@ struct row {
     uint64_t home_epoch, version, size, base_limit, cut_number, cut_pack;
     uint64_t synced_size, synced_version, logged_version;
     struct timespec mtime, ctime;
-    bool is_home, mapped, doubt;
+    bool is_home, mapped, doubt, cut_partial, sync_failed;
 };
 void row_of(const struct file *f, struct row *row);
 int index_row(struct index *x, struct file *f, const struct row *row);

@@ -29,7 +29,8 @@ void disk_row_put(struct disk_row *disk, uint64_t ino, const struct row *row)
         .mtime_nsec = (uint32_t)row->mtime.tv_nsec,
         .ctime_nsec = (uint32_t)row->ctime.tv_nsec,
         .flags = (row->is_home ? ROW_IS_HOME : 0) | (row->mapped ? ROW_MAPPED : 0) |
-                 (row->doubt ? ROW_DOUBT : 0),
+                 (row->doubt ? ROW_DOUBT : 0) | (row->cut_partial ? ROW_PARTIAL : 0) |
+                 (row->sync_failed ? ROW_UNSYNCED : 0),
     };
 }
 
@@ -52,6 +53,8 @@ int disk_row_get(const struct disk_row *disk, struct row *row)
         .is_home = disk->flags & ROW_IS_HOME,
         .mapped = disk->flags & ROW_MAPPED,
         .doubt = disk->flags & ROW_DOUBT,
+        .cut_partial = disk->flags & ROW_PARTIAL,
+        .sync_failed = disk->flags & ROW_UNSYNCED,
     };
     return 0;
 }

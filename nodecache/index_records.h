@@ -25,9 +25,11 @@ enum record_type {
 #define CHECKPOINT_FORMAT 1u
 #define DISK_RANGES_MAX   1024u
 
-#define ROW_IS_HOME 1u
-#define ROW_MAPPED  2u
-#define ROW_DOUBT   4u
+#define ROW_IS_HOME  1u
+#define ROW_MAPPED   2u
+#define ROW_DOUBT    4u
+#define ROW_PARTIAL  8u
+#define ROW_UNSYNCED 16u
 
 struct disk_head {
     uint32_t format, reserved;

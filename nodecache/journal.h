@@ -11,7 +11,8 @@
  * Replay. A bad record followed by nothing is a torn tail and is cut off silently, unless the mark
  * (mark.h) says that it was synced. A bad record followed by good ones is damage (-EBADMSG), except
  * after a crash of the machine where the disk may have kept later blocks only: then it is damage if
- * any later record knows it as synced.
+ * any later record knows it as synced. Blank segments behind it are those of starts that ended
+ * before their checkpoint: they do not count.
  *
  * Errors. A failed write is taken back by truncation. If that fails too, or a sync fails, the
  * journal is broken: every later append and sync is -EIO, because what is on the disk is unknown.

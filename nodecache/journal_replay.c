@@ -142,6 +142,29 @@ static bool segment_exists(int dir, uint64_t number)
     return faccessat(dir, name, F_OK, 0) == 0;
 }
 
+static bool segment_is_blank(int dir, uint64_t number)
+{
+    struct segment s = {.number = number};
+
+    if (segment_map(dir, &s) < 0)
+        return false;
+    bool blank = only_zeros(&s, 0);
+    segment_unmap(&s);
+    return blank;
+}
+
+/* Only blank segments follow: a start that did not get as far as its checkpoint made them, and a
+ * torn tail is still one. */
+static bool is_last_used(int dir, uint64_t number)
+{
+    do {
+        number++;
+        if (!segment_exists(dir, number))
+            return true;
+    } while (segment_is_blank(dir, number));
+    return false;
+}
+
 int journal_replay(int dir, struct journal_replay *replay, char detail[NODE_DETAIL])
 {
     uint64_t number = replay->first;
@@ -156,13 +179,12 @@ int journal_replay(int dir, struct journal_replay *replay, char detail[NODE_DETA
                      strerror(-rc));
             return rc == -ENOENT ? -EBADMSG : rc;
         }
-        bool is_last = !segment_exists(dir, number + 1);
-        rc = replay_segment(&s, is_last, replay, detail);
+        rc = replay_segment(&s, is_last_used(dir, number), replay, detail);
         segment_unmap(&s);
         if (rc < 0)
             return rc;
         replay->last_segment = number;
-        if (is_last)
+        if (!segment_exists(dir, number + 1))
             break;
     }
     if (replay->mark.segment > number) {

@@ -41,9 +41,15 @@ struct link {
     char detail[NODE_DETAIL];
     char cloud[64];
     uint64_t connects;
+    uint64_t centre_instance;
+    bool centre_new;            /* another process: it may not have heard all */
     int64_t gone_at;            /* clock_boot_ms of the last disconnect; 0: none */
     bool lines_lost;            /* send changed lines now */
+    pthread_mutex_t fresh_lock; /* until the centre knows that this is a new process */
+    bool fresh_told;
     pthread_mutex_t lines_lock; /* one sends lines at a time: an older one never overtakes */
+    struct copy_line *lines;    /* a batch on its way, or that has failed; under lines_lock */
+    size_t lines_n;
     struct worker workers[LINK_WORKERS];
     unsigned running;
     unsigned queued, long_running;

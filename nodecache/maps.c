@@ -1,6 +1,7 @@
 /* The cache of MAP answers. */
 #include "nodecache/maps.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,7 @@ static int window_make(uint64_t ino, uint64_t start, const Star__MapReply *reply
     w->version = reply->version;
     w->home_epoch = reply->home_epoch;
     w->cut_size = reply->cut_size;
+    w->cut_version = reply->cut_version;
     if (reply->mtime)
         w->mtime = (struct timespec){reply->mtime->sec, (long)reply->mtime->nsec};
     uint64_t from = 0;
@@ -142,7 +144,8 @@ int maps_get(struct maps *m, const struct centre_calls *centre, void *ctx, uint6
     int rc = centre->map(ctx, ino, key.start, MAPS_WINDOW, &reply);
     if (rc < 0)
         return rc;
-    rc = window_make(ino, key.start, reply, &w);
+    /* What does not fit one answer would be taken for holes. */
+    rc = reply->n_extents < MAPS_ANSWER_MAX ? window_make(ino, key.start, reply, &w) : -E2BIG;
     star__map_reply__free_unpacked(reply, NULL);
     if (rc < 0)
         return rc;
@@ -151,6 +154,46 @@ int maps_get(struct maps *m, const struct centre_calls *centre, void *ctx, uint6
         keep(m, w);
     pthread_mutex_unlock(&m->lock);
     *out = w;
+    return 0;
+}
+
+int maps_rest(const struct centre_calls *centre, void *ctx, uint64_t ino, uint64_t offset,
+              struct map_window **out)
+{
+    Star__MapReply *reply = NULL;
+
+    if (!centre)
+        return -ENOTCONN;
+    int rc = centre->map(ctx, ino, offset, UINT64_MAX - offset, &reply);
+    if (rc < 0)
+        return rc;
+    rc = window_make(ino, offset, reply, out);
+    star__map_reply__free_unpacked(reply, NULL);
+    return rc;
+}
+
+int maps_next(struct maps *m, const struct centre_calls *centre, void *ctx, uint64_t ino,
+              uint64_t at, struct range *out, bool *found)
+{
+    struct map_window *w;
+    int rc = maps_get(m, centre, ctx, ino, at, &w);
+
+    *found = false;
+    if (rc < 0)
+        return rc;
+    const struct map_extent *e = maps_find(w, at);
+    if (!e && !w->gone) {
+        uint64_t next = w->key.start + MAPS_WINDOW;
+        maps_put(w);
+        rc = maps_rest(centre, ctx, ino, next, &w);
+        if (rc < 0)
+            return rc;
+        e = maps_find(w, at);
+    }
+    *found = e != NULL;
+    if (e)
+        *out = (struct range){e->offset, e->offset + e->length};
+    maps_put(w);
     return 0;
 }
 

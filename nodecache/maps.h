@@ -15,9 +15,12 @@
 #include <uthash.h>
 
 #include "nodecache/centre_calls.h"
+#include "nodecache/ranges.h"
 
 /* Of a file; with 8 extents per index at most 2048 extents, so an answer fits a frame well. */
 #define MAPS_WINDOW (256ull << 20)
+/* The centre's bound for one answer: there may be more extents. */
+#define MAPS_ANSWER_MAX 16384u
 /* Extents kept in all: about 64 MiB of memory. */
 #define MAPS_EXTENTS_MAX (1u << 20)
 
@@ -37,7 +40,7 @@ struct map_window {
     struct map_window *prev, *next;           /* newest first */
     struct map_window *file_prev, *file_next; /* of one file */
     bool gone;                                /* the centre knows no such inode */
-    uint64_t size, version, home_epoch, cut_size;
+    uint64_t size, version, home_epoch, cut_size, cut_version;
     struct timespec mtime;
     uint32_t count;
     struct map_extent extents[];
@@ -62,6 +65,14 @@ void maps_destroy(struct maps *m);
 /* The window that holds `offset`, with a reference. -EPROTO: the centre's answer makes no sense. */
 int maps_get(struct maps *m, const struct centre_calls *centre, void *ctx, uint64_t ino,
              uint64_t offset, struct map_window **out);
+/* The extents from offset to the end of the file, as many as one answer holds: go on behind the
+ * last one until there are none. Always asks, and does not keep. */
+int maps_rest(const struct centre_calls *centre, void *ctx, uint64_t ino, uint64_t offset,
+              struct map_window **out);
+/* The first stretch of the file in the pool that ends beyond `at`, however far away. *found: there
+ * is one. */
+int maps_next(struct maps *m, const struct centre_calls *centre, void *ctx, uint64_t ino,
+              uint64_t at, struct range *out, bool *found);
 void maps_put(struct map_window *w);
 void maps_forget(struct maps *m, uint64_t ino);
 /* The first extent of w that ends beyond offset; NULL: none. */

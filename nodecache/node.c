@@ -85,8 +85,13 @@ static int open_store(struct node *n)
 static int settle_doubts(struct node *n)
 {
     bool news;
-    int rc = store_resolve_doubts(n->store, &news, n->detail);
+    int rc = link_fresh(n->link);
 
+    if (rc < 0)
+        snprintf(n->detail, sizeof(n->detail), "telling the centre of a new process: %s",
+                 strerror(-rc));
+    else
+        rc = store_resolve_doubts(n->store, &news, n->detail);
     if (rc < 0 || !news)
         return rc;
     rc = link_report_attrs(n->link);

@@ -360,6 +360,21 @@ static struct push *take(struct worker *w)
     return p;
 }
 
+static void begin_long(struct push *p)
+{
+    struct link *l = p->link;
+
+    pthread_mutex_lock(&l->lock);
+    bool room = l->long_running < LINK_LONG_MAX && !l->stop;
+    if (room)
+        start_long(l, p);
+    pthread_mutex_unlock(&l->lock);
+    if (!room) {
+        refuse(p, -EBUSY, "too many requests of the centre wait");
+        free(p);
+    }
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
@@ -367,8 +382,12 @@ static void *worker_main(void *arg)
 
     prctl(PR_SET_NAME, "push");
     while ((p = take(w))) {
-        push_do(p);
-        free(p);
+        if (kind_of(p->m.type)->is_long) {
+            begin_long(p); /* it came before the store was ready */
+        } else {
+            push_do(p);
+            free(p);
+        }
     }
     return NULL;
 }

@@ -21,6 +21,8 @@
 #define READ_AROUND (64u << 10)
 /* Rounds of fetching for one read; each makes progress, unless writers and eviction undo it. */
 #define READ_ROUNDS 64
+/* Looks for data in a file that changes meanwhile; the next one holds its lock. */
+#define SEEK_TRIES 8
 
 bool read_missing(const struct file *f, uint64_t start, uint64_t end, struct range *missing)
 {
@@ -107,6 +109,7 @@ static int gather(struct store *s, struct file *f, uint64_t start, uint64_t end,
 {
     struct fetched got = {0};
     struct range missing;
+    bool exact = false;
     int rc = 0;
 
     for (int round = 0;; round++) {
@@ -120,6 +123,8 @@ static int gather(struct store *s, struct file *f, uint64_t start, uint64_t end,
             break;
         }
         struct range want = around(f, missing.start, end, stream);
+        if (exact)
+            want = (struct range){missing.start, end};
         pthread_mutex_unlock(&f->lock);
         rc = fetch_range(s, f, want.start, want.end, &got, detail);
         pthread_mutex_lock(&f->lock);
@@ -127,6 +132,10 @@ static int gather(struct store *s, struct file *f, uint64_t start, uint64_t end,
             rc = 0;
         if (rc == 0 && f->gone)
             rc = -ESTALE;
+        if (rc < 0 && !exact && !f->gone && (want.start < missing.start || want.end > end)) {
+            exact = true; /* what is damaged may lie beside what is wanted */
+            continue;
+        }
         if (rc < 0)
             break;
         if (end > f->size) {
@@ -233,45 +242,47 @@ void store_read_done(struct store *s, struct store_reading *r)
     r->file = NULL;
 }
 
-/* Where the next byte of data, or of a hole, is: data is what is present or in the pool. f is
- * locked, w is its map. */
-static bool in_pool(struct store *s, struct file *f, uint64_t at, struct range *out, int *rc)
+/* Where the next byte of data, or of a hole, is: data is what is present or in the pool. */
+
+/* The first stretch of data at or behind `at`. f is locked, and unlocked while the centre is asked,
+ * unless it changes all the time. */
+static int next_data(struct store *s, struct file *f, uint64_t at, struct range *out, bool *any)
 {
-    while (f->mapped && at < f->base_limit && at < f->size) {
-        struct map_window *w;
-        *rc = maps_get(&s->maps, s->options.centre, s->options.centre_ctx, f->ino, at, &w);
-        if (*rc < 0)
-            return false;
-        const struct map_extent *e = maps_find(w, at);
-        if (e) {
-            *out = (struct range){e->offset, e->offset + e->length};
-            maps_put(w);
-            if (out->end > f->base_limit)
-                out->end = f->base_limit;
-            return out->start < out->end;
-        }
-        at = w->key.start + MAPS_WINDOW;
-        maps_put(w);
+    for (int tries = 0;; tries++) {
+        uint64_t seq = f->seq;
+        bool ask = f->mapped && at < f->base_limit && at < f->size;
+        bool locked = tries == SEEK_TRIES, there = false;
+        struct range pool = {0};
+        int rc = 0;
+        if (ask && !locked)
+            pthread_mutex_unlock(&f->lock);
+        if (ask)
+            rc = maps_next(&s->maps, s->options.centre, s->options.centre_ctx, f->ino, at, &pool,
+                           &there);
+        if (ask && !locked)
+            pthread_mutex_lock(&f->lock);
+        if (rc == 0 && f->gone)
+            rc = -ESTALE;
+        if (rc < 0)
+            return rc;
+        if (ask && !locked && f->seq != seq)
+            continue; /* what was flushed and evicted meanwhile is in neither */
+        if (pool.end > f->base_limit)
+            pool.end = f->base_limit;
+        there = there && pool.start < pool.end;
+        bool here = ranges_next(&f->present, at, out);
+        if (there && (!here || pool.start < out->start))
+            *out = pool;
+        *any = here || there;
+        return 0;
     }
-    return false;
-}
-
-/* The first stretch of data at or behind `at`. */
-static bool next_data(struct store *s, struct file *f, uint64_t at, struct range *out, int *rc)
-{
-    struct range pool;
-    bool here = ranges_next(&f->present, at, out);
-    bool there = in_pool(s, f, at, &pool, rc);
-
-    if (there && (!here || pool.start < out->start))
-        *out = pool;
-    return here || there;
 }
 
 int store_seek(struct store *s, const struct ticket *t, uint64_t offset, bool hole, uint64_t *found)
 {
-    struct range data;
+    struct range data = {0};
     struct file *f;
+    bool any = false;
     int rc = admit_lock(s, t, RIGHT_READ, &f);
 
     if (rc < 0)
@@ -280,10 +291,10 @@ int store_seek(struct store *s, const struct ticket *t, uint64_t offset, bool ho
         rc = -ENXIO;
         goto out;
     }
-    bool any = next_data(s, f, offset, &data, &rc);
+    rc = next_data(s, f, offset, &data, &any);
     while (hole && rc == 0 && any && data.start <= offset && data.end < f->size) {
         offset = data.end;
-        any = next_data(s, f, offset, &data, &rc);
+        rc = next_data(s, f, offset, &data, &any);
     }
     if (rc < 0)
         goto out;
@@ -302,6 +313,7 @@ int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_
 {
     struct file *f = file_get(&s->table, ino);
     struct fetched got = {0};
+    bool fetched = false;
     uint64_t at = 0;
     int rc;
 
@@ -310,8 +322,21 @@ int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_
     pthread_mutex_lock(&f->lock);
     rc = admit_by_map(s, f);
     while (rc == 0 || rc == -EAGAIN) {
-        struct range missing;
+        struct range missing, stored;
+        bool any;
         if (f->gone || !read_missing(f, at, f->size, &missing))
+            break;
+        pthread_mutex_unlock(&f->lock);
+        rc = maps_next(&s->maps, s->options.centre, s->options.centre_ctx, ino, missing.start,
+                       &stored, &any);
+        pthread_mutex_lock(&f->lock);
+        if (rc < 0 || !any)
+            break;
+        if (stored.start > missing.start) {
+            at = stored.start; /* over the hole */
+            continue;
+        }
+        if (f->gone || missing.start >= f->size)
             break;
         uint64_t start = missing.start - missing.start % NODE_INDEX;
         uint64_t end = start + NODE_INDEX < f->size ? start + NODE_INDEX : f->size;
@@ -322,10 +347,10 @@ int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_
         if (rc == 0) {
             *bytes += f->present.total > before ? f->present.total - before : 0;
             at = end;
+            fetched = true;
         }
     }
-    if (rc == 0 && !f->gone && ranges_bytes(&f->present, 0, f->size) < at &&
-        f->present.total == 0) {
+    if (rc == 0 && !f->gone && fetched && f->present.total == 0) {
         rc = -ENOSPC;
         snprintf(detail, NODE_DETAIL, "there is no room to keep it");
     }

@@ -251,35 +251,68 @@ int recover(struct store *s, bool first, char *detail)
 
 struct truth {
     bool gone, confirmed, mapped;
-    uint64_t cut_size, version, home_epoch;
+    uint64_t cut_size, cut_version, version, home_epoch;
 };
 
 /* What the log says of f: where it ends in the pool, and whether its last cut was confirmed. */
 static int ask(struct store *s, const struct file *f, struct truth *t)
 {
-    uint64_t at = 0, size;
+    uint64_t at = 0;
+    bool more = true;
 
     *t = (struct truth){0};
-    do {
+    while (more) {
         struct map_window *w;
-        int rc = maps_get(&s->maps, s->options.centre, s->options.centre_ctx, f->ino, at, &w);
+        int rc = maps_rest(s->options.centre, s->options.centre_ctx, f->ino, at, &w);
         if (rc < 0)
             return rc;
         t->gone = w->gone;
         t->version = w->version;
         t->cut_size = w->cut_size;
+        t->cut_version = w->cut_version;
         t->home_epoch = w->home_epoch;
-        size = w->size;
         for (uint32_t i = 0; i < w->count; i++) {
             const struct map_extent *e = &w->extents[i];
             if (f->cut_pack != 0 && e->pack >= f->cut_pack)
                 t->confirmed = true;
             t->mapped = true;
+            at = e->offset + e->length;
         }
+        more = w->count > 0 && f->cut_pack != 0 && !t->confirmed;
         maps_put(w);
-        at += MAPS_WINDOW;
-    } while (at < size && !t->gone);
+    }
     return 0;
+}
+
+/* Did the last cut have all that was synced? What was cut off since then is not in doubt: its
+ * record is durable, and so is everything before it. */
+static bool overtaken(const struct file *f, const struct row *row, const struct truth *t)
+{
+    return f->synced.count > 0 && t->cut_version >= f->synced_version && !row->cut_partial &&
+           row->base_limit == LIMIT_NONE;
+}
+
+/* The pool has newer bytes than what is left here, which goes. f stays in doubt until all is done.
+ */
+static int give_way(struct store *s, struct file *f, const struct row *row)
+{
+    struct charge c;
+    struct row first = *row;
+    int rc;
+
+    first.mapped = true;
+    first.doubt = true;
+    charge_begin(&c, f, 0, ranges_end(&f->present), 0);
+    rc = index_row(&s->index, f, &first);
+    if (rc == 0)
+        rc = index_discard(&s->index, f, 0, ranges_end(&f->present));
+    if (rc == 0)
+        rc = journal_sync(s->index.journal, f->seq); /* before a file with synced bytes goes */
+    file_close_fd(&s->table, f);
+    if (rc == 0)
+        rc = file_unlink(&s->table, f);
+    charge_end(s, &c, f);
+    return rc;
 }
 
 static int resolve(struct store *s, struct file *f, char *detail)
@@ -306,6 +339,10 @@ static int resolve(struct store *s, struct file *f, char *detail)
     row_of(f, &row);
     if (t.confirmed)
         row.base_limit = LIMIT_NONE;
+    if (overtaken(f, &row, &t))
+        rc = give_way(s, f, &row);
+    if (rc < 0)
+        goto out;
     row.cut_pack = 0;
     row.mapped = row.mapped || t.mapped;
     uint64_t end = t.cut_size < row.base_limit ? t.cut_size : row.base_limit;

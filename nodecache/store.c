@@ -250,6 +250,11 @@ void store_set_water(struct store *s, uint64_t high, uint64_t low, uint64_t flus
         atomic_store(&s->flush_age_ms, flush_age * 1000);
 }
 
+void store_set_pool_free(struct store *s, uint64_t bytes)
+{
+    atomic_store(&s->pool_free, bytes);
+}
+
 void store_set_closed(struct store *s, bool closed)
 {
     atomic_store(&s->closed, closed);

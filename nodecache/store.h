@@ -10,8 +10,8 @@
  *
  * Errors of the calls below, besides those of the file system: -ESTALE (the ticket is of an older
  * epoch, the inode is gone, or the node takes nothing new: ask the centre where to go), -EACCES
- * (the ticket lacks the right), -ENOSPC (no room came free within the deadline), -EIO, and for
- * reads what the pool or the centre answered.
+ * (the ticket lacks the right), -EBUSY (changes: no room now, ask again; flush and eviction work on
+ * it), -ENOSPC (none came free for long), -EIO, and for reads what the pool or the centre answered.
  */
 #ifndef UMBEL_NODE_STORE_H
 #define UMBEL_NODE_STORE_H
@@ -21,7 +21,9 @@
 #include "nodecache/journal.h"
 #include "nodecache/pool/pool.h"
 
-/* How long a writer waits for room while flush and eviction work. */
+/* How long a change waits for room before it is answered -EBUSY: others wait behind it. */
+#define ROOM_PATIENCE_MS 200
+/* When no change found room for so long, it is -ENOSPC. */
 #define NODE_SPACE_DEADLINE_MS 30000
 /* A file offset is an off_t. */
 #define NODE_SIZE_MAX ((uint64_t)INT64_MAX)
@@ -71,6 +73,8 @@ void store_set_node(struct store *s, uint32_t node);
 uint32_t store_node(const struct store *s);
 /* percent of the capacity, percent, seconds; nonsense is ignored. */
 void store_set_water(struct store *s, uint64_t high, uint64_t low, uint64_t flush_age);
+/* Bytes that are free in the pool, as far as is known. */
+void store_set_pool_free(struct store *s, uint64_t bytes);
 /* true: writes and fallocates are answered -ESTALE, nothing is cached. */
 void store_set_closed(struct store *s, bool closed);
 

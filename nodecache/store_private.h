@@ -37,7 +37,9 @@ struct store {
     _Atomic bool closed, stopping;
     _Atomic bool unsettled; /* after a crash, until the centre was asked: nothing is flushed */
     _Atomic uint64_t forgotten_max; /* a row of an inode up to here may have been forgotten */
+    _Atomic int64_t short_since, short_seen; /* clock_boot_ms: no change finds room; 0: one did */
     _Atomic uint64_t low_bytes;
+    _Atomic uint64_t pool_free;
     _Atomic uint64_t flush_age_ms;
 
     pthread_mutex_t staged_lock; /* leaf */
@@ -53,6 +55,7 @@ struct store {
 
     pthread_t upkeep;
     bool upkeep_runs;
+    int64_t rows_looked_at;      /* its own */
     pthread_mutex_t upkeep_lock; /* leaf */
     pthread_cond_t upkeep_cond;
     bool upkeep_kicked;
@@ -149,12 +152,20 @@ int pool_bytes(struct store *s, uint64_t ino, uint64_t start, uint64_t end, uint
                uint8_t *out, struct ranges *stored, char *detail);
 
 /* --- eviction (evict.c) --- */
-/* Drops least recently used clean data until `used` is at most target. */
-void evict_down_to(struct store *s, uint64_t target);
+/* Drops least recently used clean data until `used` is at most target. in_turns: it ends early when
+ * a checkpoint is due. */
+void evict_down_to(struct store *s, uint64_t target, bool in_turns);
+/* The same for upkeep, which comes again and again: not if nothing can go. */
+void evict_for_room(struct store *s, uint64_t target);
+/* The clean part of [start, end) is no longer here. Journaled first: if this stops halfway, blocks
+ * are left that nobody counts on. f->lock is held. */
+int discard_clean(struct store *s, struct file *f, uint64_t start, uint64_t end);
 /* f->lock held. *bytes: dropped. -EBUSY: in use. */
 int evict_clean(struct store *s, struct file *f, uint64_t *bytes);
 int drop_locked(struct store *s, struct file *f, bool deleted);
-int set_aside(struct store *s, struct file *f); /* staged bytes of a lost epoch go to lost/ */
+/* Staged bytes of a lost epoch get a name in lost/. The flat file stays until the caller has
+ * journaled that it goes. */
+int set_aside(struct store *s, struct file *f);
 
 /* --- upkeep (upkeep.c) --- */
 int upkeep_start(struct store *s);

@@ -49,6 +49,8 @@ static int moment_record(struct store *s, struct file *f, struct moment *m)
     struct charge c;
     int rc = 0;
 
+    if (f->synced_version > m->version)
+        return 0; /* a later one was quicker, and had all that this one has */
     charge_begin(&c, f, 0, 0, 0);
     if (f->version == m->version) {
         rc = index_synced(&s->index, f, NULL, m->version, m->size);
@@ -65,7 +67,7 @@ static int moment_record(struct store *s, struct file *f, struct moment *m)
 
 /* After a failed sync the kernel takes its pages for clean: they are written again, or the next
  * sync would promise what was never written. f->lock is held. */
-static int write_again(struct file *f, const struct moment *m)
+static int write_again(const struct moment *m)
 {
     uint8_t buffer[65536];
     struct range next;
@@ -80,8 +82,40 @@ static int write_again(struct file *f, const struct moment *m)
             return -EIO;
         at = start + (uint64_t)n;
     }
-    f->sync_failed = false;
     return 0;
+}
+
+/* Kept over a restart, as what the kernel has in memory is too. f->lock is held. */
+static int note_failed(struct store *s, struct file *f, bool failed)
+{
+    struct charge c;
+    struct row row;
+
+    row_of(f, &row);
+    row.sync_failed = failed;
+    charge_begin(&c, f, 0, 0, 0);
+    int rc = index_row(&s->index, f, &row);
+    charge_end(s, &c, f);
+    f->sync_failed = failed || rc < 0; /* in memory at least */
+    return rc;
+}
+
+/* What a sync of the bytes has shown. again: they had been written again before it. f->lock is
+ * held.
+ */
+static int sync_result(struct store *s, struct file *f, struct moment *m, bool again, int rc)
+{
+    if (rc < 0 && m->fd >= 0 && !f->sync_failed)
+        (void)note_failed(s, f, true); /* the first error is told */
+    if (rc == 0 && m->fd >= 0 && f->sync_failed && !again)
+        rc = -EIO; /* the kernel tells one caller only: another one's sync has failed meanwhile */
+    if (rc == 0 && f->gone)
+        rc = -ESTALE;
+    if (rc == 0 && m->name)
+        f->name_synced = true;
+    if (rc == 0 && again)
+        rc = note_failed(s, f, false);
+    return rc == 0 ? moment_record(s, f, m) : rc;
 }
 
 static int sync_bytes(struct store *s, const struct file *f, const struct moment *m)
@@ -96,6 +130,7 @@ int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
     struct moment m = {.fd = -1};
     struct file *f;
     uint64_t seq;
+    bool again = false;
     int rc = admit_lock(s, t, 0, &f);
 
     if (rc < 0)
@@ -105,22 +140,16 @@ int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
     rc = moment_take(s, f, &m);
     if (rc < 0)
         goto out;
-    if (f->sync_failed && m.fd >= 0)
-        rc = write_again(f, &m);
+    again = f->sync_failed && m.fd >= 0;
+    if (again)
+        rc = write_again(&m);
     pthread_mutex_unlock(&f->lock);
     if (rc == 0)
         rc = sync_bytes(s, f, &m);
     pthread_mutex_lock(&f->lock);
     if (m.fd >= 0)
         f->fd_users--;
-    if (rc < 0 && m.fd >= 0)
-        f->sync_failed = true;
-    if (rc == 0 && m.name)
-        f->name_synced = true;
-    if (rc == 0 && f->gone)
-        rc = -ESTALE;
-    if (rc == 0)
-        rc = moment_record(s, f, &m);
+    rc = sync_result(s, f, &m, again, rc);
 out:
     file_attrs(f, attrs);
     seq = f->seq;

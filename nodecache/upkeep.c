@@ -40,7 +40,7 @@ static void make_room(struct store *s)
     uint64_t low = atomic_load(&s->low_bytes);
     if (atomic_load(&s->space.waiting) > 0 && used <= low)
         low = 0; /* one change wants more than is left above the low-water mark */
-    evict_down_to(s, low);
+    evict_for_room(s, low);
     pthread_mutex_lock(&s->upkeep_lock);
     if (s->need_flush &&
         (atomic_load(&s->space.used) > low || atomic_load(&s->table.count) > FILES_MAX / 10 * 9))

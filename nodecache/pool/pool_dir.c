@@ -248,24 +248,42 @@ static void dir_abandon(void *object)
     free(o);
 }
 
+/* The folder, or a part of it, may have been moved away while the object was written: then it lies
+ * where nobody looks. */
+static int still_there(const struct dir_object *o, const struct stat *mine, char *detail)
+{
+    struct stat named;
+    int rc = dir_look(o->dir, detail);
+
+    if (rc != 0)
+        return rc;
+    if (fstatat(o->dir->root, o->name, &named, AT_SYMLINK_NOFOLLOW) != 0 ||
+        named.st_dev != mine->st_dev || named.st_ino != mine->st_ino)
+        rc = dir_fail(detail, -ESTALE, "find", o->name);
+    return rc;
+}
+
 static int dir_finish(void *object, char *detail)
 {
     struct dir_object *o = object;
+    struct stat mine;
     int rc = pool_fault("pool.sync");
 
-    if (rc == 0 && fdatasync(o->fd) != 0)
+    if (rc == 0 && (fdatasync(o->fd) != 0 || fstat(o->fd, &mine) != 0))
         rc = -errno;
     if (close(o->fd) != 0 && rc == 0)
         rc = -errno;
     o->fd = -1;
     if (rc == 0)
         rc = sync_folders(o->dir, o->name);
-    if (rc != 0) {
+    if (rc != 0)
         dir_fail(detail, rc, "sync", o->name);
+    else
+        rc = still_there(o, &mine, detail);
+    if (rc != 0)
         dir_abandon(o);
-    } else {
+    else
         free(o);
-    }
     return rc;
 }
 

@@ -37,10 +37,11 @@ struct fake {
     size_t count;
     uint64_t next_pack;
     unsigned confirms, maps, discards;
-    unsigned lose_answers;         /* so many confirms are taken, but answered -ETIMEDOUT */
-    unsigned fail_confirms;        /* so many are answered -EIO, not taken */
-    uint64_t refuse;               /* inode */
-    bool away;                     /* every call: -ETIMEDOUT */
+    unsigned lose_answers;  /* so many confirms are taken, but answered -ETIMEDOUT */
+    unsigned fail_confirms; /* so many are answered -EIO, not taken */
+    uint64_t refuse;        /* inode */
+    bool away;              /* every call: -ETIMEDOUT */
+    bool fail_discards;
     void (*on_confirm)(void *arg); /* before it is taken */
     void *on_confirm_arg;
 };
@@ -109,6 +110,7 @@ static inline int fake_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t le
     r->version = f->version;
     r->home_epoch = f->epoch;
     r->cut_size = f->cut_size;
+    r->cut_version = f->cut_version;
     r->map_version = f->map_version;
     r->gone = f->gone;
     r->extents = calloc(f->count + 1, sizeof(Star__Extent *));
@@ -249,8 +251,10 @@ static inline int fake_discard(void *ctx, uint64_t pack)
     struct fake *k = ctx;
 
     (void)pack;
+    if (k->away || k->fail_discards)
+        return -ETIMEDOUT;
     k->discards++;
-    return k->away ? -ETIMEDOUT : 0;
+    return 0;
 }
 
 static const struct centre_calls fake_calls = {.map = fake_map,
@@ -372,8 +376,11 @@ static inline int rig_try_write(struct rig *r, uint64_t ino, unsigned n, uint64_
     uint8_t *data = malloc(length);
 
     rig_fill(data, n, offset, length);
-    int rc = store_write(r->store, &t, offset, false, (struct timespec){.tv_sec = 1000 + n}, data,
+    int rc;
+    do /* as a mount does */
+        rc = store_write(r->store, &t, offset, false, (struct timespec){.tv_sec = 1000 + n}, data,
                          length, &attrs, &placed);
+    while (rc == -EBUSY);
     free(data);
     return rc;
 }

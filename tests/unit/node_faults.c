@@ -1,6 +1,7 @@
 /* A failing disk under the store: clear errors to the writer, no crash, nothing staged lost. Only
  * with UMBEL_FAULTS. */
 #include "node_fake.h"
+#include "nodecache/cut.h"
 
 #define MIB (1u << 20)
 
@@ -109,6 +110,37 @@ Test(node_faults, a_failed_sync_is_told_and_mended)
     check_intact();
 }
 
+static bool sync_failed(uint64_t ino)
+{
+    struct file *f = file_peek(&rig.store->table, ino);
+    bool failed = f->sync_failed;
+
+    file_unref(f);
+    return failed;
+}
+
+/* The kernel takes the pages for clean, and keeps them over a restart of the process. */
+Test(node_faults, a_failed_sync_is_not_forgotten_over_a_restart)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    arm("node.sync=EIO@1");
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), -EIO);
+    arm("");
+    rig_close(&rig, false);
+    rig_open(&rig, true);
+    cr_assert(sync_failed(5));
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), 0, "written again");
+    cr_assert_not(sync_failed(5));
+    rig_close(&rig, false);
+    rig_open(&rig, true);
+    cr_assert_not(sync_failed(5));
+    check_intact();
+}
+
 Test(node_faults, a_journal_that_cannot_be_synced_takes_nothing_more)
 {
     struct ticket t = rig_ticket(5);
@@ -166,6 +198,73 @@ static void overwrite(void *arg)
 {
     (void)arg;
     (void)rig_try_write(&rig, 5, 1, 50000, 10); /* may fail */
+}
+
+Test(node_faults, a_side_file_that_cannot_be_opened_costs_nothing)
+{
+    struct ranges none = {0};
+    char path[160];
+
+    flush_stop(rig.flush);
+    rig.flush = NULL;
+    rig_write(&rig, 5, 1, 0, 100000);
+    uint64_t used = rig_counts(&rig).used;
+    snprintf(path, sizeof(path), "%s/cuts/5", rig.store_dir);
+    cr_assert_eq(mkdir(path, 0700), 0); /* in its place */
+    struct file *f = file_peek(&rig.store->table, 5);
+    pthread_mutex_lock(&f->lock);
+    cr_assert_eq(cut_begin(f, &none, LIMIT_NONE), 0);
+    cr_assert_lt(cut_preserve(rig.store, f, 0, 40960), 0);
+    cr_assert_eq(cut_end(rig.store, f, false, false), 0);
+    pthread_mutex_unlock(&f->lock);
+    file_unref(f);
+    cr_assert_eq(rmdir(path), 0);
+    cr_assert_eq(rig_counts(&rig).used, used);
+}
+
+/* As when the process is killed between the two. */
+Test(node_faults, what_is_put_aside_stays_until_the_journal_knows)
+{
+    char path[160];
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    for (int i = 0; i < 2; i++) {
+        arm("node.journal=EIO");
+        cr_assert_lt(store_drop(rig.store, 5, false), 0);
+        arm("");
+        rig_close(&rig, false);
+        rig_open(&rig, true);
+        check_intact();
+    }
+    cr_assert_eq(store_drop(rig.store, 5, false), 0);
+    snprintf(path, sizeof(path), "%s/files/05/5", rig.store_dir);
+    cr_assert_lt(access(path, F_OK), 0);
+    snprintf(path, sizeof(path), "%s/lost/5.epoch1", rig.store_dir);
+    cr_assert_eq(access(path, F_OK), 0);
+    cr_assert_leq(rig_du(&rig), rig_counts(&rig).used);
+}
+
+/* The flat file may hold half of it; what is read is what was there before. */
+Test(node_faults, an_overwrite_of_cached_bytes_that_fails_changes_nothing)
+{
+    static const char *const faults[] = {"node.write=EIO", "node.journal=EIO@1+",
+                                         "node.journal=EIO@2+"};
+
+    NEEDS_FAULTS();
+    rig_write(&rig, 5, 1, 0, 100000);
+    rig_flush(&rig);
+    for (unsigned i = 0; i < 3; i++) {
+        rig_expect(&rig, 5, 1, 0, 100000); /* cached */
+        arm(faults[i]);
+        cr_assert_eq(rig_try_write(&rig, 5, 2, 10000, 50000), -EIO, "%s", faults[i]);
+        arm("");
+        check_intact();
+        cr_assert_leq(rig_du(&rig), rig_counts(&rig).used);
+        rig_close(&rig, false);
+        rig_open(&rig, true);
+        check_intact();
+    }
 }
 
 Test(node_faults, side_files_that_fail)

@@ -345,6 +345,123 @@ Test(node_flush, a_restart_between_confirm_and_answer_flushes_anew)
     rig_check(&rig);
 }
 
+static void flat_path(uint64_t ino, char out[160])
+{
+    snprintf(out, 160, "%s/files/%02x/%lu", rig.store_dir, (unsigned)(ino & 0xff),
+             (unsigned long)ino);
+}
+
+/* The staged bytes of one file cannot be read: all others get through, and the flush names it. */
+Test(node_flush, an_unreadable_file_does_not_hold_up_the_others)
+{
+    struct flush_result result;
+    char path[160], name[32];
+
+    for (uint64_t ino = 5; ino < 25; ino++)
+        rig_write(&rig, ino, (unsigned)ino, 0, 5000);
+    flat_path(12, path);
+    cr_assert_eq(truncate(path, 0), 0);
+    cr_assert_eq(flush_fails(&result), -EIO);
+    cr_assert_eq(result.failed, 1);
+    cr_assert(strstr(result.detail, "inode 12"), "%s", result.detail);
+    for (uint64_t ino = 5; ino < 25; ino++) {
+        if (ino != 12)
+            expect_pool(ino, (int)ino, 0, 5000);
+    }
+    cr_assert_eq(rig_counts(&rig).staged, 5000);
+    /* By itself, and another one by itself. */
+    uint64_t one = 12, other = 30;
+    rig_write(&rig, 30, 30, 0, 100);
+    cr_assert_eq(flush_wait(rig.flush, &one, 1, 10000, &result), -EIO);
+    snprintf(name, sizeof(name), "inode %lu", (unsigned long)one);
+    cr_assert(strstr(result.detail, name), "%s", result.detail);
+    cr_assert_eq(flush_wait(rig.flush, &other, 1, 10000, &result), 0);
+    /* Written anew, it goes too. */
+    rig_write(&rig, 12, 12, 0, 5000);
+    rig_flush(&rig);
+    expect_pool(12, 12, 0, 5000);
+}
+
+static bool pack_exists(uint64_t pack)
+{
+    char path[160];
+
+    snprintf(path, sizeof(path), "%s/pool/packs/%02x/%016lx", rig.dir, (unsigned)(pack & 0xff),
+             (unsigned long)pack);
+    return access(path, F_OK) == 0;
+}
+
+/* Its object goes at once, as no Confirm names it; the centre hears of it later. */
+Test(node_flush, a_pack_that_cannot_be_discarded_is_discarded_later)
+{
+    struct flush_result result;
+    char path[160];
+
+    rig_write(&rig, 5, 1, 0, 3 * MIB);
+    flat_path(5, path);
+    cr_assert_eq(truncate(path, 2 * MIB + 1000), 0);
+    rig.fake.fail_discards = true;
+    cr_assert_eq(flush_fails(&result), -EIO);
+    cr_assert_gt(rig.fake.next_pack, 0);
+    cr_assert_not(pack_exists(1));
+    rig.fake.fail_discards = false;
+    rig_write(&rig, 5, 1, 0, 3 * MIB);
+    rig_flush(&rig);
+    for (int i = 0; i < 100 && rig.fake.discards == 0; i++)
+        usleep(10000);
+    cr_assert_gt(rig.fake.discards, 0);
+    rig_evict(&rig, 5);
+    rig_expect(&rig, 5, 1, 0, 3 * MIB);
+}
+
+/* One bad page does not take what is fetched around it with it. */
+Test(node_flush, a_damaged_page_is_all_that_cannot_be_read)
+{
+    struct ticket t = rig_ticket(5);
+    struct store_reading reading;
+    static uint8_t buffer[MIB];
+    char path[160], detail[NODE_DETAIL] = "";
+
+    rig_write(&rig, 5, 1, 0, MIB);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    snprintf(path, sizeof(path), "%s/pool/packs/01/%016x", rig.dir, 1);
+    FILE *pack = fopen(path, "r+");
+    cr_assert_not_null(pack, "%s", path);
+    fseek(pack, 500000, SEEK_SET);
+    fputs("damage", pack);
+    fclose(pack);
+    rig_expect(&rig, 5, 1, 0, 200000); /* a large read fetches all of it */
+    rig_expect(&rig, 5, 1, 800000, 200000);
+    rig_evict(&rig, 5);
+    cr_assert_eq(store_read(rig.store, &t, 490000, 20000, buffer, &reading, detail), -EIO);
+}
+
+/* An index that would be merged with bytes that the pool has lost. */
+Test(node_flush, what_the_pool_has_lost_does_not_hold_up_new_bytes)
+{
+    char detail[POOL_DETAIL];
+
+    rig_write(&rig, 5, 1, 0, MIB);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    cr_assert_eq(pack_remove(rig.pool, fake_file(&rig.fake, 5)->extents[0].pack, detail), 0);
+    rig_write(&rig, 5, 2, 1000, 100);
+    rig_write(&rig, 5, 2, 5000, 100);
+    rig_write(&rig, 6, 2, 0, 100);
+    rig_flush(&rig);
+    cr_assert_eq(rig_counts(&rig).staged, 0);
+    unsigned found = 0;
+    struct fake_file *f = fake_file(&rig.fake, 5);
+    for (size_t i = 0; i < f->count; i++)
+        found += f->extents[i].length == 100;
+    cr_assert_eq(found, 2);
+    expect_pool(6, 2, 0, 100);
+    rig_evict(&rig, 5);
+    rig_expect(&rig, 5, 2, 1000, 100);
+    rig_expect(&rig, 5, 2, 5000, 100);
+}
+
 Test(node_flush, files_come_of_age)
 {
     store_set_water(rig.store, 90, 60, 1);

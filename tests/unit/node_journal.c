@@ -70,6 +70,8 @@ static int expect(void *ctx, const struct record *r)
     return 0;
 }
 
+static uint64_t last_segment;
+
 /* Replays from segment 1; the number of records. */
 static int replay(struct journal_mark mark, bool crashed, uint64_t *count, bool *torn)
 {
@@ -81,6 +83,7 @@ static int replay(struct journal_mark mark, bool crashed, uint64_t *count, bool 
 
     *count = next - 1;
     *torn = r.torn;
+    last_segment = r.last_segment;
     if (rc < 0)
         cr_assert_neq(detail[0], 0, "an error is explained");
     return rc;
@@ -154,6 +157,36 @@ Test(node_journal, a_torn_tail_is_cut_at_any_byte)
         cr_assert_eq(replay((struct journal_mark){1, size}, false, &count, &torn), -EBADMSG);
         cr_assert_eq(replay((struct journal_mark){1, size}, true, &count, &torn), -EBADMSG);
     }
+}
+
+static void blank_segment(const char *name, off_t zeros)
+{
+    int fd = openat(dir, name, O_RDWR | O_CREAT, 0600);
+
+    cr_assert_eq(ftruncate(fd, zeros), 0);
+    close(fd);
+}
+
+/* A start makes its segment before its checkpoint, and may be killed in between. */
+Test(node_journal, a_torn_tail_before_blank_segments_is_still_one)
+{
+    uint64_t size = make(20, 0), count;
+    bool torn;
+
+    cr_assert_eq(truncate(strcat(strcpy((char[128]){0}, dir_name), "/journal.1"), (off_t)size - 5),
+                 0);
+    blank_segment("journal.2", 0);
+    blank_segment("journal.3", 4096);
+    for (int crashed = 0; crashed < 2; crashed++) {
+        cr_assert_eq(replay(nothing, crashed, &count, &torn), 0);
+        cr_assert(torn);
+        cr_assert_eq(count, 19);
+        cr_assert_eq(last_segment, 3, "the next one is fresh");
+    }
+    int fd = openat(dir, "journal.3", O_RDWR);
+    cr_assert_eq(pwrite(fd, "x", 1, 100), 1);
+    close(fd);
+    cr_assert_eq(replay(nothing, true, &count, &torn), -EBADMSG, "that one was used");
 }
 
 Test(node_journal, damage_in_the_middle_is_an_error)

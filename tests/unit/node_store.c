@@ -317,6 +317,60 @@ Test(node_store, the_capacity_is_hard)
     rig_write(&rig, 200, 78, 0, MIB / 2);
 }
 
+Test(node_store, fallocate_is_compared_with_the_cloud_not_the_node)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs),
+                 -ENOSPC);
+    store_set_pool_free(rig.store, 1024ull * MIB);
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs), 0);
+    cr_assert_eq(attrs.size, 300 * MIB);
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 2048ull * MIB, (struct timespec){0}, &attrs),
+                 -ENOSPC);
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Others wait behind it on the same connection. */
+Test(node_store, a_change_that_finds_no_room_is_answered_soon)
+{
+    struct ticket t = rig_ticket(500);
+    static uint8_t data[MIB];
+    struct attrs attrs;
+    uint64_t placed;
+    int64_t began = 0;
+    int rc = 0, busy = 0;
+
+    teardown();
+    rig_start(&rig, 24 * MIB);
+    rig.options.space_deadline_ms = 1500;
+    rig_open(&rig, false);
+    for (uint64_t at = 0; rc == 0; at += MIB)
+        rc =
+            store_write(rig.store, &t, at, false, (struct timespec){0}, data, MIB, &attrs, &placed);
+    cr_assert_eq(rc, -EBUSY);
+    began = now_ms();
+    for (; rc == -EBUSY; busy++) {
+        int64_t asked = now_ms();
+        rc = store_write(rig.store, &t, 1 << 30, false, (struct timespec){0}, data, MIB, &attrs,
+                         &placed);
+        cr_assert_lt(now_ms() - asked, ROOM_PATIENCE_MS + 400);
+    }
+    cr_assert_eq(rc, -ENOSPC);
+    cr_assert_gt(busy, 2);
+    cr_assert_lt(now_ms() - began, 4000);
+    store_drop(rig.store, 500, true);
+    rig_write(&rig, 501, 1, 0, MIB);
+}
+
 Test(node_store, a_full_node_flushes_and_evicts_its_way)
 {
     teardown();
@@ -332,6 +386,85 @@ Test(node_store, a_full_node_flushes_and_evicts_its_way)
     for (unsigned n = 0; n < 200; n += 7)
         rig_expect(&rig, 10 + n, (int)n, 0, MIB);
     cr_assert_leq(rig_du(&rig), 64 * MIB);
+    rig_check(&rig);
+}
+
+/* Nothing steps through the nominal size of a file. */
+Test(node_store, a_file_of_8_exbibytes)
+{
+    const uint64_t huge = (uint64_t)INT64_MAX, far = 1ull << 43;
+    struct ticket t = rig_ticket(5);
+    char detail[NODE_DETAIL] = "";
+    uint64_t found, bytes = 0;
+    bool news;
+
+    rig_write(&rig, 5, 1, 0, 1000);
+    rig_truncate(&rig, 5, huge);
+    rig_write(&rig, 5, 2, far, 1000);
+    rig_flush(&rig);
+    fake_file(&rig.fake, 5)->epoch = 1;
+    rig_evict(&rig, 5);
+    rig.fake.maps = 0;
+    cr_assert_eq(store_seek(rig.store, &t, 2000, false, &found), 0);
+    cr_assert_eq(found, far);
+    cr_assert_eq(store_seek(rig.store, &t, 0, true, &found), 0);
+    cr_assert_eq(found, 1000);
+    cr_assert_eq(store_seek(rig.store, &t, far + 1000, false, &found), -ENXIO);
+    cr_assert_eq(store_warm(rig.store, 5, &bytes, detail), 0, "%s", detail);
+    cr_assert_eq(bytes, 2000);
+    rig_expect(&rig, 5, 1, 0, 1000);
+    rig_expect(&rig, 5, 2, far, 1000);
+    rig_write(&rig, 5, 3, 100, 10);
+    struct attrs attrs;
+    cr_assert_eq(store_fsync(rig.store, &t, &attrs), 0);
+    rig_close(&rig, false);
+    strcpy(rig.boot, "another-boot"); /* in doubt */
+    rig_open(&rig, true);
+    cr_assert_eq(store_resolve_doubts(rig.store, &news, detail), 0, "%s", detail);
+    rig_expect(&rig, 5, 3, 100, 10);
+    rig_expect(&rig, 5, 2, far, 1000);
+    cr_assert_lt(rig.fake.maps, 30);
+}
+
+static void *zero_all(void *arg)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+    int *rc = arg;
+
+    do
+        *rc = store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4 * MIB,
+                              (struct timespec){.tv_sec = 3000}, &attrs);
+    while (*rc == -EBUSY);
+    return NULL;
+}
+
+/* It waits for room, and the file becomes shorter meanwhile. */
+Test(node_store, zeros_that_waited_do_not_undo_a_truncation)
+{
+    pthread_t thread;
+    int rc = 0, full = 0;
+
+    rig_end(&rig);
+    rig_start(&rig, 24 * MIB);
+    rig_open(&rig, true);
+    rig_write(&rig, 5, 1, 0, 4 * MIB);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    rig.fake.away = true;
+    for (uint64_t at = 0; full == 0; at += 65536)
+        full = rig_try_write(&rig, 6, 2, at, 65536);
+    cr_assert(full == -EBUSY || full == -ENOSPC);
+    cr_assert_eq(pthread_create(&thread, NULL, zero_all, &rc), 0);
+    usleep(200000);
+    rig_truncate(&rig, 5, 1000);
+    rig.fake.away = false;
+    struct flush_result result;
+    (void)flush_wait(rig.flush, NULL, 0, 20000, &result);
+    pthread_join(thread, NULL);
+    cr_assert_eq(rc, 0, "%s", strerror(-rc));
+    cr_assert_eq(rig_attrs(&rig, 5).size, 1000);
+    rig_expect(&rig, 5, -1, 0, 1000);
     rig_check(&rig);
 }
 

@@ -300,6 +300,30 @@ Test(pool_dir, opened_before_it_is_there)
     cr_assert_eq(pool_open_later(url, "cloud-2", &p, detail), -EXDEV);
 }
 
+/* The pool, or one of its folders, is moved away between the first byte and the last. */
+Test(pool_dir, moved_away_while_a_pack_is_written)
+{
+    static const char *const from[] = {"pool", "pool/packs/02", "pool/packs"};
+    uint8_t content[10] = {0};
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct pool *p = open_pool(), *other;
+        struct pack_record record = {.length = sizeof(content)};
+        struct pack_writer *w;
+        cr_assert_eq(pack_create(p, 2 + 256 * i, &w, detail), 0, "%s", detail);
+        cr_assert_eq(pack_add_record(w, content, &record, detail), 0, "%s", detail);
+        move(from[i], "old");
+        if (i == 0) { /* a copy of it stands there now */
+            other = open_pool();
+            pool_close(other);
+        }
+        cr_assert_lt(pack_finish(w, NULL, detail), 0, "it would be confirmed: %s", from[i]);
+        cr_assert_neq(detail[0], '\0');
+        pool_close(p);
+        move("old", i == 0 ? "older" : from[i]);
+    }
+}
+
 Test(pool_dir, its_folder_is_replaced)
 {
     struct pool *p = open_pool(), *other;

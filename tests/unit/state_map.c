@@ -612,6 +612,45 @@ Test(state_map, cache_table)
     cr_assert_eq(lines(0, 0, 0), 0);
 }
 
+/* A process that was killed leaves packs which only the next one can give back. */
+Test(state_map, packs_of_an_earlier_process_are_garbage)
+{
+    uint64_t p = alloc_packs(3);
+    struct file f = file_new("f"), g = file_new("g");
+    Star__AllocPacks q = STAR__ALLOC_PACKS__INIT;
+    struct cut c, late;
+
+    f.size = g.size = 1000;
+    f.version = g.version = 5;
+    cut_start(&c, p, 1);
+    cut_file(&c, &f, 1, NEVER);
+    cut_record(&c, 0, 1000);
+    cr_assert_eq(cut_apply(&c), 0);
+    q.count = 2;
+    q.seq = 77;
+    q.fresh = true;
+    w.node = 1;
+    cr_assert_eq(world_apply(&w, STAR__MSG_TYPE__ALLOC_PACKS, &q.base), 0);
+    cr_assert_eq(pack_of(p).state, PACK_LIVE, "that one was confirmed");
+    cr_assert_eq(pack_of(p + 1).state, PACK_CONDEMNED);
+    cr_assert_eq(pack_of(p + 2).state, PACK_CONDEMNED);
+    cr_assert_eq(pack_of(p + 3).state, PACK_ALLOCATED);
+    /* Asked again: the packs of this process stay. */
+    cr_assert_eq(world_apply(&w, STAR__MSG_TYPE__ALLOC_PACKS, &q.base), 0);
+    cr_assert_eq(pack_of(p + 3).state, PACK_ALLOCATED);
+    cr_assert_eq(pack_of(p + 4).state, PACK_ALLOCATED);
+    cut_start(&late, p + 1, 1);
+    cut_file(&late, &g, 1, NEVER);
+    cut_record(&late, 0, 1000);
+    cr_assert_eq(cut_apply(&late), -ESTALE);
+    cr_assert_eq(cut_apply(&c), 0, "a repeat of what was taken");
+    /* One that begins without wanting any. */
+    q.count = 0;
+    q.seq = 78;
+    cr_assert_eq(world_apply(&w, STAR__MSG_TYPE__ALLOC_PACKS, &q.base), 0);
+    cr_assert_eq(pack_of(p + 4).state, PACK_CONDEMNED);
+}
+
 Test(state_map, files_of_a_node_that_is_given_up)
 {
     uint64_t p = alloc_packs(2);
