@@ -36,13 +36,11 @@ static void fill_ticket(struct ticket_box *box, uint64_t ino, const struct ticke
     box->ticket.mapped = t->mapped;
 }
 
-static void fill_now(Star__Time *now)
+static void fill_now(const struct kreq *q, Star__Time *now)
 {
-    struct timespec ts = clock_real();
-
     star__time__init(now);
-    now->sec = ts.tv_sec;
-    now->nsec = (uint32_t)ts.tv_nsec;
+    now->sec = q->now.tv_sec;
+    now->nsec = (uint32_t)q->now.tv_nsec;
 }
 
 /* false: the centre must be asked first. */
@@ -84,7 +82,7 @@ static bool worth_retry(const struct kreq *q, int status)
     case -ENOTCONN: /* nothing was sent */
         return true;
     case -ECONNRESET:
-        return !q->append;
+        return !q->append || q->placed;
     case -ETIMEDOUT:
         return only_reads(q);
     default:
@@ -131,6 +129,7 @@ static void failed(struct kreq *q, const struct message *reply)
                       q->done); /* the files are not in one place: the kernel reads and writes */
         return;
     }
+    q->again |= reply->status == -ECONNRESET;
     forget_place(q->w, q->ino);
     if (q->other)
         forget_place(q->w, q->other);
@@ -224,10 +223,12 @@ static int send_write(struct kreq *q, struct place *p)
     Star__Time now;
 
     fill_ticket(&t, q->ino, &p->ticket);
-    fill_now(&now);
+    fill_now(q, &now);
     body.ticket = &t.ticket;
     body.offset = q->offset;
     body.append = q->append;
+    body.placed = q->placed;
+    body.again = q->again;
     body.kill_suidgid = q->kill;
     body.now = &now;
     return send_to(q, p->address, &body.base);
@@ -257,7 +258,7 @@ static int send_fallocate(struct kreq *q, struct place *p)
     Star__Time now;
 
     fill_ticket(&t, q->ino, &p->ticket);
-    fill_now(&now);
+    fill_now(q, &now);
     body.ticket = &t.ticket;
     body.mode = q->flags;
     body.offset = q->offset;
@@ -289,7 +290,7 @@ static int send_copy(struct kreq *q, struct place *p, struct place *from)
         return -EXDEV; /* the kernel copies by reading and writing */
     fill_ticket(&t, q->ino, &p->ticket);
     fill_ticket(&f, q->other, &from->ticket);
-    fill_now(&now);
+    fill_now(q, &now);
     body.from = &f.ticket;
     body.to = &t.ticket;
     body.from_offset = q->other_offset;
@@ -344,5 +345,6 @@ void data_ask(struct kreq *q, kreq_fn done)
 {
     q->done = done;
     q->deadline_ms = clock_boot_ms() + DATA_DEADLINE_MS;
+    q->now = clock_real();
     attempt(q);
 }

@@ -31,6 +31,10 @@ struct kreq {
     int64_t deadline_ms;
     unsigned attempts;
     bool plus, append, datasync, hole, cached_page, kill;
+    bool placed;         /* append: offset is the end of file that we know */
+    bool again;          /* an earlier attempt may have been done */
+    bool sync;           /* WRITE: answered only when it is on stable storage */
+    struct timespec now; /* of the first attempt */
     void *memory;       /* what payload lies in, owned */
     bool memory_pooled; /* belongs to the worker's buffers */
     const void *payload;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fs/answer.h"
+#include "fs/centre.h"
 #include "fs/control_files.h"
 #include "fs/data.h"
 #include "fs/leases.h"
@@ -251,9 +252,9 @@ static bool write_kills(struct worker *w)
     return w->init.killpriv_v2 && (in->write_flags & FUSE_WRITE_KILL_SUIDGID);
 }
 
-/* Where an append goes, if nobody else can move the end of the file: the kernel lets no other change of its size run
- * beside an append, and the lease keeps other mounts out. Then it is a write like any other, which may be sent
- * again after a node's restart; else the home places it, once. */
+/* The end of the file, if nobody else can move it: the kernel lets no other change of its size run beside an append,
+ * and the lease keeps other mounts out. Then the home can tell whether it has done this append, and it may be sent
+ * again after a node's restart. Where it goes the home decides in any case: the lease may end while it waits there. */
 static bool append_is_placed(struct worker *w, uint64_t ino, uint64_t *offset)
 {
     struct inode *i = inode_lock(&w->inodes, ino);
@@ -261,7 +262,8 @@ static bool append_is_placed(struct worker *w, uint64_t ino, uint64_t *offset)
 
     if (!i)
         return false;
-    if (i->lease == STAR__LEASE__LEASE_WRITE && i->recalls == 0 && i->attr_known) {
+    if (i->lease == STAR__LEASE__LEASE_WRITE && i->recalls == 0 && i->attr_known &&
+        msession_leased(w)) {
         struct attr now = i->attr;
         inode_merge(i, &now);
         *offset = (uint64_t)now.st.st_size;
@@ -298,7 +300,8 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     }
     q->type = STAR__MSG_TYPE__WRITE;
     q->cached_page = fi->writepage;
-    q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage && !append_is_placed(w, ino, &q->offset);
+    q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage;
+    q->placed = q->append && append_is_placed(w, ino, &q->offset);
     start(q);
 }
 

@@ -70,6 +70,31 @@ flock -w 20 "$OTHER/lock" true || fail "a flock was never granted"
 wait
 rm "$MNT/lock"
 
+# appends HOW NODE-COMMAND: one mount's append waits for the node while the other appends.
+appends() {
+    local mine writer other want
+    exec {mine}>>"$MNT/appended"
+    echo "$1 begun" >&$mine # the end of the file is known under a lease from here on
+    kill "-$1" "$(pid_of node-1)"
+    echo "$1 from one" >&$mine & writer=$!
+    sleep 0.3
+    echo "$1 from the other" >>"$OTHER/appended" & other=$!
+    sleep 0.7
+    if [ "$1" = STOP ]; then kill -CONT "$(pid_of node-1)"; else "$UMBEL" up --root "$ROOT" >/dev/null; fi
+    wait $writer && wait $other || fail "an append failed ($1)"
+    exec {mine}>&-
+    for want in "$1 begun" "$1 from one" "$1 from the other"; do
+        [ "$(grep -cx "$want" "$MNT/appended")" = 1 ] || fail "of '$want' there is not one: $(od -c "$MNT/appended" | tail -n 8)"
+    done
+    cmp "$MNT/appended" "$OTHER/appended"
+    rm "$MNT/appended"
+}
+step "an append that waits for its node overwrites nothing, and comes once"
+for i in $(seq 4); do
+    appends STOP
+    appends KILL
+done
+
 for seed in $(seq $seeds); do
     step "seed $seed: $ops operations"
     mkdir "$MNT/work"
