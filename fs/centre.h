@@ -26,5 +26,7 @@ void msession_reply(struct worker *w, struct client *client, const struct messag
                     int status);
 /* Leases may be used: not fenced, and renewed lately. */
 bool msession_leased(struct worker *w);
+/* The session is alive at the centre for certain, though it may be reclaiming. */
+bool msession_alive(struct worker *w);
 
 #endif

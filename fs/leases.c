@@ -156,8 +156,9 @@ int64_t leases_entries_until(struct worker *w)
     return atomic_load(&w->leases->entries_until_ms);
 }
 
-bool leases_write_is_private(const struct worker *w, const struct inode *i)
+/* By the clock: a process that was frozen runs on before its timer does. */
+bool leases_write_is_private(struct worker *w, const struct inode *i)
 {
-    return (i->lease == STAR__LEASE__LEASE_WRITE && !atomic_load(&w->centre.fenced)) ||
-           i->write_recalls > 0;
+    return (i->lease == STAR__LEASE__LEASE_WRITE && msession_leased(w)) ||
+           (i->write_recalls > 0 && msession_alive(w));
 }

@@ -44,6 +44,6 @@ void leases_recall(struct worker *w, struct client *client, const struct message
 void leases_drop_all(struct worker *w, bool held, void (*done)(void *arg), void *arg);
 
 /* A write to i (locked) that is now done may be acknowledged without telling the centre. */
-bool leases_write_is_private(const struct worker *w, const struct inode *i);
+bool leases_write_is_private(struct worker *w, const struct inode *i);
 
 #endif

@@ -87,6 +87,7 @@ struct centre {
     atomic_bool connected, fenced;
     atomic_uint reclaims;       /* begun since the start */
     _Atomic int64_t renewed_ms; /* when the newest answered RENEW or HELLO was sent; 0: never */
+    _Atomic int64_t resumed_ms; /* when the newest HELLO was sent that found our session alive */
     atomic_uint renew_ms, fence_ms;
     int lost_fd;                /* eventfd: the session has expired */
     pthread_mutex_t start_lock; /* of the rest */
