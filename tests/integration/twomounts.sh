@@ -70,29 +70,34 @@ flock -w 20 "$OTHER/lock" true || fail "a flock was never granted"
 wait
 rm "$MNT/lock"
 
-# appends HOW NODE-COMMAND: one mount's append waits for the node while the other appends.
+# appends HOW: one mount's append waits for the node while another, which was mounted just now, appends.
 appends() {
     local mine writer other want
+    mkdir -p "$WORK/third"
+    "$UMBEL" mount --root "$ROOT" "$WORK/third" >/dev/null
     exec {mine}>>"$MNT/appended"
     echo "$1 begun" >&$mine # the end of the file is known under a lease from here on
     kill "-$1" "$(pid_of node-1)"
     echo "$1 from one" >&$mine & writer=$!
-    sleep 0.3
-    echo "$1 from the other" >>"$OTHER/appended" & other=$!
-    sleep 0.7
-    if [ "$1" = STOP ]; then kill -CONT "$(pid_of node-1)"; else "$UMBEL" up --root "$ROOT" >/dev/null; fi
+    sleep "$2"
+    [ "$1" != KILL ] || "$UMBEL" up --root "$ROOT" >/dev/null &
+    echo "$1 from the other" >>"$WORK/third/appended" & other=$!
+    [ "$1" != STOP ] || { sleep 0.5; kill -CONT "$(pid_of node-1)"; }
     wait $writer && wait $other || fail "an append failed ($1)"
+    wait
     exec {mine}>&-
     for want in "$1 begun" "$1 from one" "$1 from the other"; do
-        [ "$(grep -cx "$want" "$MNT/appended")" = 1 ] || fail "of '$want' there is not one: $(od -c "$MNT/appended" | tail -n 8)"
+        [ "$(grep -cx "$want" "$MNT/appended")" = 1 ] || fail "of '$want' there is not one: $(cat "$MNT/appended")"
     done
-    cmp "$MNT/appended" "$OTHER/appended"
+    cmp "$MNT/appended" "$WORK/third/appended"
     rm "$MNT/appended"
+    umount "$WORK/third"
 }
 step "an append that waits for its node overwrites nothing, and comes once"
-for i in $(seq 4); do
-    appends STOP
-    appends KILL
+EXTRA_MOUNTS+=("$WORK/third")
+for wait in 0.5 2 4; do
+    appends STOP $wait
+    appends KILL $wait
 done
 
 for seed in $(seq $seeds); do

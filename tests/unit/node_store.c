@@ -53,7 +53,8 @@ Test(node_store, append_is_placed_at_the_end)
     cr_assert_eq(attrs.size, 103);
 }
 
-/* A mount knows where the file ends, sends an append, and sends it again when the connection broke. */
+/* A mount knows where the file ends, sends an append, and sends it again when the connection broke.
+ */
 Test(node_store, append_that_is_sent_again)
 {
     struct ticket t = rig_ticket(10);
