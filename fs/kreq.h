@@ -31,15 +31,17 @@ struct kreq {
     int64_t deadline_ms;
     unsigned attempts;
     bool plus, append, datasync, hole, cached_page, kill;
-    bool placed;         /* append: offset is the end of file that we know */
-    bool again;          /* an earlier attempt may have been done */
-    bool sync;           /* WRITE: answered only when it is on stable storage */
-    struct timespec now; /* of the first attempt */
-    void *memory;       /* what payload lies in, owned */
-    bool memory_pooled; /* belongs to the worker's buffers */
+    bool placed; /* append: offset is the end of file that we know */
+    bool again;  /* an earlier attempt may have been done */
+    bool sync;   /* a write that is answered only when it is on stable storage */
+    void (*synced)(struct kreq *q, int status); /* FSYNC: where it ends */
+    struct timespec now;                        /* of the first attempt */
+    void *memory;                               /* what payload lies in, owned */
+    bool memory_pooled;                         /* belongs to the worker's buffers */
     const void *payload;
     size_t payload_len;
     uint64_t write_count; /* FSYNC: the inode's when it was sent */
+    uint64_t version;     /* FSYNC: what the home has on stable storage */
     int result;
 };
 

@@ -32,13 +32,33 @@ static void answer_count(struct kreq *q)
     kreq_free(q);
 }
 
+static void write_synced(struct kreq *q, int status)
+{
+    q->type = STAR__MSG_TYPE__WRITE;
+    if (status < 0)
+        kreq_end(q, status);
+    else
+        answer_count(q);
+}
+
+/* The kernel syncs by itself only what goes through its pages. */
+static void sync_or_answer(struct kreq *q)
+{
+    q->synced = write_synced;
+    if (q->sync)
+        fsync_begin(q, q->datasync);
+    else
+        answer_count(q);
+}
+
 static void pages_gone(void *arg)
 {
-    answer_count(arg);
+    sync_or_answer(arg);
 }
 
 /* This mount's own kernel may hold pages beside a write that went past them. A page written back is
- * itself such a page: the kernel keeps it locked until the answer, so it must not be taken away first. */
+ * itself such a page: the kernel keeps it locked until the answer, so it must not be taken away
+ * first. */
 static void finish(struct kreq *q)
 {
     struct worker *w = q->w;
@@ -53,7 +73,7 @@ static void finish(struct kreq *q)
         return;
     }
     if (!job) {
-        answer_count(q);
+        sync_or_answer(q);
         return;
     }
     job->pages = true;
@@ -252,9 +272,20 @@ static bool write_kills(struct worker *w)
     return w->init.killpriv_v2 && (in->write_flags & FUSE_WRITE_KILL_SUIDGID);
 }
 
-/* The end of the file, if nobody else can move it: the kernel lets no other change of its size run beside an append,
- * and the lease keeps other mounts out. Then the home can tell whether it has done this append, and it may be sent
- * again after a node's restart. Where it goes the home decides in any case: the lease may end while it waits there. */
+/* O_SYNC, O_DSYNC and their like of pwritev2: the kernel puts them into each write's flags. */
+static void note_sync(struct kreq *q, bool from_pages)
+{
+    const struct fuse_in_header *header = worker_message(q->w);
+    const struct fuse_write_in *in = (const void *)(header + 1);
+
+    q->sync = (in->flags & O_DSYNC) && !from_pages && !(fh_flags(q->fh) & FH_CACHED);
+    q->datasync = (in->flags & O_SYNC) != O_SYNC;
+}
+
+/* The end of the file, if nobody else can move it: the kernel lets no other change of its size run
+ * beside an append, and the lease keeps other mounts out. Then the home can tell whether it has
+ * done this append, and it may be sent again after a node's restart. Where it goes the home decides
+ * in any case: the lease may end while it waits there. */
 static bool append_is_placed(struct worker *w, uint64_t ino, uint64_t *offset)
 {
     struct inode *i = inode_lock(&w->inodes, ino);
@@ -289,6 +320,7 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         return;
     }
     q->kill = write_kills(w);
+    note_sync(q, fi->writepage);
     int rc = fh_check(w, fi->fh);
     if (rc == 0 && size > FRAME_PAYLOAD_MAX)
         rc = -EIO;
