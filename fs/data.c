@@ -44,18 +44,33 @@ static void fill_now(const struct kreq *q, Star__Time *now)
 }
 
 /* false: the centre must be asked first. */
-static bool place_of(struct worker *w, uint64_t ino, struct place *p)
+static bool place_of(struct kreq *q, uint64_t ino, struct place *p)
 {
+    struct worker *w = q->w;
     struct inode *i = inode_lock(&w->inodes, ino);
     bool known = i && i->located && strlen(i->address) < sizeof(p->address);
 
     if (known) {
         strcpy(p->address, i->address);
         p->ticket = i->ticket;
+        if (ino == q->ino)
+            q->sent = !q->ended; /* from here on it may be at the node */
     }
     if (i)
         inode_unlock(&w->inodes, i);
     return known;
+}
+
+/* The node did not do it. */
+static void take_back(struct kreq *q, bool forget_place)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    if (!i)
+        return;
+    q->sent = false;
+    i->located = i->located && !forget_place;
+    inode_unlock(&q->w->inodes, i);
 }
 
 static void forget_place(struct worker *w, uint64_t ino)
@@ -103,7 +118,7 @@ static void attempt_again(void *arg)
 static void retry(struct kreq *q, int status)
 {
     q->attempts++;
-    if (clock_boot_ms() >= q->deadline_ms) {
+    if (!atomic_load(&q->ended) && clock_boot_ms() >= q->deadline_ms) {
         log_warning("inode %llu: its data cannot be reached: %s", (unsigned long long)q->ino,
                     strerror(-status));
         kreq_fail_now(q, -EIO, q->done);
@@ -130,7 +145,7 @@ static void failed(struct kreq *q, const struct message *reply)
         return;
     }
     q->again |= reply->status == -ECONNRESET;
-    forget_place(q->w, q->ino);
+    take_back(q, true);
     if (q->other)
         forget_place(q->w, q->other);
     retry(q, reply->status);
@@ -324,16 +339,20 @@ static void attempt(struct kreq *q)
 {
     struct place p, from;
 
-    if (clock_boot_ms() >= q->deadline_ms) {
+    if (atomic_load(&q->ended) || clock_boot_ms() >= q->deadline_ms) {
         kreq_fail_now(q, -EIO, q->done);
         return;
     }
-    if (!place_of(q->w, q->ino, &p)) {
+    if (!place_of(q, q->ino, &p)) {
         locate(q, q->ino);
         return;
     }
-    if (q->other && !place_of(q->w, q->other, &from)) {
+    if (q->other && !place_of(q, q->other, &from)) {
         locate(q, q->other);
+        return;
+    }
+    if (atomic_load(&q->ended)) {
+        kreq_fail_now(q, -EIO, q->done);
         return;
     }
     int rc = send(q, &p, &from);

@@ -59,6 +59,8 @@ struct inode_waiter {
     void *arg;
 };
 
+struct kreq;
+
 struct inode {
     uint64_t ino;
     UT_hash_handle hh;
@@ -94,8 +96,9 @@ struct inode {
     unsigned errors;      /* grows when such writes may be lost */
     unsigned invalidates; /* on their way without anybody in the kernel waiting */
     struct inode_waiter *waiters;
-    bool no_privileges; /* under a lease: no suid, sgid or capability to be killed by a write */
-    bool had_locks;     /* POSIX locks were taken: closing asks the centre */
+    struct kreq *pending; /* READs and pages written back that are not answered: pending.c */
+    bool no_privileges;   /* under a lease: no suid, sgid or capability to be killed by a write */
+    bool had_locks;       /* POSIX locks were taken: closing asks the centre */
     struct held_lock *locks;
 };
 

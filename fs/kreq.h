@@ -25,6 +25,11 @@ struct kreq {
     size_t size;           /* the kernel's buffer */
     char *name;            /* owned */
 
+    /* In inode.pending (pending.c); of the inode's lock. */
+    struct kreq *pending_next, **pending_at;
+    bool sent;         /* it may be at a node now */
+    atomic_bool ended; /* the kernel was answered: no more attempts */
+
     /* Data requests (data.c). */
     uint16_t type; /* of the message to the node */
     kreq_fn done;

@@ -35,6 +35,9 @@ int64_t leases_entries_until(struct worker *w);
 
 /* --- recall.c --- */
 
+int recalls_start(struct worker *w);
+void recalls_stop(struct worker *w);
+
 /* A RECALL came; in the client's thread. */
 void leases_recall(struct worker *w, struct client *client, const struct message *m);
 

@@ -9,11 +9,16 @@
 #include "fs/control_files.h"
 #include "fs/data.h"
 #include "fs/ops.h"
+#include "fs/pending.h"
 
 /* --- read --- */
 
 static void on_read(struct kreq *q, const struct message *reply)
 {
+    if (!pending_remove(q)) {
+        kreq_free(q);
+        return;
+    }
     if (reply->status < 0) {
         kreq_end(q, reply->status);
         return;
@@ -43,6 +48,7 @@ void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
         return;
     }
     q->type = STAR__MSG_TYPE__READ;
+    pending_add(q);
     data_ask(q, on_read);
 }
 

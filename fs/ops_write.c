@@ -14,6 +14,7 @@
 #include "fs/data.h"
 #include "fs/leases.h"
 #include "fs/ops.h"
+#include "fs/pending.h"
 
 /* Smaller payloads are copied; larger ones keep the buffer that the kernel filled (a page fault
  * costs about a copy of that size). */
@@ -172,6 +173,8 @@ static void on_written(struct kreq *q, const struct message *reply)
     int status;
     Star__WriteReply *r = kreq_unpack(reply, &star__write_reply__descriptor, &status);
 
+    if (q->cached_page)
+        pending_remove(q); /* if it was ended, it was not done */
     if (!r) {
         kreq_end(q, status);
         return;
@@ -192,6 +195,13 @@ static void on_written(struct kreq *q, const struct message *reply)
 
 /* --- set-user-id bits --- */
 
+static void not_begun(struct kreq *q, int status)
+{
+    if (q->cached_page)
+        pending_remove(q);
+    kreq_end(q, status);
+}
+
 static void on_killed(struct kreq *q, const struct message *reply)
 {
     struct worker *w = q->w;
@@ -199,7 +209,7 @@ static void on_killed(struct kreq *q, const struct message *reply)
     Star__AttrReply *r = kreq_unpack(reply, &star__attr_reply__descriptor, &status);
 
     if (!r) {
-        kreq_end(q, status);
+        not_begun(q, status);
         return;
     }
     struct inode *i = inode_lock(&w->inodes, q->ino);
@@ -223,7 +233,7 @@ static void kill_privileges(struct kreq *q)
     int rc = kreq_head(q, &box);
 
     if (rc < 0) {
-        kreq_end(q, rc);
+        not_begun(q, rc);
         return;
     }
     body.head = &box.head;
@@ -333,6 +343,8 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     q->type = STAR__MSG_TYPE__WRITE;
     q->cached_page = fi->writepage;
     q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage;
+    if (q->cached_page)
+        pending_add(q);
     q->placed = q->append && append_is_placed(w, ino, &q->offset);
     start(q);
 }

@@ -245,6 +245,8 @@ static int start_parts(struct worker *w, char detail[256])
     if (rc == 0)
         rc = leases_start(w);
     if (rc == 0)
+        rc = recalls_start(w);
+    if (rc == 0)
         rc = controls_start(w);
     if (rc == 0)
         rc = timer_queue_start(&w->timer);
@@ -291,6 +293,7 @@ static void stop_parts(struct worker *w)
     awake_stop(w->awake);
     inode_table_destroy(&w->inodes);
     leases_stop(w);
+    recalls_stop(w);
     buffers_free(w->buffers);
     pthread_mutex_destroy(&w->statfs.lock);
     if (w->ended_fd >= 0)

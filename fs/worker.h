@@ -72,6 +72,7 @@ struct keeper_page {
 };
 
 struct leases;   /* leases.c */
+struct recalls;  /* recall.c */
 struct controls; /* control_files.c */
 
 struct centre_link; /* centre.c: one client and its session */
@@ -124,6 +125,7 @@ struct worker {
     struct notify_pool *notify;
     struct timer_queue *timer;
     struct leases *leases;
+    struct recalls *recalls;
     struct controls *controls;
     struct statfs_cache statfs;
     struct buffers *buffers;
