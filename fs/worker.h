@@ -46,6 +46,9 @@
 /* A mutation or question waits so long for the centre (a leader's election takes below 1 s, a
  * restart a few). */
 #define METADATA_DEADLINE_MS 60000
+/* A command in a control file: the centre answers when its nodes have done it, or gives them up
+ * after 600 s. */
+#define COMMAND_DEADLINE_MS 630000
 /* statfs, and getattr of the root: then the last known answer. */
 #define NEVER_BLOCK_MS 500
 /* A data request waits so long for its node, over all attempts. */
