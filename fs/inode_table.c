@@ -12,7 +12,8 @@ void inode_table_init(struct inode_table *t, void (*returned)(void *ctx, uint64_
         pthread_mutex_init(&t->shards[n].lock, NULL);
         t->shards[n].inodes = NULL;
     }
-    atomic_store(&t->returns_sent, 0);
+    atomic_store(&t->returns_begun, 0);
+    atomic_store(&t->returns_done, 0);
     t->returned = returned;
     t->ctx = ctx;
 }
@@ -73,7 +74,7 @@ struct inode *inode_lock_make(struct inode_table *t, uint64_t ino)
         return NULL;
     }
     i->ino = ino;
-    i->born = atomic_load(&t->returns_sent);
+    i->born = atomic_load(&t->returns_begun);
     HASH_ADD(hh, s->inodes, ino, sizeof(i->ino), i);
     return i;
 }

@@ -65,7 +65,7 @@ struct inode {
     uint64_t ino;
     UT_hash_handle hh;
     uint64_t nlookup; /* references of the kernel */
-    unsigned born;    /* returns_sent when it was made */
+    unsigned born;    /* returns_begun when it was made */
     unsigned pins;    /* work in flight that needs it to stay */
 
     Star__Lease lease;
@@ -109,7 +109,7 @@ struct inode_shard {
 
 struct inode_table {
     struct inode_shard shards[INODE_SHARDS];
-    atomic_uint returns_sent; /* batches of RETURN_LEASES begun */
+    atomic_uint returns_begun, returns_done; /* batches of RETURN_LEASES: about to be sent, sent */
     /* An inode with a lease is forgotten. Called with its shard locked. */
     void (*returned)(void *ctx, uint64_t ino);
     void *ctx;

@@ -21,7 +21,7 @@ struct kreq {
     uint64_t offset, other_offset, length;
     uint32_t flags;
     struct fuse_ctx ctx;
-    unsigned returns_seen; /* inode_table.returns_sent when this began */
+    unsigned returns_seen; /* inode_table.returns_done when this began */
     size_t size;           /* the kernel's buffer */
     char *name;            /* owned */
 

@@ -34,13 +34,13 @@ void leases_stop(struct worker *w)
 
 /* --- returned --- */
 
-/* The counter grows first: an answer to something asked before now grants nothing on an inode made
- * after now, since the centre may have given it before it hears this. */
+/* Two counters: what is asked before a return was really sent grants nothing on an inode made after
+ * the return was begun, since the centre may have given it before it hears this. */
 static void send_returns(struct worker *w, uint64_t *inos, size_t n)
 {
     Star__ReturnLeases body = STAR__RETURN_LEASES__INIT;
 
-    atomic_fetch_add(&w->inodes.returns_sent, 1);
+    atomic_fetch_add(&w->inodes.returns_begun, 1);
     body.ino = inos;
     for (size_t k = 0; k < n; k++) {
         struct inode *i = inode_lock(&w->inodes, inos[k]);
@@ -52,6 +52,7 @@ static void send_returns(struct worker *w, uint64_t *inos, size_t n)
     if (body.n_ino > 0)
         msession_notify(w, STAR__MSG_TYPE__RETURN_LEASES,
                         &body.base); /* no stream: it will reclaim anyway */
+    atomic_fetch_add(&w->inodes.returns_done, 1);
 }
 
 static void return_tick(void *arg)
