@@ -155,7 +155,8 @@ static void log_attrs(struct kreq *q, Star__HomeAttrs *a)
     bool known = false;
 
     if (i) {
-        known = i->logged_version >= a->version || (i->attr_known && i->attr.version >= a->version);
+        known =
+            i->logged_version >= a->version; /* not attr: the centre may only have heard of it */
         inode_unlock(&q->w->inodes, i);
     }
     if (known) {
