@@ -90,6 +90,11 @@ static bool only_reads(const struct kreq *q)
     return q->type == STAR__MSG_TYPE__READ || q->type == STAR__MSG_TYPE__SEEK;
 }
 
+static bool changes(const struct kreq *q)
+{
+    return !only_reads(q) && q->type != STAR__MSG_TYPE__FSYNC;
+}
+
 static bool worth_retry(const struct kreq *q, int status)
 {
     switch (status) {
@@ -98,7 +103,7 @@ static bool worth_retry(const struct kreq *q, int status)
         return true;
     case -ECONNRESET:
         return !q->append || q->placed;
-    case -ETIMEDOUT:
+    case -ETIMEDOUT: /* of a change it cannot be told whether it was done, or it came too late */
         return only_reads(q);
     default:
         return false;
@@ -133,8 +138,26 @@ static void retry(struct kreq *q, int status)
         kreq_fail_now(q, -ENOMEM, q->done);
 }
 
+/* The node has no room now, and does not keep us waiting for it. */
+static void retry_for_room(struct kreq *q)
+{
+    int64_t now = clock_boot_ms();
+
+    take_back(q, false);
+    if (!q->room_until_ms)
+        q->room_until_ms = now + ROOM_DEADLINE_MS;
+    if (now >= q->room_until_ms || now >= q->deadline_ms)
+        kreq_fail_now(q, -ENOSPC, q->done);
+    else if (timer_queue_after(q->w->timer, ROOM_RETRY_MS, attempt_again, q) < 0)
+        kreq_fail_now(q, -ENOMEM, q->done);
+}
+
 static void failed(struct kreq *q, const struct message *reply)
 {
+    if (reply->status == -EBUSY && changes(q)) {
+        retry_for_room(q);
+        return;
+    }
     if (!worth_retry(q, reply->status)) {
         q->done(q, reply);
         return;
@@ -219,6 +242,11 @@ static int send_to(struct kreq *q, const char *address, const ProtobufCMessage *
     return rc;
 }
 
+static uint64_t not_after(const struct kreq *q)
+{
+    return (uint64_t)(q->deadline_ms - DATA_EXPIRY_MS);
+}
+
 static int send_read(struct kreq *q, struct place *p)
 {
     Star__Read body = STAR__READ__INIT;
@@ -244,6 +272,7 @@ static int send_write(struct kreq *q, struct place *p)
     body.append = q->append;
     body.placed = q->placed;
     body.again = q->again;
+    body.not_after = not_after(q);
     body.kill_suidgid = q->kill;
     body.now = &now;
     return send_to(q, p->address, &body.base);
@@ -276,6 +305,7 @@ static int send_fallocate(struct kreq *q, struct place *p)
     fill_now(q, &now);
     body.ticket = &t.ticket;
     body.mode = q->flags;
+    body.not_after = not_after(q);
     body.offset = q->offset;
     body.length = q->length;
     body.now = &now;
@@ -306,6 +336,7 @@ static int send_copy(struct kreq *q, struct place *p, struct place *from)
     fill_ticket(&t, q->ino, &p->ticket);
     fill_ticket(&f, q->other, &from->ticket);
     fill_now(q, &now);
+    body.not_after = not_after(q);
     body.from = &f.ticket;
     body.to = &t.ticket;
     body.from_offset = q->other_offset;

@@ -34,6 +34,7 @@ struct kreq {
     uint16_t type; /* of the message to the node */
     kreq_fn done;
     int64_t deadline_ms;
+    int64_t room_until_ms; /* 0: the node has not said yet that it has no room */
     unsigned attempts;
     bool plus, append, datasync, hole, cached_page, kill;
     bool placed; /* append: offset is the end of file that we know */

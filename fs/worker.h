@@ -55,6 +55,12 @@
 #define DATA_DEADLINE_MS 60000
 /* One attempt: a node may have to fetch from a slow pool. */
 #define DATA_ATTEMPT_MS 30000
+/* A change that was sent must have begun at the node so long before we give it up: then it does not
+ * come late, when the application has done something else. */
+#define DATA_EXPIRY_MS 1000
+/* So long a full node may take to make room, and so often it is asked. */
+#define ROOM_DEADLINE_MS 40000
+#define ROOM_RETRY_MS    100
 /* One attempt at a node that we have no connection to: then the centre is asked where else to go.
  */
 #define DATA_AWAY_MS 3000
