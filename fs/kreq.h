@@ -19,7 +19,7 @@ struct kreq {
     uint64_t other; /* second inode */
     uint64_t fh, other_fh;
     uint64_t offset, other_offset, length;
-    uint32_t flags;
+    uint32_t flags, mode;
     struct fuse_ctx ctx;
     unsigned returns_seen; /* inode_table.returns_done when this began */
     size_t size;           /* the kernel's buffer */

@@ -100,6 +100,44 @@ for wait in 0.5 2 4; do
     appends KILL $wait
 done
 
+step "a read that waits for its node costs nobody the session"
+head -c 4M /dev/urandom >"$MNT/waited"
+exec {held}<"$MNT/waited"
+dd if="$MNT/waited" iflag=nocache count=0 status=none
+kill -STOP "$(pid_of node-1)"
+cat <&$held >/dev/null 2>&1 & reader=$!
+sleep 0.5
+{ printf x >>"$OTHER/waited"; } & writer=$!
+sleep 12
+kill -CONT "$(pid_of node-1)"
+wait $writer || fail "the other mount could not append"
+wait $reader || true # EIO
+! grep -h 'does not answer a recall' "$ROOT"/log/* || fail "a recall waited for a read"
+[ "$(dd bs=1 count=1 status=none <&$held | wc -c)" = 1 ] || fail "what was open is lost"
+exec {held}<&-
+cmp "$MNT/waited" "$OTHER/waited"
+rm "$MNT/waited"
+
+step "open makes or opens a name that comes and goes"
+(while [ ! -e "$WORK/enough" ]; do : >"$OTHER/fleeting" && rm "$OTHER/fleeting"; done) & fleeting=$!
+for i in $(seq 1000); do
+    : >>"$MNT/fleeting" || fail "open number $i"
+done 2>"$WORK/opens.log"
+touch "$WORK/enough"
+wait $fleeting || true # the other may have removed it
+[ ! -s "$WORK/opens.log" ] || fail "$(sort "$WORK/opens.log" | uniq -c)"
+rm -f "$MNT/fleeting"
+
+if full; then
+    step "a write that was given up is not done later"
+    printf 'old' >"$MNT/late"
+    kill -STOP "$(pid_of node-1)"
+    refused 1 'error writing' dd if=<(printf 'one') of="$MNT/late" conv=notrunc status=none
+    kill -CONT "$(pid_of node-1)"
+    sleep 1
+    [ "$(cat "$MNT/late")" = old ] || fail "a write that failed was done later: $(cat "$MNT/late")"
+fi
+
 for seed in $(seq $seeds); do
     step "seed $seed: $ops operations"
     mkdir "$MNT/work"
