@@ -401,6 +401,14 @@ void msession_stop(struct worker *w)
     c->link = NULL;
     pthread_rwlock_unlock(&c->link_lock);
     link_free(old);
-    close(c->lost_fd);
+}
+
+void msession_free(struct worker *w)
+{
+    struct centre *c = &w->centre;
+
+    if (c->lost_fd >= 0)
+        close(c->lost_fd);
+    c->lost_fd = -1;
     seq_destroy(&c->seq);
 }

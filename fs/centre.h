@@ -13,6 +13,8 @@ int msession_start(struct worker *w, char detail[256]);
 void msession_bye(struct worker *w);
 /* Ends everything pending with -ESHUTDOWN. */
 void msession_stop(struct worker *w);
+/* When nothing of the worker runs any more: what still was queued ends its numbers here. */
+void msession_free(struct worker *w);
 /* After lost_fd: a new session. Handles of the old one are dead. Only in the main thread. */
 void msession_replace(struct worker *w);
 

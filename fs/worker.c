@@ -287,6 +287,7 @@ static void stop_parts(struct worker *w)
     }
     timer_queue_stop(w->timer);
     drain(w);
+    msession_free(w);
     controls_stop(w);
     if (w->se)
         fuse_session_destroy(w->se); /* closes the descriptor */
