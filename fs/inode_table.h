@@ -71,10 +71,10 @@ struct inode {
     Star__Lease lease;
     unsigned recalls; /* recalls whose kernel notifies have not returned */
     unsigned
-        write_recalls;  /* of those, the ones that took LEASE_WRITE: writes still count as leased */
-    int64_t granted_ms; /* newest answer to the kernel with attributes that it may keep */
+        write_recalls; /* of those, the ones that took LEASE_WRITE: writes still count as leased */
     /* Directory. */
     bool listing_stale;         /* pages of the listing may be older than the lease */
+    int64_t recalled_ms;        /* the newest recall of pages or listing */
     bool names_kept;            /* entry timeouts were given */
     int64_t listed_ms;          /* newest part of a listing */
     int64_t contended_until_ms; /* no entry timeouts until then: see recall.c */

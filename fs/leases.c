@@ -107,7 +107,6 @@ Star__Lease leases_take(const struct kreq *q, struct inode *i, Star__Lease lease
     if (lease == STAR__LEASE__LEASE_NONE || !may_take(q, i))
         return STAR__LEASE__LEASE_NONE;
     i->lease = lease;
-    i->granted_ms = clock_boot_ms();
     return lease;
 }
 

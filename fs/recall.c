@@ -266,10 +266,12 @@ static bool mark(struct inode *i, const Star__Recall *body)
         i->lease = body->keep;
     i->attr_known = false;
     i->no_privileges = false;
-    if (whole && body->keep == STAR__LEASE__LEASE_NONE) {
-        i->located = false; /* somebody will write: perhaps elsewhere */
+    if (body->data) { /* a part of the listing may be on its way into the kernel's cache */
         i->listing_stale = true;
+        i->recalled_ms = clock_boot_ms();
     }
+    if (whole && body->keep == STAR__LEASE__LEASE_NONE)
+        i->located = false; /* somebody will write: perhaps elsewhere */
     return took_write;
 }
 
@@ -335,7 +337,6 @@ static int begin_recall(struct recall *r, const Star__Recall *body)
     }
     r->ino = body->ino;
     r->took_write = mark(i, body);
-    j.pages->granted_ms = i->granted_ms;
     j.pages->listed_ms = i->listed_ms;
     bool kept = i->names_kept;
     inode_unlock(&r->w->inodes, i);
@@ -460,8 +461,8 @@ static void drop_inode(void *arg, struct inode *i)
     i->attr_known = false;
     i->no_privileges = false;
     i->listing_stale = true;
+    i->recalled_ms = clock_boot_ms();
     job->pages = true;
-    job->granted_ms = i->granted_ms;
     job->listed_ms = i->listed_ms;
     drop_part_add(d);
     if (!notify_queue(d->w->notify, job)) {

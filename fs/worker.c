@@ -220,6 +220,17 @@ static int start_session(struct worker *w)
     return fuse_session_custom_io(w->se, &io, w->fd);
 }
 
+static bool kernel_knows(void *ctx, uint64_t ino)
+{
+    struct worker *w = ctx;
+    struct inode *i = inode_lock(&w->inodes, ino);
+    bool known = i && i->nlookup > 0 && !atomic_load(&w->stopping);
+
+    if (i)
+        inode_unlock(&w->inodes, i);
+    return known;
+}
+
 static int start_parts(struct worker *w, char detail[256])
 {
     int rc;
@@ -251,7 +262,7 @@ static int start_parts(struct worker *w, char detail[256])
     if (rc == 0)
         rc = timer_queue_start(&w->timer);
     if (rc == 0)
-        rc = notify_start(w->se, &w->notify);
+        rc = notify_start(w->se, kernel_knows, w, &w->notify);
     if (rc == 0)
         rc = conns_start(w->options->name, w->options->cloud, &w->conns);
     if (rc < 0) {
