@@ -95,8 +95,20 @@ static int mount_it(struct keeper *k)
 
 /* --- worker --- */
 
+/* In the worker. */
+static int begin_worker(const struct mount_options *options, int report_fd)
+{
+    char detail[256] = "";
+    int rc = options->worker_begin ? options->worker_begin(options->worker_arg, detail) : 0;
+
+    if (rc < 0)
+        dprintf(report_fd, "error: %s\n", detail);
+    return rc;
+}
+
 static int start_worker(struct keeper *k)
 {
+    pid_t keeper = getpid();
     int pipe_fds[2];
 
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
@@ -110,6 +122,9 @@ static int start_worker(struct keeper *k)
     }
     if (pid == 0) {
         sigset_t set;
+        /* Without its keeper it would serve on, and nobody could end it. */
+        if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != keeper)
+            _exit(1);
         sigemptyset(&set);
         sigaddset(&set, SIGCHLD);
         sigprocmask(SIG_UNBLOCK, &set, NULL);
@@ -117,7 +132,9 @@ static int start_worker(struct keeper *k)
         close(k->signal_fd);
         if (k->options->ready_fd >= 0)
             close(k->options->ready_fd);
-        int rc = worker_run(k->options, k->fd, k->page, pipe_fds[1]);
+        int rc = begin_worker(k->options, pipe_fds[1]);
+        if (rc == 0)
+            rc = worker_run(k->options, k->fd, k->page, pipe_fds[1]);
         _exit(rc < 0 ? 1 : 0);
     }
     close(pipe_fds[1]);

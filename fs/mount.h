@@ -12,6 +12,9 @@ struct mount_options {
     const char *cloud;           /* cloud id */
     const char *keeper_pid_file; /* written when the mount can be used; may be NULL */
     const char *worker_pid_file;
+    /* Runs in the worker before anything else: < 0 ends it, with a line in detail. May be NULL. */
+    int (*worker_begin)(void *arg, char detail[256]);
+    void *worker_arg;
     int ready_fd; /* "ready\n" or "error: TEXT\n" once, then closed; -1: none */
 };
 

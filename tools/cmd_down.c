@@ -94,25 +94,13 @@ static void tell_stuck(struct down *down, const char *name)
           timeout_of(name) / 1000, down->force ? "; killing it" : "");
 }
 
-/* The worker of a mount belongs to its keeper and is looked for by its pid file: only a process
- * with this very command line is meant. */
 static void kill_worker(const struct root *r, const char *keeper)
 {
-    char path[PATH_MAX], *text = NULL, *command = NULL;
-    size_t len = 0;
+    char worker[ROOT_NAME_MAX + 8];
 
-    if (snprintf(path, sizeof(path), "%s/run/mount-%s.pid", r->path, keeper + 7) >= PATH_MAX ||
-        text_read_file(path, &text, NULL) != 0)
-        return;
-    int pid = (int)strtol(text, NULL, 10);
-    free(text);
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
-    if (pid <= 1 || text_read_file(path, &command, &len) != 0)
-        return;
-    if (memmem(command, len, "umbel", 5) != NULL &&
-        memmem(command, len, r->path, strlen(r->path) + 1) != NULL)
-        kill(pid, SIGKILL);
-    free(command);
+    mounting_worker_name(keeper, worker);
+    process_signal(r, worker, SIGKILL);
+    process_wait_end(r, worker, KILL_END_MS);
 }
 
 static void kill_one(struct down *down, const char *name)
