@@ -18,7 +18,9 @@ struct mount_options {
     int ready_fd; /* "ready\n" or "error: TEXT\n" once, then closed; -1: none */
 };
 
-/* Mounts, starts the worker, waits until it ends (umount, SIGTERM: unmounts). 0 or -errno. */
+/* Mounts, starts the worker, waits until it ends. 0 or -errno. umount(8) ends it, and SIGTERM,
+ * which unmounts: while the mount is in use that is tried for a while, then it stays, and the pid
+ * files are there again. A second signal meanwhile takes the mount from those who use it. */
 int mount_run(const struct mount_options *options);
 
 #endif
