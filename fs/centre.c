@@ -51,6 +51,14 @@ bool msession_leased(struct worker *w)
            clock_boot_ms() - atomic_load(&c->renewed_ms) < atomic_load(&c->fence_ms);
 }
 
+bool msession_alive(struct worker *w)
+{
+    struct centre *c = &w->centre;
+
+    return msession_leased(w) ||
+           clock_boot_ms() - atomic_load(&c->resumed_ms) < atomic_load(&c->fence_ms);
+}
+
 /* --- the stream --- */
 
 static void start_result(struct worker *w, int rc, const char *detail)
@@ -109,6 +117,8 @@ static int on_connect(void *ctx, struct client *client)
     if (rc < 0)
         goto out;
     take_settings(w, r);
+    if (had_session)
+        atomic_store(&w->centre.resumed_ms, sent_ms);
     if (had_session)
         rc = reclaim(w, client);
     if (rc < 0)
@@ -391,6 +401,14 @@ void msession_stop(struct worker *w)
     c->link = NULL;
     pthread_rwlock_unlock(&c->link_lock);
     link_free(old);
-    close(c->lost_fd);
+}
+
+void msession_free(struct worker *w)
+{
+    struct centre *c = &w->centre;
+
+    if (c->lost_fd >= 0)
+        close(c->lost_fd);
+    c->lost_fd = -1;
     seq_destroy(&c->seq);
 }

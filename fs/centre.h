@@ -13,6 +13,8 @@ int msession_start(struct worker *w, char detail[256]);
 void msession_bye(struct worker *w);
 /* Ends everything pending with -ESHUTDOWN. */
 void msession_stop(struct worker *w);
+/* When nothing of the worker runs any more: what still was queued ends its numbers here. */
+void msession_free(struct worker *w);
 /* After lost_fd: a new session. Handles of the old one are dead. Only in the main thread. */
 void msession_replace(struct worker *w);
 
@@ -26,5 +28,7 @@ void msession_reply(struct worker *w, struct client *client, const struct messag
                     int status);
 /* Leases may be used: not fenced, and renewed lately. */
 bool msession_leased(struct worker *w);
+/* The session is alive at the centre for certain, though it may be reclaiming. */
+bool msession_alive(struct worker *w);
 
 #endif

@@ -257,7 +257,7 @@ void control_write(struct kreq *q, const char *text, size_t size)
         body.ino = q->ino;
         body.head = &box.head;
         rc = msession_call(q->w, STAR__MSG_TYPE__CTL_WRITE, &body.base, &payload, size ? 1 : 0,
-                           METADATA_DEADLINE_MS, CLIENT_RESEND, on_command_answer, q, NULL);
+                           COMMAND_DEADLINE_MS, CLIENT_RESEND, on_command_answer, q, NULL);
     }
     if (rc < 0)
         kreq_end(q, rc);

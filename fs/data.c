@@ -36,28 +36,41 @@ static void fill_ticket(struct ticket_box *box, uint64_t ino, const struct ticke
     box->ticket.mapped = t->mapped;
 }
 
-static void fill_now(Star__Time *now)
+static void fill_now(const struct kreq *q, Star__Time *now)
 {
-    struct timespec ts = clock_real();
-
     star__time__init(now);
-    now->sec = ts.tv_sec;
-    now->nsec = (uint32_t)ts.tv_nsec;
+    now->sec = q->now.tv_sec;
+    now->nsec = (uint32_t)q->now.tv_nsec;
 }
 
 /* false: the centre must be asked first. */
-static bool place_of(struct worker *w, uint64_t ino, struct place *p)
+static bool place_of(struct kreq *q, uint64_t ino, struct place *p)
 {
+    struct worker *w = q->w;
     struct inode *i = inode_lock(&w->inodes, ino);
     bool known = i && i->located && strlen(i->address) < sizeof(p->address);
 
     if (known) {
         strcpy(p->address, i->address);
         p->ticket = i->ticket;
+        if (ino == q->ino)
+            q->sent = !q->ended; /* from here on it may be at the node */
     }
     if (i)
         inode_unlock(&w->inodes, i);
     return known;
+}
+
+/* The node did not do it. */
+static void take_back(struct kreq *q, bool forget_place)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    if (!i)
+        return;
+    q->sent = false;
+    i->located = i->located && !forget_place;
+    inode_unlock(&q->w->inodes, i);
 }
 
 static void forget_place(struct worker *w, uint64_t ino)
@@ -77,6 +90,11 @@ static bool only_reads(const struct kreq *q)
     return q->type == STAR__MSG_TYPE__READ || q->type == STAR__MSG_TYPE__SEEK;
 }
 
+static bool changes(const struct kreq *q)
+{
+    return !only_reads(q) && q->type != STAR__MSG_TYPE__FSYNC;
+}
+
 static bool worth_retry(const struct kreq *q, int status)
 {
     switch (status) {
@@ -84,8 +102,8 @@ static bool worth_retry(const struct kreq *q, int status)
     case -ENOTCONN: /* nothing was sent */
         return true;
     case -ECONNRESET:
-        return !q->append;
-    case -ETIMEDOUT:
+        return !q->append || q->placed;
+    case -ETIMEDOUT: /* of a change it cannot be told whether it was done, or it came too late */
         return only_reads(q);
     default:
         return false;
@@ -105,7 +123,7 @@ static void attempt_again(void *arg)
 static void retry(struct kreq *q, int status)
 {
     q->attempts++;
-    if (clock_boot_ms() >= q->deadline_ms) {
+    if (!atomic_load(&q->ended) && clock_boot_ms() >= q->deadline_ms) {
         log_warning("inode %llu: its data cannot be reached: %s", (unsigned long long)q->ino,
                     strerror(-status));
         kreq_fail_now(q, -EIO, q->done);
@@ -120,8 +138,26 @@ static void retry(struct kreq *q, int status)
         kreq_fail_now(q, -ENOMEM, q->done);
 }
 
+/* The node has no room now, and does not keep us waiting for it. */
+static void retry_for_room(struct kreq *q)
+{
+    int64_t now = clock_boot_ms();
+
+    take_back(q, false);
+    if (!q->room_until_ms)
+        q->room_until_ms = now + ROOM_DEADLINE_MS;
+    if (now >= q->room_until_ms || now >= q->deadline_ms)
+        kreq_fail_now(q, -ENOSPC, q->done);
+    else if (timer_queue_after(q->w->timer, ROOM_RETRY_MS, attempt_again, q) < 0)
+        kreq_fail_now(q, -ENOMEM, q->done);
+}
+
 static void failed(struct kreq *q, const struct message *reply)
 {
+    if (reply->status == -EBUSY && changes(q)) {
+        retry_for_room(q);
+        return;
+    }
     if (!worth_retry(q, reply->status)) {
         q->done(q, reply);
         return;
@@ -131,7 +167,8 @@ static void failed(struct kreq *q, const struct message *reply)
                       q->done); /* the files are not in one place: the kernel reads and writes */
         return;
     }
-    forget_place(q->w, q->ino);
+    q->again |= reply->status == -ECONNRESET;
+    take_back(q, true);
     if (q->other)
         forget_place(q->w, q->other);
     retry(q, reply->status);
@@ -205,6 +242,11 @@ static int send_to(struct kreq *q, const char *address, const ProtobufCMessage *
     return rc;
 }
 
+static uint64_t not_after(const struct kreq *q)
+{
+    return (uint64_t)(q->deadline_ms - DATA_EXPIRY_MS);
+}
+
 static int send_read(struct kreq *q, struct place *p)
 {
     Star__Read body = STAR__READ__INIT;
@@ -224,10 +266,13 @@ static int send_write(struct kreq *q, struct place *p)
     Star__Time now;
 
     fill_ticket(&t, q->ino, &p->ticket);
-    fill_now(&now);
+    fill_now(q, &now);
     body.ticket = &t.ticket;
     body.offset = q->offset;
     body.append = q->append;
+    body.placed = q->placed;
+    body.again = q->again;
+    body.not_after = not_after(q);
     body.kill_suidgid = q->kill;
     body.now = &now;
     return send_to(q, p->address, &body.base);
@@ -257,9 +302,10 @@ static int send_fallocate(struct kreq *q, struct place *p)
     Star__Time now;
 
     fill_ticket(&t, q->ino, &p->ticket);
-    fill_now(&now);
+    fill_now(q, &now);
     body.ticket = &t.ticket;
     body.mode = q->flags;
+    body.not_after = not_after(q);
     body.offset = q->offset;
     body.length = q->length;
     body.now = &now;
@@ -289,7 +335,8 @@ static int send_copy(struct kreq *q, struct place *p, struct place *from)
         return -EXDEV; /* the kernel copies by reading and writing */
     fill_ticket(&t, q->ino, &p->ticket);
     fill_ticket(&f, q->other, &from->ticket);
-    fill_now(&now);
+    fill_now(q, &now);
+    body.not_after = not_after(q);
     body.from = &f.ticket;
     body.to = &t.ticket;
     body.from_offset = q->other_offset;
@@ -323,16 +370,20 @@ static void attempt(struct kreq *q)
 {
     struct place p, from;
 
-    if (clock_boot_ms() >= q->deadline_ms) {
+    if (atomic_load(&q->ended) || clock_boot_ms() >= q->deadline_ms) {
         kreq_fail_now(q, -EIO, q->done);
         return;
     }
-    if (!place_of(q->w, q->ino, &p)) {
+    if (!place_of(q, q->ino, &p)) {
         locate(q, q->ino);
         return;
     }
-    if (q->other && !place_of(q->w, q->other, &from)) {
+    if (q->other && !place_of(q, q->other, &from)) {
         locate(q, q->other);
+        return;
+    }
+    if (atomic_load(&q->ended)) {
+        kreq_fail_now(q, -EIO, q->done);
         return;
     }
     int rc = send(q, &p, &from);
@@ -344,5 +395,6 @@ void data_ask(struct kreq *q, kreq_fn done)
 {
     q->done = done;
     q->deadline_ms = clock_boot_ms() + DATA_DEADLINE_MS;
+    q->now = clock_real();
     attempt(q);
 }

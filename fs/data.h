@@ -2,8 +2,9 @@
  * Requests to the node that holds a file's data, and what to do when it went away or is not the
  * right one any more: ask the centre (LOCATE), try again, until DATA_DEADLINE_MS.
  *
- * Sending a request twice is harmless (the same bytes at the same place), except an append: it
- * answers EIO when the connection broke after it was sent.
+ * Sending a request twice is harmless (the same bytes at the same place), except an append. The
+ * home knows one that it has done by its place, if that was certain when it was sent; else it is
+ * EIO when the connection broke after it was sent.
  */
 #ifndef UMBEL_FS_DATA_H
 #define UMBEL_FS_DATA_H

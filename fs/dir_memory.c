@@ -89,7 +89,6 @@ bool dir_answer_attr(struct kreq *q)
         return false;
     bool known = i->attr_leased && S_ISDIR(i->attr.st.st_mode) && is_ours(q->w, i);
     if (known) {
-        i->granted_ms = clock_boot_ms();
         fuse_reply_attr(q->req, &i->attr.st, LEASED_TIMEOUT);
         q->req = NULL;
     }

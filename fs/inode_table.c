@@ -12,7 +12,8 @@ void inode_table_init(struct inode_table *t, void (*returned)(void *ctx, uint64_
         pthread_mutex_init(&t->shards[n].lock, NULL);
         t->shards[n].inodes = NULL;
     }
-    atomic_store(&t->returns_sent, 0);
+    atomic_store(&t->returns_begun, 0);
+    atomic_store(&t->returns_done, 0);
     t->returned = returned;
     t->ctx = ctx;
 }
@@ -82,7 +83,7 @@ struct inode *inode_lock_make(struct inode_table *t, uint64_t ino)
         return NULL;
     }
     i->ino = ino;
-    i->born = atomic_load(&t->returns_sent);
+    i->born = atomic_load(&t->returns_begun);
     HASH_ADD(hh, s->inodes, ino, sizeof(i->ino), i);
     return i;
 }
@@ -90,7 +91,7 @@ struct inode *inode_lock_make(struct inode_table *t, uint64_t ino)
 static bool unused(const struct inode *i)
 {
     return i->nlookup == 0 && i->pins == 0 && i->recalls == 0 && i->readers == 0 &&
-           i->writers == 0 && i->invalidates == 0 && !i->waiters && !i->locks;
+           i->writers == 0 && i->invalidates == 0 && !i->waiters && !i->pending && !i->locks;
 }
 
 void inode_unlock(struct inode_table *t, struct inode *i)

@@ -63,20 +63,22 @@ struct inode_waiter {
     void *arg;
 };
 
+struct kreq;
+
 struct inode {
     uint64_t ino;
     UT_hash_handle hh;
     uint64_t nlookup; /* references of the kernel */
-    unsigned born;    /* returns_sent when it was made */
+    unsigned born;    /* returns_begun when it was made */
     unsigned pins;    /* work in flight that needs it to stay */
 
     Star__Lease lease;
     unsigned recalls; /* recalls whose kernel notifies have not returned */
     unsigned
-        write_recalls;  /* of those, the ones that took LEASE_WRITE: writes still count as leased */
-    int64_t granted_ms; /* newest answer to the kernel with attributes that it may keep */
+        write_recalls; /* of those, the ones that took LEASE_WRITE: writes still count as leased */
     /* Directory. */
     bool listing_stale;         /* pages of the listing may be older than the lease */
+    int64_t recalled_ms;        /* the newest recall of pages or listing */
     bool names_kept;            /* entry timeouts were given */
     int64_t listed_ms;          /* newest part of a listing */
     int64_t contended_until_ms; /* no entry timeouts until then: see recall.c */
@@ -101,8 +103,9 @@ struct inode {
     unsigned errors;      /* grows when such writes may be lost */
     unsigned invalidates; /* on their way without anybody in the kernel waiting */
     struct inode_waiter *waiters;
-    bool no_privileges; /* under a lease: no suid, sgid or capability to be killed by a write */
-    bool had_locks;     /* POSIX locks were taken: closing asks the centre */
+    struct kreq *pending; /* READs and pages written back that are not answered: pending.c */
+    bool no_privileges;   /* under a lease: no suid, sgid or capability to be killed by a write */
+    bool had_locks;       /* POSIX locks were taken: closing asks the centre */
     struct held_lock *locks;
 };
 
@@ -113,7 +116,7 @@ struct inode_shard {
 
 struct inode_table {
     struct inode_shard shards[INODE_SHARDS];
-    atomic_uint returns_sent; /* batches of RETURN_LEASES begun */
+    atomic_uint returns_begun, returns_done; /* batches of RETURN_LEASES: about to be sent, sent */
     /* An inode with a lease is forgotten. Called with its shard locked. */
     void (*returned)(void *ctx, uint64_t ino);
     void *ctx;

@@ -32,6 +32,10 @@
 /* So long until it is asked by SIGTERM: without fusectl a lazy unmount does not end the connection.
  */
 #define END_SOON_MS 2000
+/* A mount in use is tried again so often. */
+#define UNMOUNT_AGAIN_MS 200
+/* One that nobody can have used yet. */
+#define UNMOUNT_UNUSED_MS 2000
 
 struct keeper {
     const struct mount_options *options;
@@ -44,6 +48,7 @@ struct keeper {
     pid_t worker;  /* 0: none */
     int status;    /* of the worker's end */
     bool mounted;
+    bool force; /* nobody is waited for */
     char detail[256];
 };
 
@@ -95,8 +100,20 @@ static int mount_it(struct keeper *k)
 
 /* --- worker --- */
 
+/* In the worker. */
+static int begin_worker(const struct mount_options *options, int report_fd)
+{
+    char detail[256] = "";
+    int rc = options->worker_begin ? options->worker_begin(options->worker_arg, detail) : 0;
+
+    if (rc < 0)
+        dprintf(report_fd, "error: %s\n", detail);
+    return rc;
+}
+
 static int start_worker(struct keeper *k)
 {
+    pid_t keeper = getpid();
     int pipe_fds[2];
 
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
@@ -110,6 +127,9 @@ static int start_worker(struct keeper *k)
     }
     if (pid == 0) {
         sigset_t set;
+        /* Without its keeper it would serve on, and nobody could end it. */
+        if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != keeper)
+            _exit(1);
         sigemptyset(&set);
         sigaddset(&set, SIGCHLD);
         sigprocmask(SIG_UNBLOCK, &set, NULL);
@@ -117,7 +137,9 @@ static int start_worker(struct keeper *k)
         close(k->signal_fd);
         if (k->options->ready_fd >= 0)
             close(k->options->ready_fd);
-        int rc = worker_run(k->options, k->fd, k->page, pipe_fds[1]);
+        int rc = begin_worker(k->options, pipe_fds[1]);
+        if (rc == 0)
+            rc = worker_run(k->options, k->fd, k->page, pipe_fds[1]);
         _exit(rc < 0 ? 1 : 0);
     }
     close(pipe_fds[1]);
@@ -246,9 +268,7 @@ static void unmount(struct keeper *k)
 {
     if (!k->mounted)
         return;
-    int rc = k->worker ? place_unmount(&k->place) : -EBUSY;
-    if (rc < 0 && k->worker)
-        log_warning("%s is busy: what is still open there fails from now on", k->place.path);
+    int rc = k->worker && !k->force ? place_unmount(&k->place, UNMOUNT_UNUSED_MS) : -EBUSY;
     if (rc < 0)
         rc = place_take_down(&k->place);
     if (rc < 0)
@@ -268,8 +288,16 @@ static void end_session(struct keeper *k)
     k->se = NULL;
 }
 
+static void remove_pids(const struct keeper *k)
+{
+    daemon_pid_remove(k->options->keeper_pid_file);
+    if (k->options->worker_pid_file)
+        unlink(k->options->worker_pid_file);
+}
+
 static void clean_up(struct keeper *k)
 {
+    remove_pids(k); /* first: `up` must not take it for ready */
     unmount(k);
     wait_worker(k, END_SOON_MS); /* it saw the end of the connection */
     end_worker(k);
@@ -281,9 +309,6 @@ static void clean_up(struct keeper *k)
         close(k->signal_fd);
     if (k->page)
         munmap(k->page, sizeof(*k->page));
-    daemon_pid_remove(k->options->keeper_pid_file);
-    if (k->options->worker_pid_file)
-        unlink(k->options->worker_pid_file);
 }
 
 /* The worker is gone. Until a new one can take over: nobody shall hang. */
@@ -301,24 +326,57 @@ static int worker_died(struct keeper *k)
     return -EIO;
 }
 
+/* Whether a signal asks to end. */
+static bool take_signal(struct keeper *k)
+{
+    struct signalfd_siginfo info;
+    bool asked = false;
+
+    while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        asked = asked || info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT;
+    return asked;
+}
+
+/* Asked to unmount. true: it is off the tree, or is to be taken off by force. */
+static bool leave(struct keeper *k)
+{
+    int64_t until = clock_boot_ms() + UNMOUNT_DEADLINE_MS, left;
+    struct timespec pause = {.tv_nsec = UNMOUNT_AGAIN_MS * 1000000L};
+    int rc = -EBUSY;
+
+    log_info("unmounting %s", k->place.path);
+    remove_pids(k);
+    while (rc < 0 && !k->force && (left = until - clock_boot_ms()) > 0) {
+        rc = place_unmount(&k->place, left);
+        if (rc < 0)
+            nanosleep(&pause, NULL);
+        k->force = take_signal(k);
+        reap(k);
+        if (!k->worker)
+            return true; /* it saw an unmount, or died */
+    }
+    k->mounted = rc < 0;
+    if (rc == 0 || k->force)
+        return true;
+    log_warning("%s is in use: it stays mounted", k->place.path);
+    if (write_pids(k) < 0)
+        log_error("%s", k->detail);
+    return false;
+}
+
 /* Until the worker ends or a signal asks to unmount. */
 static int watch(struct keeper *k)
 {
-    struct signalfd_siginfo info;
-
     for (;;) {
         struct pollfd fd = {.fd = k->signal_fd, .events = POLLIN};
         if (poll(&fd, 1, -1) < 0 && errno != EINTR)
             return -errno;
-        if (read(k->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
-            continue;
+        bool asked = take_signal(k);
         reap(k);
         if (!k->worker)
             return worker_died(k);
-        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
-            log_info("unmounting %s", k->place.path);
-            return 0;
-        }
+        if (asked && leave(k))
+            return k->worker ? 0 : worker_died(k);
     }
 }
 

@@ -4,9 +4,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-/* An unmount, which may have to write dirty pages through the worker, may take so long; then it is
- * done lazily. */
+/* An unmount, which may have to write dirty pages through the worker, is tried for so long. */
 #define UNMOUNT_DEADLINE_MS 15000
 /* Kernel's read-ahead, if we may set it; its default of 128 KiB costs half of the sequential speed.
  */
@@ -24,8 +24,8 @@ int place_check(const char *path, struct mount_place *place, char detail[256]);
 int place_find(struct mount_place *place);
 /* Our filesystem is still mounted there. */
 bool place_is_ours(const struct mount_place *place);
-/* Writes back, unmounts; if it is busy or takes too long, -EBUSY: then place_take_down is left. */
-int place_unmount(const struct mount_place *place);
+/* Writes back, unmounts. -EBUSY: it is in use, or takes too long. */
+int place_unmount(const struct mount_place *place, int64_t deadline_ms);
 /* All requests fail, now and later, so that nobody waits for a worker that is gone; off the tree.
  */
 int place_take_down(const struct mount_place *place);

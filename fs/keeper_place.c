@@ -163,7 +163,7 @@ static int write_text(const char *path, const char *text)
     return rc;
 }
 
-int place_unmount(const struct mount_place *place)
+int place_unmount(const struct mount_place *place, int64_t deadline_ms)
 {
     int status = 0;
 
@@ -176,7 +176,7 @@ int place_unmount(const struct mount_place *place)
         daemon_child();
         unmount_child(place);
     }
-    if (!wait_child(child, UNMOUNT_DEADLINE_MS, &status)) {
+    if (!wait_child(child, deadline_ms, &status)) {
         kill(child, SIGKILL); /* it dies when the connection is aborted; init reaps it after us */
         return -EBUSY;
     }

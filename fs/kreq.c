@@ -22,7 +22,7 @@ struct kreq *kreq_new(struct worker *w, fuse_req_t req, uint64_t ino)
     q->ino = ino;
     if (req)
         q->ctx = *fuse_req_ctx(req);
-    q->returns_seen = atomic_load(&w->inodes.returns_sent);
+    q->returns_seen = atomic_load(&w->inodes.returns_done);
     atomic_fetch_add(&w->requests, 1);
     return q;
 }

@@ -19,23 +19,35 @@ struct kreq {
     uint64_t other; /* second inode */
     uint64_t fh, other_fh;
     uint64_t offset, other_offset, length;
-    uint32_t flags;
+    uint32_t flags, mode;
     struct fuse_ctx ctx;
-    unsigned returns_seen; /* inode_table.returns_sent when this began */
+    unsigned returns_seen; /* inode_table.returns_done when this began */
     size_t size;           /* the kernel's buffer */
     char *name;            /* owned */
+
+    /* In inode.pending (pending.c); of the inode's lock. */
+    struct kreq *pending_next, **pending_at;
+    bool sent;         /* it may be at a node now */
+    atomic_bool ended; /* the kernel was answered: no more attempts */
 
     /* Data requests (data.c). */
     uint16_t type; /* of the message to the node */
     kreq_fn done;
     int64_t deadline_ms;
+    int64_t room_until_ms; /* 0: the node has not said yet that it has no room */
     unsigned attempts;
     bool plus, append, datasync, hole, cached_page, kill;
-    void *memory;       /* what payload lies in, owned */
-    bool memory_pooled; /* belongs to the worker's buffers */
+    bool placed; /* append: offset is the end of file that we know */
+    bool again;  /* an earlier attempt may have been done */
+    bool sync;   /* a write that is answered only when it is on stable storage */
+    void (*synced)(struct kreq *q, int status); /* FSYNC: where it ends */
+    struct timespec now;                        /* of the first attempt */
+    void *memory;                               /* what payload lies in, owned */
+    bool memory_pooled;                         /* belongs to the worker's buffers */
     const void *payload;
     size_t payload_len;
     uint64_t write_count; /* FSYNC: the inode's when it was sent */
+    uint64_t version;     /* FSYNC: what the home has on stable storage */
     int result;
 };
 

@@ -34,13 +34,13 @@ void leases_stop(struct worker *w)
 
 /* --- returned --- */
 
-/* The counter grows first: an answer to something asked before now grants nothing on an inode made
- * after now, since the centre may have given it before it hears this. */
+/* Two counters: what is asked before a return was really sent grants nothing on an inode made after
+ * the return was begun, since the centre may have given it before it hears this. */
 static void send_returns(struct worker *w, uint64_t *inos, size_t n)
 {
     Star__ReturnLeases body = STAR__RETURN_LEASES__INIT;
 
-    atomic_fetch_add(&w->inodes.returns_sent, 1);
+    atomic_fetch_add(&w->inodes.returns_begun, 1);
     body.ino = inos;
     for (size_t k = 0; k < n; k++) {
         struct inode *i = inode_lock(&w->inodes, inos[k]);
@@ -52,6 +52,7 @@ static void send_returns(struct worker *w, uint64_t *inos, size_t n)
     if (body.n_ino > 0)
         msession_notify(w, STAR__MSG_TYPE__RETURN_LEASES,
                         &body.base); /* no stream: it will reclaim anyway */
+    atomic_fetch_add(&w->inodes.returns_done, 1);
 }
 
 static void return_tick(void *arg)
@@ -106,7 +107,6 @@ Star__Lease leases_take(const struct kreq *q, struct inode *i, Star__Lease lease
     if (lease == STAR__LEASE__LEASE_NONE || !leases_may_take(q, i))
         return STAR__LEASE__LEASE_NONE;
     i->lease = lease;
-    i->granted_ms = clock_boot_ms();
     return lease;
 }
 
@@ -162,8 +162,9 @@ int64_t leases_entries_until(struct worker *w)
     return atomic_load(&w->leases->entries_until_ms);
 }
 
-bool leases_write_is_private(const struct worker *w, const struct inode *i)
+/* By the clock: a process that was frozen runs on before its timer does. */
+bool leases_write_is_private(struct worker *w, const struct inode *i)
 {
-    return (i->lease == STAR__LEASE__LEASE_WRITE && !atomic_load(&w->centre.fenced)) ||
-           i->write_recalls > 0;
+    return (i->lease == STAR__LEASE__LEASE_WRITE && msession_leased(w)) ||
+           (i->write_recalls > 0 && msession_alive(w));
 }

@@ -39,6 +39,9 @@ int64_t leases_entries_until(struct worker *w);
 
 /* --- recall.c --- */
 
+int recalls_start(struct worker *w);
+void recalls_stop(struct worker *w);
+
 /* A RECALL came; in the client's thread. */
 void leases_recall(struct worker *w, struct client *client, const struct message *m);
 
@@ -48,6 +51,6 @@ void leases_recall(struct worker *w, struct client *client, const struct message
 void leases_drop_all(struct worker *w, bool held, void (*done)(void *arg), void *arg);
 
 /* A write to i (locked) that is now done may be acknowledged without telling the centre. */
-bool leases_write_is_private(const struct worker *w, const struct inode *i);
+bool leases_write_is_private(struct worker *w, const struct inode *i);
 
 #endif

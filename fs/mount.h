@@ -12,10 +12,15 @@ struct mount_options {
     const char *cloud;           /* cloud id */
     const char *keeper_pid_file; /* written when the mount can be used; may be NULL */
     const char *worker_pid_file;
+    /* Runs in the worker before anything else: < 0 ends it, with a line in detail. May be NULL. */
+    int (*worker_begin)(void *arg, char detail[256]);
+    void *worker_arg;
     int ready_fd; /* "ready\n" or "error: TEXT\n" once, then closed; -1: none */
 };
 
-/* Mounts, starts the worker, waits until it ends (umount, SIGTERM: unmounts). 0 or -errno. */
+/* Mounts, starts the worker, waits until it ends. 0 or -errno. umount(8) ends it, and SIGTERM,
+ * which unmounts: while the mount is in use that is tried for a while, then it stays, and the pid
+ * files are there again. A second signal meanwhile takes the mount from those who use it. */
 int mount_run(const struct mount_options *options);
 
 #endif

@@ -26,6 +26,8 @@ struct lane {
 
 struct notify_pool {
     struct fuse_session *se;
+    bool (*known)(void *ctx, uint64_t ino);
+    void *ctx;
     pthread_mutex_t lock;
     pthread_cond_t ready_cond;
     struct lane *lanes;
@@ -76,15 +78,25 @@ static bool is_young(int64_t answered_ms)
     return answered_ms && clock_boot_ms() - answered_ms < NOTIFY_YOUNG_MS;
 }
 
+static void sleep_ms(long ms)
+{
+    struct timespec pause = {.tv_nsec = ms * 1000000L};
+
+    nanosleep(&pause, NULL);
+}
+
 static void run(struct notify_pool *p, struct notify_job *job)
 {
-    bool granted = is_young(job->granted_ms), listed = job->pages && is_young(job->listed_ms);
-    bool found = tell_kernel(p->se, job);
+    bool listed = job->pages && is_young(job->listed_ms), found = tell_kernel(p->se, job);
+    int64_t until = clock_boot_ms() + NOTIFY_FIND_MAX_MS;
 
-    if (listed || (granted && !found)) {
-        struct timespec pause = {.tv_nsec = NOTIFY_AGAIN_MS * 1000000L};
-        nanosleep(&pause, NULL);
-        tell_kernel(p->se, job);
+    if (listed) {
+        sleep_ms(NOTIFY_AGAIN_MS);
+        found = tell_kernel(p->se, job);
+    }
+    while (!found && p->known(p->ctx, job->ino) && clock_boot_ms() < until) {
+        sleep_ms(NOTIFY_FIND_MS);
+        found = tell_kernel(p->se, job);
     }
     if (job->done)
         job->done(job->arg);
@@ -162,13 +174,16 @@ static int add_thread(struct notify_pool *p)
     return rc;
 }
 
-int notify_start(struct fuse_session *se, struct notify_pool **out)
+int notify_start(struct fuse_session *se, bool (*known)(void *ctx, uint64_t ino), void *ctx,
+                 struct notify_pool **out)
 {
     struct notify_pool *p = calloc(1, sizeof(*p));
 
     if (!p)
         return -ENOMEM;
     p->se = se;
+    p->known = known;
+    p->ctx = ctx;
     p->ready_last = &p->ready;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->ready_cond, NULL);

@@ -34,21 +34,29 @@ struct notify_job {
     uint64_t length;
     struct notify_name *names; /* entries of the directory ino; owned by the job */
     size_t names_n;
-    /* Answers that the kernel may be about to take in (see NOTIFY_YOUNG_MS); 0: none. */
-    int64_t granted_ms, listed_ms;
+    int64_t
+        listed_ms; /* newest part of a listing, which a process may be about to take in; 0: none */
     void (*done)(
         void *arg); /* in a thread of the pool, when the kernel holds nothing of it any more */
     void *arg;
 };
 
-/* What was answered so recently is invalidated a second time: a lookup's inode may not be in place
- * yet (the notify found nothing, and then it appears), and a listing's part is put into the cache
- * when its reader gets there. An inode that is there refuses older attributes by itself; names are
- * put in place under the lock that INVAL_ENTRY takes. */
+/* A listing that was answered so recently is invalidated a second time: a part is put into the
+ * cache when its reader gets there. (A slower reader is why the listing is dropped again at every
+ * opendir for a while.) An inode that is there refuses older attributes by itself; names are put in
+ * place under the lock that INVAL_ENTRY takes. */
 #define NOTIFY_YOUNG_MS 50
 #define NOTIFY_AGAIN_MS 20
 
-int notify_start(struct fuse_session *se, struct notify_pool **out);
+/* An inode that the kernel was told of but does not have: a process is about to take the answer in,
+ * or the kernel has forgotten it and is about to say so. It is asked so often, until one of both is
+ * seen, or for so long: the centre waits for a recall a little longer. */
+#define NOTIFY_FIND_MS     5
+#define NOTIFY_FIND_MAX_MS 8000
+
+/* known: whether the kernel holds a reference, as far as it has said. */
+int notify_start(struct fuse_session *se, bool (*known)(void *ctx, uint64_t ino), void *ctx,
+                 struct notify_pool **out);
 /* Runs what is queued, then frees. false: after deadline_ms some still wait in the kernel; nothing
  * is freed, and the process must end. */
 bool notify_stop(struct notify_pool *p, int64_t deadline_ms);

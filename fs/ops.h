@@ -53,6 +53,10 @@ void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 void fs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 
+/* What the home has of q->ino, to stable storage and into the centre's log; then q->synced. The
+ * errors of earlier writes that the handle q->fh has not heard of yet are its own. */
+void fsync_begin(struct kreq *q, bool datasync);
+
 /* ops_write.c */
 void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
               struct fuse_file_info *fi);

@@ -120,8 +120,24 @@ void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* --- setattr --- */
 
+static void send_setattr(void *arg);
+
+/* A truncation may need room at the home, as a write does. true: it is tried again. */
+static bool set_again(struct kreq *q, const struct message *reply)
+{
+    return reply->status == -EBUSY && (q->flags & VALID_SIZE) && clock_boot_ms() < q->deadline_ms &&
+           !atomic_load(&q->w->stopping) &&
+           timer_queue_after(q->w->timer, ROOM_RETRY_MS, send_setattr, q) == 0;
+}
+
 static void on_set(struct kreq *q, const struct message *reply)
 {
+    if (set_again(q, reply))
+        return;
+    if (reply->status == -EBUSY && (q->flags & VALID_SIZE)) {
+        kreq_end(q, -ENOSPC);
+        return;
+    }
     struct inode *i = inode_lock(&q->w->inodes, q->ino);
 
     if (i) {
@@ -180,13 +196,38 @@ static void set_control(struct kreq *q, const struct stat *st, int to_set)
     kreq_ask(q, STAR__MSG_TYPE__GETATTR, &body.base, on_control_attr);
 }
 
+static void send_setattr(void *arg)
+{
+    struct kreq *q = arg;
+    const struct stat *st = q->memory;
+    Star__SetAttr body = STAR__SET_ATTR__INIT;
+    Star__Time atime, mtime;
+    struct head_box box;
+    int rc = kreq_head(q, &box);
+
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    set_time(&atime, &st->st_atim);
+    set_time(&mtime, &st->st_mtim);
+    body.head = &box.head;
+    body.ino = q->ino;
+    body.valid = q->flags;
+    body.mode = st->st_mode;
+    body.uid = st->st_uid;
+    body.gid = st->st_gid;
+    body.size = (uint64_t)st->st_size;
+    body.atime = &atime;
+    body.mtime = &mtime;
+    kanswer_changed(q->w, q->ino);
+    kreq_ask(q, STAR__MSG_TYPE__SETATTR, &body.base, on_set);
+}
+
 void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
                 struct fuse_file_info *fi)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
-    Star__SetAttr body = STAR__SET_ATTR__INIT;
-    Star__Time atime, mtime;
-    struct head_box box;
 
     if (!q)
         return;
@@ -195,8 +236,9 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
         return;
     }
     int rc = fi ? fh_check(q->w, fi->fh) : 0;
-    if (rc == 0)
-        rc = kreq_head(q, &box);
+    q->memory = malloc(sizeof(*st));
+    if (rc == 0 && !q->memory)
+        rc = -ENOMEM;
     if (rc < 0) {
         kreq_end(q, rc);
         return;
@@ -204,19 +246,9 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     q->flags = (uint32_t)to_set & VALID_ALL;
     if (q->flags == 0) /* chown(-1, -1): the kernel leaves to us what every chown does */
         q->flags = VALID_KILL_SUIDGID;
-    set_time(&atime, &st->st_atim);
-    set_time(&mtime, &st->st_mtim);
-    body.head = &box.head;
-    body.ino = ino;
-    body.valid = q->flags;
-    body.mode = st->st_mode;
-    body.uid = st->st_uid;
-    body.gid = st->st_gid;
-    body.size = (uint64_t)st->st_size;
-    body.atime = &atime;
-    body.mtime = &mtime;
-    kanswer_changed(q->w, ino);
-    kreq_ask(q, STAR__MSG_TYPE__SETATTR, &body.base, on_set);
+    memcpy(q->memory, st, sizeof(*st));
+    q->deadline_ms = clock_boot_ms() + ROOM_DEADLINE_MS;
+    send_setattr(q);
 }
 
 /* --- statfs --- */

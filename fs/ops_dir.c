@@ -11,6 +11,9 @@
 #include "fs/leases.h"
 #include "fs/ops.h"
 
+/* A process takes a part of a listing in within this, however slow the machine is. */
+#define LISTING_SETTLED_MS 10000
+
 void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct worker *w = fuse_req_userdata(req);
@@ -20,7 +23,10 @@ void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     (void)fi;
     if (i && i->lease != STAR__LEASE__LEASE_NONE && i->recalls == 0 && msession_leased(w)) {
         flags = FOPEN_CACHE_DIR | (i->listing_stale ? 0 : FOPEN_KEEP_CACHE);
-        i->listing_stale = false; /* without KEEP_CACHE the kernel drops what it has */
+        /* Without KEEP_CACHE the kernel drops what it has; but a reader that began before the
+         * recall may still put its part there. */
+        if (clock_boot_ms() - i->recalled_ms > LISTING_SETTLED_MS)
+            i->listing_stale = false;
     }
     kanswer_open(req, fh_make(w, is_control(ino) ? FH_CONTROL : FH_READS), flags);
     if (i)

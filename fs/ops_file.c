@@ -9,11 +9,16 @@
 #include "fs/control_files.h"
 #include "fs/data.h"
 #include "fs/ops.h"
+#include "fs/pending.h"
 
 /* --- read --- */
 
 static void on_read(struct kreq *q, const struct message *reply)
 {
+    if (!pending_remove(q)) {
+        kreq_free(q);
+        return;
+    }
     if (reply->status < 0) {
         kreq_end(q, reply->status);
         return;
@@ -43,6 +48,7 @@ void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
         return;
     }
     q->type = STAR__MSG_TYPE__READ;
+    pending_add(q);
     data_ask(q, on_read);
 }
 
@@ -128,7 +134,7 @@ static void fsync_end(struct kreq *q, int status)
 {
     int lost = take_error(q);
 
-    kreq_end(q, status < 0 ? status : lost);
+    q->synced(q, status < 0 ? status : lost);
 }
 
 static void on_logged(struct kreq *q, const struct message *reply)
@@ -136,8 +142,8 @@ static void on_logged(struct kreq *q, const struct message *reply)
     struct inode *i = reply->status >= 0 ? inode_lock(&q->w->inodes, q->ino) : NULL;
 
     if (i) {
-        if (i->logged_version < q->offset)
-            i->logged_version = q->offset;
+        if (i->logged_version < q->version)
+            i->logged_version = q->version;
         inode_unlock(&q->w->inodes, i);
     }
     fsync_end(q, reply->status);
@@ -149,14 +155,15 @@ static void log_attrs(struct kreq *q, Star__HomeAttrs *a)
     bool known = false;
 
     if (i) {
-        known = i->logged_version >= a->version || (i->attr_known && i->attr.version >= a->version);
+        known =
+            i->logged_version >= a->version; /* not attr: the centre may only have heard of it */
         inode_unlock(&q->w->inodes, i);
     }
     if (known) {
         fsync_end(q, 0);
         return;
     }
-    q->offset = a->version;
+    q->version = a->version;
     kreq_ask(q, STAR__MSG_TYPE__SYNC_ATTRS, &a->base, on_logged);
 }
 
@@ -208,24 +215,16 @@ static void fsync_node(void *arg)
     data_ask(q, on_fsync);
 }
 
-void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+void fsync_begin(struct kreq *q, bool datasync)
 {
-    struct worker *w = fuse_req_userdata(req);
-    struct kreq *q = kreq_new(w, req, ino);
+    struct worker *w = q->w;
     struct inode_waiter *wait = NULL;
 
-    if (!q)
-        return;
-    q->fh = fi->fh;
     q->datasync = datasync;
-    int rc = fh_check(w, fi->fh);
-    if (rc < 0 || (fh_flags(fi->fh) & FH_CONTROL)) {
-        kreq_end(q, fh_flags(fi->fh) & FH_CONTROL ? 0 : rc);
-        return;
-    }
+    q->payload_len = 0; /* a write's */
     /* msync ends here: what the other mounts still have of the pages that were written back must be
      * gone. */
-    struct inode *i = inode_lock(&w->inodes, ino);
+    struct inode *i = inode_lock(&w->inodes, q->ino);
     bool pending = i && i->invalidates > 0;
     if (pending)
         wait = malloc(sizeof(*wait));
@@ -238,5 +237,21 @@ void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
     if (!pending)
         fsync_node(q);
     else if (!wait)
-        kreq_end(q, -ENOMEM);
+        q->synced(q, -ENOMEM);
+}
+
+void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    struct worker *w = fuse_req_userdata(req);
+    struct kreq *q = kreq_new(w, req, ino);
+
+    if (!q)
+        return;
+    q->fh = fi->fh;
+    q->synced = kreq_end;
+    int rc = fh_check(w, fi->fh);
+    if (rc < 0 || (fh_flags(fi->fh) & FH_CONTROL))
+        kreq_end(q, fh_flags(fi->fh) & FH_CONTROL ? 0 : rc);
+    else
+        fsync_begin(q, datasync);
 }

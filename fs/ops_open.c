@@ -13,6 +13,11 @@
 #include "fs/leases.h"
 #include "fs/ops.h"
 
+/* A CREATE of a name that is there is asked so often; the pauses grow by 1 ms every so many times.
+ */
+#define CREATE_TRIES  12
+#define CREATE_SLOWER 4
+
 static bool opens_for_writing(uint32_t flags)
 {
     return (flags & O_ACCMODE) != O_RDONLY;
@@ -317,6 +322,20 @@ static int take_create(struct kreq *q, const Star__EntryReply *r)
     return rc;
 }
 
+static void send_create(void *arg);
+
+/* Somebody was faster. ESTALE makes the kernel look up again and open what is there, with all its
+ * checks; but only once: where the name comes and goes all the time, the application would see the
+ * second one. So it is tried here first. */
+static int create_again(struct kreq *q)
+{
+    if (q->attempts++ >= CREATE_TRIES)
+        return -ESTALE;
+    if (timer_queue_after(q->w->timer, q->attempts / CREATE_SLOWER, send_create, q) < 0)
+        return -ESTALE;
+    return 0;
+}
+
 static void on_created(struct kreq *q, const struct message *reply)
 {
     int status;
@@ -326,33 +345,44 @@ static void on_created(struct kreq *q, const struct message *reply)
         status = take_create(q, r);
         star__entry_reply__free_unpacked(r, NULL);
     }
-    /* Somebody was faster. ESTALE makes the kernel look up again and open what is there, with all
-     * its checks. */
-    if (status == -EEXIST && !(q->flags & O_EXCL))
-        status = -ESTALE;
+    if (status == -EEXIST && !(q->flags & O_EXCL) && (status = create_again(q)) == 0)
+        return;
     kreq_end(q, status);
+}
+
+static void send_create(void *arg)
+{
+    struct kreq *q = arg;
+    Star__Make body = STAR__MAKE__INIT;
+    struct head_box box;
+    int rc = kreq_head(q, &box);
+
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    body.head = &box.head;
+    body.parent = q->ino;
+    body.name = kreq_bytes(q->name);
+    body.mode = q->mode;
+    body.flags = q->flags;
+    kreq_ask(q, STAR__MSG_TYPE__CREATE, &body.base, on_created);
 }
 
 void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                struct fuse_file_info *fi)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
-    Star__Make body = STAR__MAKE__INIT;
-    struct head_box box;
 
     if (!q)
         return;
-    int rc = kreq_name_is_control(parent, name) ? -EPERM : kreq_head(q, &box);
-    if (rc < 0) {
-        kreq_end(q, rc);
+    q->name = strdup(name);
+    if (!q->name || kreq_name_is_control(parent, name)) {
+        kreq_end(q, q->name ? -EPERM : -ENOMEM);
         return;
     }
     dir_name_comes(q->w, parent, name);
     q->flags = (uint32_t)fi->flags;
-    body.head = &box.head;
-    body.parent = parent;
-    body.name = kreq_bytes(name);
-    body.mode = (mode & ~(mode_t)S_IFMT) | S_IFREG;
-    body.flags = q->flags;
-    kreq_ask(q, STAR__MSG_TYPE__CREATE, &body.base, on_created);
+    q->mode = (mode & ~(mode_t)S_IFMT) | S_IFREG;
+    send_create(q);
 }

@@ -9,10 +9,12 @@
 #include <string.h>
 
 #include "fs/answer.h"
+#include "fs/centre.h"
 #include "fs/control_files.h"
 #include "fs/data.h"
 #include "fs/leases.h"
 #include "fs/ops.h"
+#include "fs/pending.h"
 
 /* Smaller payloads are copied; larger ones keep the buffer that the kernel filled (a page fault
  * costs about a copy of that size). */
@@ -31,13 +33,33 @@ static void answer_count(struct kreq *q)
     kreq_free(q);
 }
 
+static void write_synced(struct kreq *q, int status)
+{
+    q->type = STAR__MSG_TYPE__WRITE;
+    if (status < 0)
+        kreq_end(q, status);
+    else
+        answer_count(q);
+}
+
+/* The kernel syncs by itself only what goes through its pages. */
+static void sync_or_answer(struct kreq *q)
+{
+    q->synced = write_synced;
+    if (q->sync)
+        fsync_begin(q, q->datasync);
+    else
+        answer_count(q);
+}
+
 static void pages_gone(void *arg)
 {
-    answer_count(arg);
+    sync_or_answer(arg);
 }
 
 /* This mount's own kernel may hold pages beside a write that went past them. A page written back is
- * itself such a page: the kernel keeps it locked until the answer, so it must not be taken away first. */
+ * itself such a page: the kernel keeps it locked until the answer, so it must not be taken away
+ * first. */
 static void finish(struct kreq *q)
 {
     struct worker *w = q->w;
@@ -52,7 +74,7 @@ static void finish(struct kreq *q)
         return;
     }
     if (!job) {
-        answer_count(q);
+        sync_or_answer(q);
         return;
     }
     job->pages = true;
@@ -151,6 +173,8 @@ static void on_written(struct kreq *q, const struct message *reply)
     int status;
     Star__WriteReply *r = kreq_unpack(reply, &star__write_reply__descriptor, &status);
 
+    if (q->cached_page)
+        pending_remove(q); /* if it was ended, it was not done */
     if (!r) {
         kreq_end(q, status);
         return;
@@ -171,6 +195,13 @@ static void on_written(struct kreq *q, const struct message *reply)
 
 /* --- set-user-id bits --- */
 
+static void not_begun(struct kreq *q, int status)
+{
+    if (q->cached_page)
+        pending_remove(q);
+    kreq_end(q, status);
+}
+
 static void on_killed(struct kreq *q, const struct message *reply)
 {
     struct worker *w = q->w;
@@ -178,7 +209,7 @@ static void on_killed(struct kreq *q, const struct message *reply)
     Star__AttrReply *r = kreq_unpack(reply, &star__attr_reply__descriptor, &status);
 
     if (!r) {
-        kreq_end(q, status);
+        not_begun(q, status);
         return;
     }
     struct inode *i = inode_lock(&w->inodes, q->ino);
@@ -202,7 +233,7 @@ static void kill_privileges(struct kreq *q)
     int rc = kreq_head(q, &box);
 
     if (rc < 0) {
-        kreq_end(q, rc);
+        not_begun(q, rc);
         return;
     }
     body.head = &box.head;
@@ -251,9 +282,20 @@ static bool write_kills(struct worker *w)
     return w->init.killpriv_v2 && (in->write_flags & FUSE_WRITE_KILL_SUIDGID);
 }
 
-/* Where an append goes, if nobody else can move the end of the file: the kernel lets no other change of its size run
- * beside an append, and the lease keeps other mounts out. Then it is a write like any other, which may be sent
- * again after a node's restart; else the home places it, once. */
+/* O_SYNC, O_DSYNC and their like of pwritev2: the kernel puts them into each write's flags. */
+static void note_sync(struct kreq *q, bool from_pages)
+{
+    const struct fuse_in_header *header = worker_message(q->w);
+    const struct fuse_write_in *in = (const void *)(header + 1);
+
+    q->sync = (in->flags & O_DSYNC) && !from_pages && !(fh_flags(q->fh) & FH_CACHED);
+    q->datasync = (in->flags & O_SYNC) != O_SYNC;
+}
+
+/* The end of the file, if nobody else can move it: the kernel lets no other change of its size run
+ * beside an append, and the lease keeps other mounts out. Then the home can tell whether it has
+ * done this append, and it may be sent again after a node's restart. Where it goes the home decides
+ * in any case: the lease may end while it waits there. */
 static bool append_is_placed(struct worker *w, uint64_t ino, uint64_t *offset)
 {
     struct inode *i = inode_lock(&w->inodes, ino);
@@ -261,7 +303,8 @@ static bool append_is_placed(struct worker *w, uint64_t ino, uint64_t *offset)
 
     if (!i)
         return false;
-    if (i->lease == STAR__LEASE__LEASE_WRITE && i->recalls == 0 && i->attr_known) {
+    if (i->lease == STAR__LEASE__LEASE_WRITE && i->recalls == 0 && i->attr_known &&
+        msession_leased(w)) {
         struct attr now = i->attr;
         inode_merge(i, &now);
         *offset = (uint64_t)now.st.st_size;
@@ -287,6 +330,7 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         return;
     }
     q->kill = write_kills(w);
+    note_sync(q, fi->writepage);
     int rc = fh_check(w, fi->fh);
     if (rc == 0 && size > FRAME_PAYLOAD_MAX)
         rc = -EIO;
@@ -298,7 +342,10 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     }
     q->type = STAR__MSG_TYPE__WRITE;
     q->cached_page = fi->writepage;
-    q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage && !append_is_placed(w, ino, &q->offset);
+    q->append = (fh_flags(fi->fh) & FH_APPEND) && !fi->writepage;
+    if (q->cached_page)
+        pending_add(q);
+    q->placed = q->append && append_is_placed(w, ino, &q->offset);
     start(q);
 }
 

@@ -14,9 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "fs/centre.h"
 #include "fs/dir_memory.h"
+#include "fs/pending.h"
 
 /* linux/fuse.h of kernel 6.16: forget all dentries that were looked up before now. No body. */
 #define NOTIFY_INC_EPOCH 8
@@ -28,7 +30,16 @@
 #define CONTENDED_MS          1000
 #define CONTENDED_NO_EPOCH_MS 60000
 
+/* So long pages that are locked are waited for; then what locks them is failed, and what comes
+ * later too, until they have gone. Well below the centre's own patience (10 s): beyond that it ends
+ * the session. */
+#define RECALL_PATIENCE_MS 4000
+#define RECALL_CHECK_MS    250
+#define RECALL_OVERDUE_MAX 64 /* looked after at one time */
+
 struct recall {
+    struct recall *prev, *next; /* in recalls.all */
+    int64_t since_ms;
     struct worker *w;
     struct client *client;
     struct message header;
@@ -40,6 +51,70 @@ struct recall {
     int64_t names_until_ms; /* when the kernel has none of the directory any more; 0: not known. The
                                timer's */
 };
+
+/* Those whose pages have not gone yet, the oldest first. The lock is a leaf. */
+struct recalls {
+    pthread_mutex_t lock;
+    struct recall *all;
+    bool ticking;
+};
+
+int recalls_start(struct worker *w)
+{
+    w->recalls = calloc(1, sizeof(*w->recalls));
+    if (!w->recalls)
+        return -ENOMEM;
+    pthread_mutex_init(&w->recalls->lock, NULL);
+    return 0;
+}
+
+void recalls_stop(struct worker *w)
+{
+    if (!w->recalls)
+        return;
+    pthread_mutex_destroy(&w->recalls->lock);
+    free(w->recalls);
+    w->recalls = NULL;
+}
+
+static void check_overdue(void *arg)
+{
+    struct worker *w = arg;
+    struct recalls *all = w->recalls;
+    uint64_t late[RECALL_OVERDUE_MAX];
+    int64_t now = clock_boot_ms();
+    size_t n = 0;
+
+    pthread_mutex_lock(&all->lock);
+    for (struct recall *r = all->all; r && n < RECALL_OVERDUE_MAX; r = r->next)
+        if (now - r->since_ms >= RECALL_PATIENCE_MS)
+            late[n++] = r->ino;
+    all->ticking = all->all && timer_queue_after(w->timer, RECALL_CHECK_MS, check_overdue, w) == 0;
+    pthread_mutex_unlock(&all->lock);
+    for (size_t k = 0; k < n; k++)
+        pending_end(w, late[k]);
+}
+
+static void watch(struct recall *r)
+{
+    struct recalls *all = r->w->recalls;
+
+    r->since_ms = clock_boot_ms();
+    pthread_mutex_lock(&all->lock);
+    DL_APPEND(all->all, r);
+    if (!all->ticking)
+        all->ticking = timer_queue_after(r->w->timer, RECALL_CHECK_MS, check_overdue, r->w) == 0;
+    pthread_mutex_unlock(&all->lock);
+}
+
+static void unwatch(struct recall *r)
+{
+    struct recalls *all = r->w->recalls;
+
+    pthread_mutex_lock(&all->lock);
+    DL_DELETE(all->all, r);
+    pthread_mutex_unlock(&all->lock);
+}
 
 static void unmark(struct worker *w, uint64_t ino, bool took_write)
 {
@@ -69,6 +144,7 @@ static void part_done(struct recall *r)
 
 static void pages_gone(void *arg)
 {
+    unwatch(arg);
     part_done(arg);
     recall_unref(arg);
 }
@@ -192,10 +268,12 @@ static bool mark(struct inode *i, const Star__Recall *body)
     i->attr_known = false;
     dir_forget(i);
     i->no_privileges = false;
-    if (whole && body->keep == STAR__LEASE__LEASE_NONE) {
-        i->located = false; /* somebody will write: perhaps elsewhere */
+    if (body->data) { /* a part of the listing may be on its way into the kernel's cache */
         i->listing_stale = true;
+        i->recalled_ms = clock_boot_ms();
     }
+    if (whole && body->keep == STAR__LEASE__LEASE_NONE)
+        i->located = false; /* somebody will write: perhaps elsewhere */
     return took_write;
 }
 
@@ -239,6 +317,7 @@ static void queue_jobs(struct recall *r, struct jobs *j)
 
     atomic_store(&r->parts, names ? 2 : 1);
     atomic_store(&r->refs, names ? 2 : 1);
+    watch(r);
     if ((names && (wait_for_names(r) < 0 || !notify_queue(r->w->notify, j->names))) ||
         !notify_queue(r->w->notify, j->pages)) {
         log_error(
@@ -260,7 +339,6 @@ static int begin_recall(struct recall *r, const Star__Recall *body)
     }
     r->ino = body->ino;
     r->took_write = mark(i, body);
-    j.pages->granted_ms = i->granted_ms;
     j.pages->listed_ms = i->listed_ms;
     bool kept = i->names_kept;
     inode_unlock(&r->w->inodes, i);
@@ -386,8 +464,8 @@ static void drop_inode(void *arg, struct inode *i)
     dir_forget(i);
     i->no_privileges = false;
     i->listing_stale = true;
+    i->recalled_ms = clock_boot_ms();
     job->pages = true;
-    job->granted_ms = i->granted_ms;
     job->listed_ms = i->listed_ms;
     drop_part_add(d);
     if (!notify_queue(d->w->notify, job)) {

@@ -220,6 +220,17 @@ static int start_session(struct worker *w)
     return fuse_session_custom_io(w->se, &io, w->fd);
 }
 
+static bool kernel_knows(void *ctx, uint64_t ino)
+{
+    struct worker *w = ctx;
+    struct inode *i = inode_lock(&w->inodes, ino);
+    bool known = i && i->nlookup > 0 && !atomic_load(&w->stopping);
+
+    if (i)
+        inode_unlock(&w->inodes, i);
+    return known;
+}
+
 static int start_parts(struct worker *w, char detail[256])
 {
     int rc;
@@ -245,11 +256,13 @@ static int start_parts(struct worker *w, char detail[256])
     if (rc == 0)
         rc = leases_start(w);
     if (rc == 0)
+        rc = recalls_start(w);
+    if (rc == 0)
         rc = controls_start(w);
     if (rc == 0)
         rc = timer_queue_start(&w->timer);
     if (rc == 0)
-        rc = notify_start(w->se, &w->notify);
+        rc = notify_start(w->se, kernel_knows, w, &w->notify);
     if (rc == 0)
         rc = conns_start(w->options->name, w->options->cloud, &w->conns);
     if (rc < 0) {
@@ -285,12 +298,14 @@ static void stop_parts(struct worker *w)
     }
     timer_queue_stop(w->timer);
     drain(w);
+    msession_free(w);
     controls_stop(w);
     if (w->se)
         fuse_session_destroy(w->se); /* closes the descriptor */
     awake_stop(w->awake);
     inode_table_destroy(&w->inodes);
     leases_stop(w);
+    recalls_stop(w);
     buffers_free(w->buffers);
     pthread_mutex_destroy(&w->statfs.lock);
     if (w->ended_fd >= 0)

@@ -46,12 +46,21 @@
 /* A mutation or question waits so long for the centre (a leader's election takes below 1 s, a
  * restart a few). */
 #define METADATA_DEADLINE_MS 60000
+/* A command in a control file: the centre answers when its nodes have done it, or gives them up
+ * after 600 s. */
+#define COMMAND_DEADLINE_MS 630000
 /* statfs, and getattr of the root: then the last known answer. */
 #define NEVER_BLOCK_MS 500
 /* A data request waits so long for its node, over all attempts. */
 #define DATA_DEADLINE_MS 60000
 /* One attempt: a node may have to fetch from a slow pool. */
 #define DATA_ATTEMPT_MS 30000
+/* A change that was sent must have begun at the node so long before we give it up: then it does not
+ * come late, when the application has done something else. */
+#define DATA_EXPIRY_MS 1000
+/* So long a full node may take to make room, and so often it is asked. */
+#define ROOM_DEADLINE_MS 40000
+#define ROOM_RETRY_MS    100
 /* One attempt at a node that we have no connection to: then the centre is asked where else to go.
  */
 #define DATA_AWAY_MS 3000
@@ -72,6 +81,7 @@ struct keeper_page {
 };
 
 struct leases;   /* leases.c */
+struct recalls;  /* recall.c */
 struct controls; /* control_files.c */
 
 struct centre_link; /* centre.c: one client and its session */
@@ -87,6 +97,7 @@ struct centre {
     atomic_bool connected, fenced;
     atomic_uint reclaims;       /* begun since the start */
     _Atomic int64_t renewed_ms; /* when the newest answered RENEW or HELLO was sent; 0: never */
+    _Atomic int64_t resumed_ms; /* when the newest HELLO was sent that found our session alive */
     atomic_uint renew_ms, fence_ms;
     int lost_fd;                /* eventfd: the session has expired */
     pthread_mutex_t start_lock; /* of the rest */
@@ -123,6 +134,7 @@ struct worker {
     struct notify_pool *notify;
     struct timer_queue *timer;
     struct leases *leases;
+    struct recalls *recalls;
     struct controls *controls;
     struct statfs_cache statfs;
     struct buffers *buffers;

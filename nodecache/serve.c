@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/wire/clock.h"
 #include "control/wire/service.h"
 #include "nodecache/link_private.h"
 
@@ -121,6 +122,12 @@ static void do_read(struct serve *v, struct service_conn *conn, const struct mes
     store_read_done(v->store, &r);
 }
 
+/* Who asked has given up by then, and may have done something else: a change must not come late. */
+static int in_time(uint64_t not_after)
+{
+    return not_after != 0 && (uint64_t)clock_boot_ms() > not_after ? -ETIMEDOUT : 0;
+}
+
 static void do_write(struct serve *v, struct service_conn *conn, const struct message *m,
                      const Star__Write *write)
 {
@@ -130,6 +137,11 @@ static void do_write(struct serve *v, struct service_conn *conn, const struct me
     int rc = get_ticket(write->ticket, &t);
 
     if (rc == 0)
+        rc = in_time(write->not_after);
+    if (rc == 0 && write->append && write->placed)
+        rc = store_append(v->store, &t, write->offset, write->again, get_time(write->now),
+                          m->payload, m->payload_len, &attrs, &placed);
+    else if (rc == 0)
         rc = store_write(v->store, &t, write->offset, write->append, get_time(write->now),
                          m->payload, m->payload_len, &attrs, &placed);
     answer_write(v, conn, m, rc, &attrs, placed, m->payload_len);
@@ -161,6 +173,8 @@ static void do_fallocate(struct serve *v, struct service_conn *conn, const struc
     int rc = get_ticket(f->ticket, &t);
 
     if (rc == 0)
+        rc = in_time(f->not_after);
+    if (rc == 0)
         rc = store_fallocate(v->store, &t, f->mode, f->offset, f->length, get_time(f->now), &attrs);
     answer_write(v, conn, m, rc, &attrs, f->offset, 0);
 }
@@ -191,6 +205,8 @@ static void do_copy(struct serve *v, struct service_conn *conn, const struct mes
 
     if (rc == 0)
         rc = get_ticket(c->to, &to);
+    if (rc == 0)
+        rc = in_time(c->not_after);
     if (rc == 0)
         rc = store_copy_range(v->store, &from, c->from_offset, &to, c->to_offset, c->length,
                               get_time(c->now), &attrs, &copied, detail);

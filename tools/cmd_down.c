@@ -8,20 +8,27 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "control/wire/clock.h"
 #include "tools/commands.h"
 #include "tools/mounting.h"
 #include "tools/options.h"
 #include "tools/text.h"
 
-/* Mounts that people still use get this long to become free. */
-#define UNMOUNT_MS  15000
-#define KILL_END_MS 5000
-#define USERS_MAX   8
+/* A keeper tries for 15 s to unmount a mount that is in use; then it stays, and says so by its pid
+ * file. With --force it is told again meanwhile, and takes the mount away. */
+#define UNMOUNT_MS       17000
+#define UNMOUNT_FORCE_MS 8000
+/* After the unmount the worker finishes what it has, and says goodbye. */
+#define KEEPER_END_MS  50000
+#define KEEPER_POLL_MS 300
+#define KILL_END_MS    5000
+#define USERS_MAX      8
 
 struct down {
     const char *root;
     bool force;
     struct root cloud;
+    int64_t asked_ms; /* when those that are being stopped were asked to */
     unsigned stopped, left;
 };
 
@@ -50,22 +57,28 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option options[] = {
     {"root", 'r', "DIR", 0, "where the cloud lives", 0},
-    {"force", 'f', NULL, 0, "kill what does not stop in time (acknowledged data stays safe)", 0},
+    {"force", 'f', NULL, 0,
+     "take mounts from those who use them, and kill what does not stop in time (acknowledged data "
+     "stays "
+     "safe)",
+     0},
     {0},
 };
 static const struct argp argp = {
     options,
     parse,
     NULL,
-    "Stops a cloud: unmounts its mounts, then stops its nodes and its control process."
+    "Stops a cloud: unmounts its mounts, then stops its nodes and its control process. A mount "
+    "that is in "
+    "use is waited for; then it stays, and so does the cloud."
     "\vStaged data stays staged on the nodes; the next `umbel up` finds everything.",
     NULL,
     NULL,
     NULL};
 
-static int timeout_of(const char *name)
+static bool is_keeper(const char *name)
 {
-    return strncmp(name, "keeper-", 7) == 0 ? UNMOUNT_MS : PROCESS_STOP_MS;
+    return strncmp(name, "keeper-", 7) == 0;
 }
 
 static bool ask_to_stop(void *arg, const char *name)
@@ -83,44 +96,34 @@ static void tell_stuck(struct down *down, const char *name)
 {
     char point[PATH_MAX];
 
-    if (strncmp(name, "keeper-", 7) == 0 &&
+    if (is_keeper(name) && process_is_ready(&down->cloud, name) &&
         process_note(&down->cloud, name, point, sizeof(point)) == 0) {
-        warnx("%s is still mounted after %d s%s", point, UNMOUNT_MS / 1000,
+        warnx("%s is in use and stays mounted%s", point,
               down->force ? "; unmounting it by force" : "");
         mounting_tell_users(point, USERS_MAX);
         return;
     }
     warnx("%s (pid %d) has not stopped after %d s%s", name, (int)process_pid(&down->cloud, name),
-          timeout_of(name) / 1000, down->force ? "; killing it" : "");
+          (is_keeper(name) ? KEEPER_END_MS : PROCESS_STOP_MS) / 1000,
+          down->force ? "; killing it" : "");
 }
 
-/* The worker of a mount belongs to its keeper and is looked for by its pid file: only a process
- * with this very command line is meant. */
 static void kill_worker(const struct root *r, const char *keeper)
 {
-    char path[PATH_MAX], *text = NULL, *command = NULL;
-    size_t len = 0;
+    char worker[ROOT_NAME_MAX + 8];
 
-    if (snprintf(path, sizeof(path), "%s/run/mount-%s.pid", r->path, keeper + 7) >= PATH_MAX ||
-        text_read_file(path, &text, NULL) != 0)
-        return;
-    int pid = (int)strtol(text, NULL, 10);
-    free(text);
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
-    if (pid <= 1 || text_read_file(path, &command, &len) != 0)
-        return;
-    if (memmem(command, len, "umbel", 5) != NULL &&
-        memmem(command, len, r->path, strlen(r->path) + 1) != NULL)
-        kill(pid, SIGKILL);
-    free(command);
+    mounting_worker_name(keeper, worker);
+    process_signal(r, worker, SIGKILL);
+    process_wait_end(r, worker, KILL_END_MS);
 }
 
 static void kill_one(struct down *down, const char *name)
 {
     char point[PATH_MAX];
-    bool keeper = strncmp(name, "keeper-", 7) == 0;
+    bool keeper = is_keeper(name);
 
-    /* First of all the kernel's requests must end: a process that waits for one cannot be killed. */
+    /* First of all the kernel's requests must end: a process that waits for one cannot be killed.
+     */
     if (keeper && process_note(&down->cloud, name, point, sizeof(point)) == 0 &&
         mounting_is_mounted(point, NULL, NULL))
         umount2(point, MNT_DETACH | MNT_FORCE); /* whether it worked is seen below */
@@ -130,12 +133,36 @@ static void kill_one(struct down *down, const char *name)
     process_wait_end(&down->cloud, name, KILL_END_MS);
 }
 
+static int wait_keeper(struct down *down, const char *name)
+{
+    const struct root *r = &down->cloud;
+    int64_t end = down->asked_ms + KEEPER_END_MS;
+    bool again = false;
+
+    while (process_wait_end(r, name, KEEPER_POLL_MS) != 0) {
+        int64_t now = clock_boot_ms();
+        if (down->force && !again && now - down->asked_ms >= UNMOUNT_FORCE_MS) {
+            again = true;
+            process_signal(r, name, SIGTERM);
+        }
+        if (now >= end || (now - down->asked_ms >= UNMOUNT_MS && process_is_ready(r, name)))
+            return -EBUSY;
+    }
+    return 0;
+}
+
+static int wait_for(struct down *down, const char *name)
+{
+    return is_keeper(name) ? wait_keeper(down, name)
+                           : process_wait_end(&down->cloud, name, PROCESS_STOP_MS);
+}
+
 static bool wait_one(void *arg, const char *name)
 {
     struct down *down = arg;
     pid_t pid = process_pid(&down->cloud, name);
 
-    if (pid > 0 && process_wait_end(&down->cloud, name, timeout_of(name)) != 0) {
+    if (pid > 0 && wait_for(down, name) != 0) {
         tell_stuck(down, name);
         if (down->force)
             kill_one(down, name);
@@ -156,7 +183,8 @@ static bool clear_dead(void *arg, const char *name)
         kill_worker(&down->cloud, name);
     int rc = mounting_clear_dead(&down->cloud, name);
     if (rc != 0 && process_note(&down->cloud, name, point, sizeof(point)) == 0) {
-        warnx("cannot unmount what a killed mount left at %s: %s", point, strerror(-rc));
+        warnx("what a killed mount left at %s is still there: %s", point, strerror(-rc));
+        mounting_tell_users(point, USERS_MAX);
         down->left++;
     }
     return true;
@@ -164,6 +192,7 @@ static bool clear_dead(void *arg, const char *name)
 
 static int stop_kind(struct down *down, const char *prefix)
 {
+    down->asked_ms = clock_boot_ms();
     int rc = process_each(&down->cloud, prefix, ask_to_stop, down);
 
     if (rc == 0)
@@ -192,8 +221,8 @@ int cmd_down(int argc, char **argv)
     for (size_t i = 0; rc == 0 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
         rc = stop_kind(&down, kinds[i]);
     if (rc != 0)
-        warnx("the cloud is not down: %u of its processes still run%s", down.left,
-              down.force ? "" : "; --force kills them");
+        warnx("the cloud is not down: %u of its mounts and processes are still there%s", down.left,
+              down.force ? "" : "; --force ends them");
     else
         printf("%s\n", down.stopped > 0 ? "the cloud is down" : "the cloud was not running");
     root_close(&down.cloud);

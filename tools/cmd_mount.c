@@ -21,6 +21,11 @@ struct options {
     bool foreground;
 };
 
+struct worker_lock {
+    const struct root *root;
+    const char *name;
+};
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct options *o = state->input;
@@ -59,6 +64,20 @@ static const struct argp argp = {
     options,  parse, "MNT", "Mounts a cloud that runs on this machine. `umount MNT` ends it.",
     children, NULL,  NULL};
 
+/* So that `down` finds it when its keeper is gone. */
+static int hold_worker(void *arg, char detail[256])
+{
+    const struct worker_lock *lock = arg;
+    pid_t holder = 0;
+    int rc = process_hold(lock->root, lock->name, NULL, &holder);
+
+    if (rc == -EBUSY)
+        snprintf(detail, 256, "%.100s runs already (pid %d)", lock->name, (int)holder);
+    else if (rc != 0)
+        snprintf(detail, 256, "cannot lock run/%.100s.lock: %s", lock->name, strerror(-rc));
+    return rc;
+}
+
 /* The name under which it would run is chosen as in the background. */
 static int foreground(const struct options *o)
 {
@@ -88,6 +107,7 @@ static int foreground(const struct options *o)
     }
     foreground_run_path(&r, keeper, ".pid", keeper_pid);
     foreground_run_path(&r, worker, ".pid", worker_pid);
+    struct worker_lock lock = {.root = &r, .name = worker};
     const struct mount_options mount = {
         .name = m.name,
         .mountpoint = m.point,
@@ -95,6 +115,8 @@ static int foreground(const struct options *o)
         .cloud = r.conf.cloud,
         .keeper_pid_file = keeper_pid,
         .worker_pid_file = worker_pid,
+        .worker_begin = hold_worker,
+        .worker_arg = &lock,
         .ready_fd = o->daemon.ready_fd,
     };
     return mount_run(&mount) == 0 ? EXIT_DONE : EXIT_FAILED;

@@ -1,6 +1,7 @@
 /* umbel up: a whole cloud on this machine. */
 #include <err.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -89,11 +90,30 @@ static const struct argp argp = {options,
                                  NULL,
                                  NULL};
 
-static void told(const char *name, const struct root *r, const char *lock, bool was_running)
+static void told(const char *name, const struct root *r, const char *lock, const char *what)
 {
-    printf("%-10s %s (pid %d)\n", name, was_running ? "was running" : "started",
-           (int)process_pid(r, lock));
+    printf("%-10s %s (pid %d)\n", name, what, (int)process_pid(r, lock));
     fflush(stdout);
+}
+
+/* A node takes its capacity at its start; mounts wait for it meanwhile. */
+static int restart(const struct root *r, const char *name, const char *const *args, char *detail)
+{
+    int rc = process_signal(r, name, SIGTERM);
+
+    if (rc == 0)
+        rc = process_wait_end(r, name, PROCESS_STOP_MS);
+    if (rc != 0) {
+        snprintf(
+            detail, PROCESS_DETAIL,
+            "%s does not stop to take its new capacity: %s; it takes it after umbel down and up",
+            name, strerror(-rc));
+        return rc;
+    }
+    rc = process_start(r, name, args, NULL, detail);
+    if (rc == 0)
+        told(name, r, name, "restarted");
+    return rc;
 }
 
 static int start(const struct root *r, const char *kind, const char *name, char *detail)
@@ -102,8 +122,10 @@ static int start(const struct root *r, const char *kind, const char *name, char 
     bool was_running = false;
     int rc = process_start(r, name, args, &was_running, detail);
 
+    if (rc == 0 && was_running && r->resized && strcmp(kind, "node") == 0)
+        return restart(r, name, args, detail);
     if (rc == 0)
-        told(name, r, name, was_running);
+        told(name, r, name, was_running ? "was running" : "started");
     return rc;
 }
 

@@ -5,17 +5,25 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mntent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "control/wire/clock.h"
 #include "tools/text.h"
 
-#define KEEPER     "keeper-"
-#define NAME_TRIES 100 /* mounts of one cloud whose folders have the same name */
+#define KEEPER        "keeper-"
+#define DEAD_MS       2000 /* a mount that is served answers within this */
+#define POLL_MS       20
+#define END_WAIT_MS   2000
+#define WORKER_END_MS 20000 /* it finishes what it has, and says goodbye to the centre */
+#define NAME_TRIES    100   /* mounts of one cloud whose folders have the same name */
 
 bool mounting_is_mounted(const char *point, char *type, char *source)
 {
@@ -108,24 +116,76 @@ int mounting_any(const struct root *r, char *out)
     return 0;
 }
 
-static bool is_dead(const char *point)
+void mounting_worker_name(const char *keeper, char *out)
 {
-    /* Not by stat: the kernel may still answer that from what it keeps. */
-    int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    snprintf(out, ROOT_NAME_MAX + 8, "mount-%.*s", ROOT_NAME_MAX, keeper + strlen(KEEPER));
+}
 
-    if (fd < 0)
-        return errno == ENOTCONN || errno == ECONNABORTED;
-    close(fd);
-    return false;
+/* Our filesystem lies on top there. */
+static bool is_umbel(const char *point)
+{
+    char type[64];
+
+    return mounting_is_mounted(point, type, NULL) && strcmp(type, "fuse.umbel") == 0;
+}
+
+static void sleep_ms(int ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+
+    nanosleep(&t, NULL);
+}
+
+/* In a child: it may wait for ever for whoever serves the mount, and then must hold no lock of
+ * ours. Exit status 1: nobody serves it. */
+static void try_open(const char *point)
+{
+    close_range(3, ~0u, 0);
+    /* Not by stat: the kernel may still answer that from what it keeps. */
+    int fd = open(point, O_RDONLY | O_DIRECTORY);
+    _exit(fd < 0 && (errno == ENOTCONN || errno == ECONNABORTED));
+}
+
+/* 1: nobody serves it; 0: somebody does; -EBUSY: it does not answer. */
+static int is_dead(const char *point)
+{
+    int64_t end = clock_boot_ms() + DEAD_MS;
+    pid_t child = fork(), ended;
+    int status = 0;
+
+    if (child < 0)
+        return -errno;
+    if (child == 0)
+        try_open(point);
+    while ((ended = waitpid(child, &status, WNOHANG)) == 0 && clock_boot_ms() < end)
+        sleep_ms(POLL_MS);
+    if (ended == 0)
+        kill(child, SIGKILL); /* it ends when the kernel lets it */
+    return ended != child ? -EBUSY : WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
+/* A worker ends with its keeper; it may have something to finish. */
+static int end_worker(const struct root *r, const char *keeper)
+{
+    char worker[ROOT_NAME_MAX + 8];
+
+    mounting_worker_name(keeper, worker);
+    process_signal(r, worker, SIGTERM);
+    return process_wait_end(r, worker, WORKER_END_MS) != 0 ? -EBUSY : 0;
 }
 
 int mounting_clear_dead(const struct root *r, const char *keeper)
 {
-    char point[PATH_MAX], type[64];
+    char point[PATH_MAX];
 
-    if (process_pid(r, keeper) != 0 || process_note(r, keeper, point, sizeof(point)) != 0 ||
-        !mounting_is_mounted(point, type, NULL) || strncmp(type, "fuse", 4) != 0 || !is_dead(point))
+    if (process_pid(r, keeper) != 0)
         return 0;
+    int rc = end_worker(r, keeper);
+    if (rc != 0 || process_note(r, keeper, point, sizeof(point)) != 0 || !is_umbel(point))
+        return rc;
+    rc = is_dead(point); /* 0: somebody else's */
+    if (rc <= 0)
+        return rc;
     return umount2(point, MNT_DETACH | MNT_FORCE) != 0 ? -errno : 0;
 }
 
@@ -147,11 +207,12 @@ static void name_of(const char *point, unsigned attempt, char out[ROOT_NAME_MAX]
 static int choose_name(const struct root *r, struct mounting *m)
 {
     for (unsigned i = 1; i <= NAME_TRIES; i++) {
-        char keeper[ROOT_NAME_MAX + 8];
+        char keeper[ROOT_NAME_MAX + 8], worker[ROOT_NAME_MAX + 8];
 
         name_of(m->point, i, m->name);
         snprintf(keeper, sizeof(keeper), KEEPER "%s", m->name);
-        if (process_pid(r, keeper) == 0)
+        mounting_worker_name(keeper, worker);
+        if (process_pid(r, keeper) == 0 && process_pid(r, worker) == 0)
             return 0;
     }
     return -EMFILE;
@@ -166,7 +227,7 @@ static int check_free(const struct root *r, const struct mounting *m, char *deta
 
     process_each(r, KEEPER, search_one, &s);
     if (s.name[0] != '\0' && (rc = mounting_clear_dead(r, s.name)) != 0) {
-        snprintf(detail, PROCESS_DETAIL, "cannot unmount what a killed mount left at %.300s: %s",
+        snprintf(detail, PROCESS_DETAIL, "cannot take away what a killed mount left at %.300s: %s",
                  m->point, strerror(-rc));
         return rc;
     }
@@ -176,6 +237,22 @@ static int check_free(const struct root *r, const struct mounting *m, char *deta
         return -EBUSY;
     }
     return 0;
+}
+
+/* A keeper that runs while nothing is mounted there is about to end, or its mount was detached
+ * while it was in use: then it serves that to the end, under its name, and is none of ours here. */
+static bool is_running(const struct root *r, const char *keeper, const char *point)
+{
+    int64_t end = clock_boot_ms() + END_WAIT_MS;
+
+    while (process_pid(r, keeper) > 0) {
+        if (is_umbel(point))
+            return true;
+        if (clock_boot_ms() >= end)
+            break;
+        sleep_ms(POLL_MS);
+    }
+    return false;
 }
 
 int mounting_check(const struct root *r, const char *given, struct mounting *m,
@@ -197,7 +274,7 @@ int mounting_check(const struct root *r, const char *given, struct mounting *m,
     }
     struct search s = {.root = r, .point = m->point, .running_only = true};
     process_each(r, KEEPER, search_one, &s);
-    if (s.name[0] != '\0') {
+    if (s.name[0] != '\0' && is_running(r, s.name, m->point)) {
         memcpy(m->name, s.name + strlen(KEEPER), strlen(s.name + strlen(KEEPER)) + 1);
         m->was_running = true;
         return 0;
@@ -219,7 +296,13 @@ int mounting_start(const struct root *r, struct mounting *m, char detail[PROCESS
                           "--name", m->name,        m->point, NULL};
 
     snprintf(keeper, sizeof(keeper), KEEPER "%s", m->name);
-    return process_start(r, keeper, args, &m->was_running, detail);
+    int rc = process_start(r, keeper, args, &m->was_running, detail);
+    if (rc == 0 && !is_umbel(m->point)) {
+        snprintf(detail, PROCESS_DETAIL, "%.300s was unmounted at once; see %.300s/log/%s.log",
+                 m->point, r->path, keeper);
+        rc = -ENOENT;
+    }
+    return rc;
 }
 
 /* ---- who uses a mount */

@@ -21,13 +21,18 @@ bool mounting_is_mounted(const char *point, char *type, char *source);
 int mounting_check(const struct root *r, const char *given, struct mounting *m,
                    char detail[PROCESS_DETAIL]);
 
-/* Starts it, or finds it running. Needs the root's lock. */
+/* Starts it, or finds it running; it is mounted there when this returns 0. Needs the root's lock.
+ */
 int mounting_start(const struct root *r, struct mounting *m, char detail[PROCESS_DETAIL]);
 
 /* The mountpoint of any mount of this cloud that runs, in out[PATH_MAX]. -ENOENT. */
 int mounting_any(const struct root *r, char *out);
 
-/* Unmounts what a killed keeper left behind at the mountpoint in its note. 0: nothing is left. */
+/* The name of a keeper's worker, in out[ROOT_NAME_MAX + 8]. */
+void mounting_worker_name(const char *keeper, char *out);
+
+/* Ends and unmounts what a killed keeper left behind: its worker, and the mountpoint in its note.
+ * 0: nothing is left. */
 int mounting_clear_dead(const struct root *r, const char *keeper);
 
 /* A line per process that uses the mount at point (at most `most`), to standard error. */

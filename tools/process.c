@@ -109,6 +109,13 @@ static bool is_ready(const struct root *r, const char *name, pid_t pid)
     return ready;
 }
 
+bool process_is_ready(const struct root *r, const char *name)
+{
+    pid_t pid = process_pid(r, name);
+
+    return pid > 0 && is_ready(r, name, pid);
+}
+
 /* The kernel's flags of a process (proc(5), stat, field 9): it ends, it dumps core, a signal killed
  * it. */
 #define PROCESS_ENDS (0x4ul | 0x200ul | 0x400ul)

@@ -24,6 +24,9 @@
  * keeper's mountpoint. -EBUSY: *holder has it. */
 int process_hold(const struct root *r, const char *name, const char *note, pid_t *holder);
 
+/* The one that holds the lock says that it is ready: its pid file names it. */
+bool process_is_ready(const struct root *r, const char *name);
+
 /* Who runs under that name; 0: nobody. -errno. */
 pid_t process_pid(const struct root *r, const char *name);
 

@@ -323,7 +323,9 @@ static int change_conf(struct root *r, const struct root_wish *wish)
         return rc;
     if (root_path(r, CONF_NAME, path) != 0)
         return fail(r, -ENAMETOOLONG, "the path of the root is too long");
-    return conf_write(path, &r->conf, r->detail);
+    rc = conf_write(path, &r->conf, r->detail);
+    r->resized = rc == 0 && before.capacity != r->conf.capacity;
+    return rc;
 }
 
 int root_create(struct root *r, const char *dir, const struct root_wish *wish)

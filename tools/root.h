@@ -20,6 +20,7 @@ struct root {
     int lock; /* -1: not held */
     struct conf conf;
     bool created; /* by this root_create */
+    bool resized; /* so is the capacity: nodes that run have the old one */
     char detail[CONF_DETAIL];
 };
 

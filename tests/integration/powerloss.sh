@@ -74,6 +74,16 @@ for n in $(seq $rounds); do
     round "$n"
 done
 
+step "what went through O_SYNC descriptors is there without an fsync"
+for n in $(seq 20); do
+    echo "line $n" | dd of="$MNT/appended" oflag=append,sync conv=notrunc status=none
+    echo "line $n" | dd of="$MNT/placed" bs=1k seek=$((n - 1)) oflag=dsync conv=notrunc,sync status=none
+done
+lose_power
+up
+[ "$(wc -l <"$MNT/appended")" = 20 ] || fail "of 20 appends through O_SYNC $(wc -l <"$MNT/appended") are there"
+[ "$(grep -ac line "$MNT/placed")" = 20 ] || fail "of 20 writes through O_DSYNC $(grep -ac line "$MNT/placed") are there"
+
 step "what the first rounds left is still what it was"
 before=$(tree_sum "$MNT")
 down

@@ -99,6 +99,74 @@ flock -w 20 "$OTHER/lock" true || fail "a flock was never granted"
 wait
 rm "$MNT/lock"
 
+# appends HOW: one mount's append waits for the node while another, which was mounted just now, appends.
+appends() {
+    local mine writer other want
+    mkdir -p "$WORK/third"
+    "$UMBEL" mount --root "$ROOT" "$WORK/third" >/dev/null
+    exec {mine}>>"$MNT/appended"
+    echo "$1 begun" >&$mine # the end of the file is known under a lease from here on
+    kill "-$1" "$(pid_of node-1)"
+    echo "$1 from one" >&$mine & writer=$!
+    sleep "$2"
+    [ "$1" != KILL ] || "$UMBEL" up --root "$ROOT" >/dev/null &
+    echo "$1 from the other" >>"$WORK/third/appended" & other=$!
+    [ "$1" != STOP ] || { sleep 0.5; kill -CONT "$(pid_of node-1)"; }
+    wait $writer && wait $other || fail "an append failed ($1)"
+    wait
+    exec {mine}>&-
+    for want in "$1 begun" "$1 from one" "$1 from the other"; do
+        [ "$(grep -cx "$want" "$MNT/appended")" = 1 ] || fail "of '$want' there is not one: $(cat "$MNT/appended")"
+    done
+    cmp "$MNT/appended" "$WORK/third/appended"
+    rm "$MNT/appended"
+    umount "$WORK/third"
+}
+step "an append that waits for its node overwrites nothing, and comes once"
+EXTRA_MOUNTS+=("$WORK/third")
+for wait in 0.5 2 4; do
+    appends STOP $wait
+    appends KILL $wait
+done
+
+step "a read that waits for its node costs nobody the session"
+head -c 4M /dev/urandom >"$MNT/waited"
+exec {held}<"$MNT/waited" {reading}<"$MNT/waited"
+dd if="$MNT/waited" iflag=nocache count=0 status=none
+kill -STOP "$(pid_of node-1)"
+cat <&$reading >/dev/null 2>&1 & reader=$!
+sleep 0.5
+{ printf x >>"$OTHER/waited"; } & writer=$!
+sleep 12
+kill -CONT "$(pid_of node-1)"
+wait $writer || fail "the other mount could not append"
+wait $reader || true # EIO, or all of it: read-ahead that fails is read again
+! grep -h 'does not answer a recall' "$ROOT"/log/* || fail "a recall waited for a read"
+[ "$(dd bs=1 count=1 status=none <&$held | wc -c)" = 1 ] || fail "what was open is lost"
+exec {held}<&- {reading}<&-
+cmp "$MNT/waited" "$OTHER/waited"
+rm "$MNT/waited"
+
+step "open makes or opens a name that comes and goes"
+(while [ ! -e "$WORK/enough" ]; do : >"$OTHER/fleeting" && rm "$OTHER/fleeting"; done) & fleeting=$!
+for i in $(seq 1000); do
+    : >>"$MNT/fleeting" || fail "open number $i"
+done 2>"$WORK/opens.log"
+touch "$WORK/enough"
+wait $fleeting || true # the other may have removed it
+[ ! -s "$WORK/opens.log" ] || fail "$(sort "$WORK/opens.log" | uniq -c)"
+rm -f "$MNT/fleeting"
+
+if full; then
+    step "a write that was given up is not done later"
+    printf 'old' >"$MNT/late"
+    kill -STOP "$(pid_of node-1)"
+    refused 1 'error writing' dd if=<(printf 'one') of="$MNT/late" conv=notrunc status=none
+    kill -CONT "$(pid_of node-1)"
+    sleep 1
+    [ "$(cat "$MNT/late")" = old ] || fail "a write that failed was done later: $(cat "$MNT/late")"
+fi
+
 for seed in $(seq $seeds); do
     step "seed $seed: $ops operations"
     mkdir "$MNT/work"

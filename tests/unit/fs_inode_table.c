@@ -74,7 +74,7 @@ Test(inode_table, a_forgotten_lease_goes_back)
 
 Test(inode_table, remembers_the_returns_before_its_birth)
 {
-    atomic_fetch_add(&t.returns_sent, 3);
+    atomic_fetch_add(&t.returns_begun, 3);
     struct inode *i = inode_lock_make(&t, 9);
     cr_assert_eq(i->born, 3);
     inode_unlock(&t, i);

@@ -53,6 +53,31 @@ Test(node_store, append_is_placed_at_the_end)
     cr_assert_eq(attrs.size, 103);
 }
 
+/* A mount knows where the file ends, sends an append, and sends it again when the connection broke.
+ */
+Test(node_store, append_that_is_sent_again)
+{
+    struct ticket t = rig_ticket(10);
+    struct timespec first = {.tv_sec = 100, .tv_nsec = 1}, second = {.tv_sec = 100, .tv_nsec = 2};
+    struct attrs attrs;
+    uint64_t placed = 0;
+
+    cr_assert_eq(store_append(rig.store, &t, 0, false, first, "one", 3, &attrs, &placed), 0);
+    cr_assert_eq(placed, 0);
+    /* It was done. */
+    cr_assert_eq(store_append(rig.store, &t, 0, true, first, "one", 3, &attrs, &placed), 0);
+    cr_assert_eq(placed, 0);
+    cr_assert_eq(attrs.size, 3);
+    /* It was not, and the end is where it was. */
+    cr_assert_eq(store_append(rig.store, &t, 3, true, second, "two", 3, &attrs, &placed), 0);
+    cr_assert_eq(placed, 3);
+    /* Somebody else moved the end: of a first attempt it is certain that it was not done. */
+    cr_assert_eq(store_append(rig.store, &t, 3, false, first, "six", 3, &attrs, &placed), 0);
+    cr_assert_eq(placed, 6);
+    cr_assert_eq(store_append(rig.store, &t, 3, true, second, "two", 3, &attrs, &placed), -EIO);
+    cr_assert_eq(attrs.size, 9);
+}
+
 Test(node_store, epochs_fence)
 {
     struct ticket t = rig_ticket(9);
