@@ -111,6 +111,8 @@ static void answer_made(struct op *op, const Star__EntryReply *made, uint64_t pa
     answer.attr = &attr;
     answer.parent = answer_dir(op, parent, &dir);
     answer.parent_lease = dir.lease;
+    answer.fresh = !op->replayed && (op->request.type == STAR__MSG_TYPE__MKDIR ||
+                                     op->request.type == STAR__MSG_TYPE__CREATE);
     answer.entry_lease = entry_lease_grant(c, op->session, parent, name->data, name->len);
     op_reply(op, 0, &answer.base);
 }

@@ -59,6 +59,7 @@ void kanswer_changed(struct worker *w, uint64_t ino)
         return;
     i->attr_known = false;
     i->attr_leased = false;
+    i->no_capability = false;
     i->no_privileges = false;
     inode_unlock(&w->inodes, i);
 }
@@ -88,6 +89,8 @@ void kanswer_entry(struct kreq *q, uint64_t dir, const Star__EntryReply *r)
         kreq_end(q, rc);
         return;
     }
+    if (r->fresh && S_ISDIR(e.attr.st_mode))
+        dir_made(q, e.ino);
     if (!is_control(e.ino))
         e.entry_timeout = leases_take_entry(q, dir, r->entry_lease);
     if (fuse_reply_entry(q->req, &e) < 0)

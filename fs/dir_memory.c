@@ -16,10 +16,53 @@ static char **find_gone(struct inode *i, const char *name)
     return NULL;
 }
 
+static struct known_name *find_known(const struct inode *i, const char *name)
+{
+    struct known_name *k;
+
+    HASH_FIND_STR(i->names, name, k);
+    return k;
+}
+
+static void know(struct inode *i, const char *name)
+{
+    if (!i->complete || find_known(i, name))
+        return;
+    size_t size = strlen(name) + 1;
+    struct known_name *k =
+        HASH_COUNT(i->names) < KNOWN_NAMES_MAX ? malloc(sizeof(*k) + size) : NULL;
+    if (!k) {
+        inode_forget_names(i);
+        return;
+    }
+    memcpy(k->name, name, size);
+    HASH_ADD_STR(i->names, name, k);
+}
+
+static void unknow(struct inode *i, const char *name)
+{
+    struct known_name *k = find_known(i, name);
+
+    if (!k)
+        return;
+    HASH_DEL(i->names, k);
+    free(k);
+}
+
 void dir_forget(struct inode *i)
 {
     i->attr_leased = false;
-    inode_forget_gone(i);
+    inode_forget_names(i);
+}
+
+void dir_made(struct kreq *q, uint64_t dir)
+{
+    struct inode *i = inode_lock(&q->w->inodes, dir);
+
+    if (!i)
+        return;
+    i->complete = i->lease != STAR__LEASE__LEASE_NONE && leases_may_take(q, i) && !i->names;
+    inode_unlock(&q->w->inodes, i);
 }
 
 void dir_changed(struct kreq *q, uint64_t dir, const Star__Attr *attr, Star__Lease lease)
@@ -48,6 +91,7 @@ void dir_name_gone(struct kreq *q, uint64_t dir, const char *name, bool granted)
         free(*at);
         *at = copy;
         copy = NULL;
+        unknow(i, name);
     }
     if (i)
         inode_unlock(&q->w->inodes, i);
@@ -63,8 +107,10 @@ void dir_name_comes(struct worker *w, uint64_t dir, const char *name)
         free(*at);
         *at = NULL;
     }
-    if (i)
+    if (i) {
+        know(i, name);
         inode_unlock(&w->inodes, i);
+    }
 }
 
 static bool is_ours(struct worker *w, const struct inode *i)
@@ -101,7 +147,8 @@ bool dir_answer_gone(struct kreq *q, const char *name)
 
     if (!i)
         return false;
-    bool known = find_gone(i, name) && is_ours(q->w, i);
+    bool gone = find_gone(i, name) || (i->complete && !find_known(i, name));
+    bool known = gone && is_ours(q->w, i);
     if (known) {
         struct fuse_entry_param none = {.entry_timeout = leases_name_timeout(q->w, i)};
         if (none.entry_timeout > 0)

@@ -18,8 +18,15 @@ void inode_table_init(struct inode_table *t, void (*returned)(void *ctx, uint64_
     t->ctx = ctx;
 }
 
-void inode_forget_gone(struct inode *i)
+void inode_forget_names(struct inode *i)
 {
+    struct known_name *k, *tmp;
+
+    i->complete = false;
+    HASH_ITER (hh, i->names, k, tmp) {
+        HASH_DEL(i->names, k);
+        free(k);
+    }
     for (unsigned n = 0; n < GONE_NAMES; n++) {
         free(i->gone[n]);
         i->gone[n] = NULL;
@@ -28,7 +35,7 @@ void inode_forget_gone(struct inode *i)
 
 static void inode_free(struct inode *i)
 {
-    inode_forget_gone(i);
+    inode_forget_names(i);
     while (i->handles) {
         struct handle *h = i->handles;
         i->handles = h->next;

@@ -28,6 +28,12 @@
  * (lock files, editors) come and go by a few names. */
 #define GONE_NAMES 4
 
+/* A name in a directory of which all names are known. */
+struct known_name {
+    UT_hash_handle hh;
+    char name[];
+};
+
 /* Attributes as the centre said them. */
 struct attr {
     struct stat st;
@@ -85,6 +91,8 @@ struct inode {
     bool attr_leased;           /* attr came under the lease: see dir_memory.h */
     char *gone[GONE_NAMES];
     unsigned gone_next;
+    bool complete; /* it was made here: names holds every name that it may have */
+    struct known_name *names;
 
     bool attr_known; /* attr is as of now, but for what home says */
     struct attr attr;
@@ -104,6 +112,7 @@ struct inode {
     unsigned invalidates; /* on their way without anybody in the kernel waiting */
     struct inode_waiter *waiters;
     struct kreq *pending; /* READs and pages written back that are not answered: pending.c */
+    bool no_capability;   /* under a lease: security.capability is not there */
     bool no_privileges;   /* under a lease: no suid, sgid or capability to be killed by a write */
     bool had_locks;       /* POSIX locks were taken: closing asks the centre */
     struct held_lock *locks;
@@ -142,7 +151,8 @@ int inode_note_place(struct inode *i, const Star__OpenReply *r);
 void inode_merge(const struct inode *i, struct attr *a);
 void attr_from_star(struct attr *to, const Star__Attr *a);
 
-void inode_forget_gone(struct inode *i);
+/* What dir_memory.h keeps. */
+void inode_forget_names(struct inode *i);
 
 struct handle *inode_handle(struct inode *i, uint64_t fh); /* NULL: not known */
 int inode_handle_add(struct inode *i, uint64_t fh);

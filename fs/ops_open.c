@@ -295,6 +295,16 @@ void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* --- create --- */
 
+static void note_no_capability(struct kreq *q, uint64_t ino)
+{
+    struct inode *i = inode_lock(&q->w->inodes, ino);
+
+    if (!i)
+        return;
+    i->no_capability = i->lease != STAR__LEASE__LEASE_NONE && leases_may_take(q, i);
+    inode_unlock(&q->w->inodes, i);
+}
+
 static int take_create(struct kreq *q, const Star__EntryReply *r)
 {
     struct fuse_entry_param e;
@@ -310,6 +320,8 @@ static int take_create(struct kreq *q, const Star__EntryReply *r)
         conns_warm(q->w->conns, r->open->address);
     rc = take_open(q, e.ino, r->open, &flags);
     if (rc == 0) {
+        if (r->fresh)
+            note_no_capability(q, e.ino);
         e.entry_timeout = leases_take_entry(q, q->ino, r->entry_lease);
         rc = kanswer_create(q->req, &e, q->fh, flags);
         q->req = NULL;

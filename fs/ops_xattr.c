@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fs/answer.h"
+#include "fs/centre.h"
 #include "fs/ops.h"
 
 /* --- ask --- */
@@ -29,6 +30,23 @@ static void answer_value(struct kreq *q, const struct message *reply)
     star__xattr_reply__free_unpacked(r, NULL);
 }
 
+/* The kernel asks before the first write to each file. */
+static bool answer_no_capability(struct kreq *q, const char *name)
+{
+    struct worker *w = q->w;
+    struct inode *i =
+        strcmp(name, "security.capability") == 0 ? inode_lock(&w->inodes, q->ino) : NULL;
+
+    if (!i)
+        return false;
+    bool known = i->no_capability && i->lease != STAR__LEASE__LEASE_NONE && i->recalls == 0 &&
+                 msession_leased(w);
+    inode_unlock(&w->inodes, i);
+    if (known)
+        kreq_end(q, -ENODATA);
+    return known;
+}
+
 void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
@@ -40,6 +58,8 @@ void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
         kreq_end(q, -ENODATA);
         return;
     }
+    if (answer_no_capability(q, name))
+        return;
     q->size = size;
     body.ino = ino;
     body.name = kreq_bytes(name);

@@ -267,6 +267,7 @@ static bool mark(struct inode *i, const Star__Recall *body)
         i->lease = body->keep;
     i->attr_known = false;
     dir_forget(i);
+    i->no_capability = false;
     i->no_privileges = false;
     if (body->data) { /* a part of the listing may be on its way into the kernel's cache */
         i->listing_stale = true;
@@ -462,6 +463,7 @@ static void drop_inode(void *arg, struct inode *i)
     i->lease = STAR__LEASE__LEASE_NONE;
     i->attr_known = false;
     dir_forget(i);
+    i->no_capability = false;
     i->no_privileges = false;
     i->listing_stale = true;
     i->recalled_ms = clock_boot_ms();
