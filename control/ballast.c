@@ -24,7 +24,14 @@ int ballast_open(struct ballast *b, const char *path, uint64_t want)
         return rc;
     }
     b->want = want;
+    /* A copy of the folder may have made it a hole. */
+    uint64_t real = (uint64_t)st.st_blocks * 512;
     b->held = (uint64_t)st.st_size;
+    if (b->held > real) {
+        b->held = real - real % BALLAST_STEP;
+        if (ftruncate(b->fd, (off_t)b->held) != 0)
+            b->held = 0;
+    }
     if (b->held > want)
         ballast_release(b, b->held - want);
     return 0;

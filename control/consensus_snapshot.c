@@ -323,7 +323,7 @@ void consensus_forget_untrusted(struct consensus *c)
 
     snprintf(path, sizeof(path), "%s/state/" UNTRUSTED, c->dir);
     if (unlink(path) == 0)
-        log_info("the state is whole again; %s is removed", path);
+        log_info("%s is not needed any more, and removed", path);
 }
 
 /* The mark goes last, and when the rest is gone for certain: without it the files count as a good
@@ -389,6 +389,25 @@ static int check_snapshot(const char *path, const struct snapshot_stub *stub)
     return rc;
 }
 
+/* The snapshot is known to be good, so nothing else is needed: not the older one, not what was set
+ * aside.
+ */
+static int copy_with_room(struct consensus *c, const struct snapshot_stub *stub, const char *from,
+                          const char *fresh)
+{
+    int rc = copy_file(from, fresh);
+
+    if (rc != -ENOSPC)
+        return rc;
+    unlink(fresh);
+    remove_old_snapshots(c, stub->count, stub->count);
+    consensus_forget_untrusted(c);
+    do {
+        rc = copy_file(from, fresh);
+    } while (rc == -ENOSPC && consensus_space_give(c, BALLAST_STEP));
+    return rc;
+}
+
 /* The copy appears whole or not at all. */
 static int install(struct consensus *c, const struct snapshot_stub *stub)
 {
@@ -405,7 +424,7 @@ static int install(struct consensus *c, const struct snapshot_stub *stub)
     c->state = NULL;
     rc = remove_state_files(c);
     if (rc == 0)
-        rc = copy_file(from, fresh);
+        rc = copy_with_room(c, stub, from, fresh);
     if (rc == 0 && rename(fresh, to) != 0)
         rc = -errno;
     if (rc == 0)

@@ -567,8 +567,10 @@ void serve_node_log(struct op *op)
         op_error(op, -EPERM, "only nodes may say this");
         return;
     }
-    /* Without packs nothing more is flushed: writers wait, and then meet a full node. */
-    if (op->request.type == STAR__MSG_TYPE__ALLOC_PACKS && pool_quota_reached(op->c)) {
+    /* Without packs nothing more is flushed: writers wait, and then meet a full node. A node that
+     * starts asks for none. */
+    if (op->request.type == STAR__MSG_TYPE__ALLOC_PACKS &&
+        ((Star__AllocPacks *)op->body)->count > 0 && pool_quota_reached(op->c)) {
         op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
         return;
     }

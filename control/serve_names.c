@@ -81,6 +81,25 @@ static Star__Attr *answer_dir(struct op *op, uint64_t dir, struct dir_answer *a)
     return &a->attr;
 }
 
+/* On a name that the op took away: granted only if it is away now. The answer may be one that is
+ * given again, or the rename of a file onto itself. */
+static bool gone_lease(struct op *op, uint64_t dir, const ProtobufCBinaryData *name)
+{
+    struct inode i;
+
+    return state_lookup(op->c->state, dir, name->data, name->len, &i) == -ENOENT &&
+           entry_lease_grant(op->c, op->session, dir, name->data, name->len);
+}
+
+/* On a name that the op has made: it may lead elsewhere by now, or nowhere. */
+static bool made_lease(struct op *op, uint64_t dir, const ProtobufCBinaryData *name, uint64_t ino)
+{
+    struct inode i;
+
+    return state_lookup(op->c->state, dir, name->data, name->len, &i) == 0 && i.ino == ino &&
+           entry_lease_grant(op->c, op->session, dir, name->data, name->len);
+}
+
 /* --- make --- */
 
 /* open_flags < 0: it is not opened, too. */
@@ -113,7 +132,7 @@ static void answer_made(struct op *op, const Star__EntryReply *made, uint64_t pa
     answer.parent_lease = dir.lease;
     answer.fresh = !op->replayed && (op->request.type == STAR__MSG_TYPE__MKDIR ||
                                      op->request.type == STAR__MSG_TYPE__CREATE);
-    answer.entry_lease = entry_lease_grant(c, op->session, parent, name->data, name->len);
+    answer.entry_lease = made_lease(op, parent, name, i.ino);
     op_reply(op, 0, &answer.base);
 }
 
@@ -217,8 +236,7 @@ static void answer_removed(struct op *op, const Star__RemoveReply *r)
     answer.nlink = r->nlink;
     answer.parent = answer_dir(op, q->parent, &dir);
     answer.parent_lease = dir.lease;
-    answer.entry_lease =
-        entry_lease_grant(op->c, op->session, q->parent, q->name.data, q->name.len);
+    answer.entry_lease = gone_lease(op, q->parent, &q->name);
     op_reply(op, 0, &answer.base);
 }
 
@@ -285,8 +303,7 @@ static void answer_renamed(struct op *op, const Star__RenameReply *r)
         answer.new_parent = answer_dir(op, q->new_parent, &to);
         answer.new_parent_lease = to.lease;
     }
-    answer.entry_lease =
-        entry_lease_grant(op->c, op->session, q->parent, q->name.data, q->name.len);
+    answer.entry_lease = gone_lease(op, q->parent, &q->name);
     op_reply(op, 0, &answer.base);
 }
 

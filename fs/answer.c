@@ -27,7 +27,7 @@ int kanswer_take(struct kreq *q, const Star__Attr *a, Star__Lease lease, bool re
         return -ENOMEM;
     inode_note_attr(i, a);
     if (leases_take(q, i, lease) != STAR__LEASE__LEASE_NONE)
-        entry->attr_timeout = LEASED_TIMEOUT;
+        entry->attr_timeout = i->changing ? 0 : LEASED_TIMEOUT;
     if (i->attr_known && i->recalls == 0)
         attr = i->attr; /* perhaps newer than the answer */
     else

@@ -361,6 +361,7 @@ void msession_replace(struct worker *w)
               "session begins");
     atomic_fetch_add(&c->generation, 1);
     reclaim_nothing(w);
+    leases_drop_all(w, false, NULL, NULL); /* a new session makes old leases look alive */
     int rc = link_new(w, &fresh);
     if (rc < 0)
         log_error("no new session: %s", strerror(-rc));

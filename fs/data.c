@@ -102,7 +102,7 @@ static bool worth_retry(const struct kreq *q, int status)
     case -ENOTCONN: /* nothing was sent */
         return true;
     case -ECONNRESET:
-        return !q->append || q->placed;
+        return !changes(q) || !q->append || q->placed;
     case -ETIMEDOUT: /* of a change it cannot be told whether it was done, or it came too late */
         return only_reads(q);
     default:

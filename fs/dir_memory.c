@@ -1,12 +1,14 @@
 #include "fs/dir_memory.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "fs/centre.h"
 #include "fs/leases.h"
+#include "fs/ops.h"
 
 static char **find_gone(struct inode *i, const char *name)
 {
@@ -76,6 +78,8 @@ void dir_changed(struct kreq *q, uint64_t dir, const Star__Attr *attr, Star__Lea
     else
         i->attr_known = false;
     i->attr_leased = i->attr_known && leases_take(q, i, lease) != STAR__LEASE__LEASE_NONE;
+    if (dir == ROOT_INODE && i->attr_known)
+        attr_remember_root(q->w, &i->attr.st);
     inode_unlock(&q->w->inodes, i);
 }
 
@@ -85,6 +89,8 @@ void dir_name_gone(struct kreq *q, uint64_t dir, const char *name, bool granted)
     struct inode *i = copy ? inode_lock(&q->w->inodes, dir) : NULL;
 
     if (i && leases_may_take(q, i)) {
+        if (i->lease == STAR__LEASE__LEASE_NONE)
+            i->lease = STAR__LEASE__LEASE_READ; /* so does the centre */
         char **at = find_gone(i, name);
         if (!at)
             at = &i->gone[i->gone_next++ % GONE_NAMES];
@@ -118,6 +124,41 @@ static bool is_ours(struct worker *w, const struct inode *i)
     return i->lease != STAR__LEASE__LEASE_NONE && i->recalls == 0 && msession_leased(w);
 }
 
+void dir_change_begins(struct kreq *q, uint64_t dir)
+{
+    struct inode *i = inode_lock(&q->w->inodes, dir);
+
+    if (!i)
+        return;
+    i->changing++;
+    q->changes[q->changes[0] != 0] = dir;
+    inode_unlock(&q->w->inodes, i);
+}
+
+void dir_change_ended(struct kreq *q)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        struct inode *i = q->changes[k] ? inode_lock(&q->w->inodes, q->changes[k]) : NULL;
+        q->changes[k] = 0;
+        if (!i)
+            continue;
+        i->changing--;
+        inode_unlock(&q->w->inodes, i);
+    }
+}
+
+void dir_change_unsure(struct kreq *q)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        struct inode *i = q->changes[k] ? inode_lock(&q->w->inodes, q->changes[k]) : NULL;
+        if (!i)
+            continue;
+        i->attr_known = false;
+        dir_forget(i);
+        inode_unlock(&q->w->inodes, i);
+    }
+}
+
 /* Replies are written with the inode locked: a recall that comes now invalidates them. */
 static bool answered(struct kreq *q, struct inode *i, bool known)
 {
@@ -133,7 +174,8 @@ bool dir_answer_attr(struct kreq *q)
 
     if (!i)
         return false;
-    bool known = i->attr_leased && S_ISDIR(i->attr.st.st_mode) && is_ours(q->w, i);
+    bool known =
+        i->attr_leased && i->changing == 0 && S_ISDIR(i->attr.st.st_mode) && is_ours(q->w, i);
     if (known) {
         fuse_reply_attr(q->req, &i->attr.st, LEASED_TIMEOUT);
         q->req = NULL;
@@ -143,7 +185,8 @@ bool dir_answer_attr(struct kreq *q)
 
 bool dir_answer_gone(struct kreq *q, const char *name)
 {
-    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+    bool too_long = strlen(name) > NAME_MAX; /* which is not the same as gone */
+    struct inode *i = too_long ? NULL : inode_lock(&q->w->inodes, q->ino);
 
     if (!i)
         return false;

@@ -29,6 +29,13 @@ void dir_name_gone(struct kreq *q, uint64_t dir, const char *name, bool granted)
 /* Before anything is asked of the centre that may bring the name. */
 void dir_name_comes(struct worker *w, uint64_t dir, const char *name);
 
+/* From here to the end of q (kreq_free) no answer lets the kernel keep dir's attributes: it forgets
+ * them when it has the answer to the change, and an older one that it took in later would stay. */
+void dir_change_begins(struct kreq *q, uint64_t dir);
+void dir_change_ended(struct kreq *q);
+/* It may yet be done, and nobody will tell. */
+void dir_change_unsure(struct kreq *q);
+
 /* Answer the kernel from memory and free q. false: the centre must be asked. */
 bool dir_answer_attr(struct kreq *q);
 bool dir_answer_gone(struct kreq *q, const char *name);

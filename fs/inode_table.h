@@ -89,6 +89,7 @@ struct inode {
     int64_t listed_ms;          /* newest part of a listing */
     int64_t contended_until_ms; /* no entry timeouts until then: see recall.c */
     bool attr_leased;           /* attr came under the lease: see dir_memory.h */
+    unsigned changing;          /* changes of it by this mount on their way */
     char *gone[GONE_NAMES];
     unsigned gone_next;
     bool complete; /* it was made here: names holds every name that it may have */

@@ -43,7 +43,7 @@ struct keeper {
     struct fuse_session *se;
     struct keeper_page *page;
     int fd;        /* /dev/fuse */
-    int signal_fd; /* SIGTERM, SIGINT, SIGCHLD */
+    int signal_fd; /* SIGTERM, SIGINT, SIGUSR1, SIGCHLD */
     int report_fd; /* what the worker says at its start */
     pid_t worker;  /* 0: none */
     int status;    /* of the worker's end */
@@ -326,14 +326,18 @@ static int worker_died(struct keeper *k)
     return -EIO;
 }
 
-/* Whether a signal asks to end. */
-static bool take_signal(struct keeper *k)
+/* Whether a signal asks to end. *force: whether it says to wait for nobody: SIGUSR1, or a second
+ * interrupt from a terminal. SIGTERM again says nothing new. */
+static bool take_signal(struct keeper *k, bool *force)
 {
     struct signalfd_siginfo info;
     bool asked = false;
 
-    while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-        asked = asked || info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT;
+    *force = false;
+    while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        asked = asked || info.ssi_signo != SIGCHLD;
+        *force = *force || info.ssi_signo == SIGUSR1 || info.ssi_signo == SIGINT;
+    }
     return asked;
 }
 
@@ -350,11 +354,13 @@ static bool leave(struct keeper *k)
         rc = place_unmount(&k->place, left);
         if (rc < 0)
             nanosleep(&pause, NULL);
-        k->force = take_signal(k);
+        take_signal(k, &k->force);
         reap(k);
         if (!k->worker)
             return true; /* it saw an unmount, or died */
     }
+    if (rc < 0 && !place_is_ours(&k->place))
+        rc = 0; /* it left the tree, only the call has not returned */
     k->mounted = rc < 0;
     if (rc == 0 || k->force)
         return true;
@@ -371,7 +377,7 @@ static int watch(struct keeper *k)
         struct pollfd fd = {.fd = k->signal_fd, .events = POLLIN};
         if (poll(&fd, 1, -1) < 0 && errno != EINTR)
             return -errno;
-        bool asked = take_signal(k);
+        bool force, asked = take_signal(k, &force);
         reap(k);
         if (!k->worker)
             return worker_died(k);
@@ -390,6 +396,7 @@ static int take_signals(struct keeper *k)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGCHLD);
     if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
         return -errno;

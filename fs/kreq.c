@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fs/centre.h"
+#include "fs/dir_memory.h"
 
 struct kreq *kreq_new(struct worker *w, fuse_req_t req, uint64_t ino)
 {
@@ -49,6 +50,7 @@ void kreq_unref(struct kreq *q)
 
 void kreq_free(struct kreq *q)
 {
+    dir_change_ended(q);
     kreq_answered(q);
     kreq_unref(q);
 }
@@ -76,6 +78,8 @@ int kreq_errno(int status)
 
 void kreq_end(struct kreq *q, int status)
 {
+    if (status == -ETIMEDOUT)
+        dir_change_unsure(q);
     if (q->req)
         fuse_reply_err(q->req, kreq_errno(status));
     kreq_free(q);

@@ -24,6 +24,7 @@ struct kreq {
     unsigned returns_seen; /* inode_table.returns_done when this began */
     size_t size;           /* the kernel's buffer */
     char *name;            /* owned */
+    uint64_t changes[2];   /* directories that this changes, until it ends: see dir_memory.h */
 
     /* In inode.pending (pending.c); of the inode's lock. */
     struct kreq *pending_next, **pending_at;

@@ -25,6 +25,8 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
 void fs_statfs(fuse_req_t req, fuse_ino_t ino);
 /* Before READY: fills the cache that getattr of the root and statfs fall back on. */
 int attr_cache_fill(struct worker *w, char detail[256]);
+/* What the root is answered with while the centre is away. The lock it takes is a leaf. */
+void attr_remember_root(struct worker *w, const struct stat *st);
 
 /* ops_xattr.c */
 void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,

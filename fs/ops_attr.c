@@ -20,7 +20,7 @@
 
 /* --- getattr --- */
 
-static void remember_root(struct worker *w, const struct stat *st)
+void attr_remember_root(struct worker *w, const struct stat *st)
 {
     pthread_mutex_lock(&w->statfs.lock);
     w->statfs.root = *st;
@@ -69,7 +69,7 @@ static void on_attr(struct kreq *q, const struct message *reply)
         return;
     }
     if (q->ino == ROOT_INODE)
-        remember_root(q->w, &e.attr);
+        attr_remember_root(q->w, &e.attr);
     fuse_reply_attr(q->req, &e.attr, e.attr_timeout);
     kreq_free(q);
 }
@@ -136,6 +136,10 @@ static void on_set(struct kreq *q, const struct message *reply)
         return;
     if (reply->status == -EBUSY && (q->flags & VALID_SIZE)) {
         kreq_end(q, -ENOSPC);
+        return;
+    }
+    if (reply->status < 0) { /* not from memory, as the root's attributes */
+        kreq_end(q, reply->status);
         return;
     }
     struct inode *i = inode_lock(&q->w->inodes, q->ino);
@@ -343,7 +347,7 @@ static void on_first_root(void *arg, const struct message *reply)
 
     if (r && r->attr) {
         attr_from_star(&a, r->attr);
-        remember_root(f->w, &a.st);
+        attr_remember_root(f->w, &a.st);
     } else if (r) {
         status = -EPROTO;
     }

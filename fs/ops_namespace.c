@@ -53,6 +53,7 @@ static void make(struct kreq *q, uint16_t type, const char *name, Star__Make *bo
         kreq_end(q, rc);
         return;
     }
+    dir_change_begins(q, q->ino);
     dir_name_comes(q->w, q->ino, name);
     body->head = &box.head;
     body->parent = q->ino;
@@ -127,6 +128,7 @@ void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
         kreq_end(q, rc);
         return;
     }
+    dir_change_begins(q, newparent);
     dir_name_comes(q->w, newparent, newname);
     q->other = ino;
     body.head = &box.head;
@@ -181,6 +183,7 @@ static void remove_name(fuse_req_t req, uint16_t type, uint64_t parent, const ch
         kreq_end(q, rc);
         return;
     }
+    dir_change_begins(q, parent);
     body.head = &box.head;
     body.parent = parent;
     body.name = kreq_bytes(name);
@@ -250,6 +253,9 @@ void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
     }
     q->other = newparent;
     q->flags = flags;
+    dir_change_begins(q, parent);
+    if (newparent != parent)
+        dir_change_begins(q, newparent);
     dir_name_comes(q->w, newparent, newname);
     names_move(q->w, parent, newparent);
     if (flags & RENAME_EXCHANGE)

@@ -393,6 +393,7 @@ void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         kreq_end(q, q->name ? -EPERM : -ENOMEM);
         return;
     }
+    dir_change_begins(q, parent);
     dir_name_comes(q->w, parent, name);
     q->flags = (uint32_t)fi->flags;
     q->mode = (mode & ~(mode_t)S_IFMT) | S_IFREG;

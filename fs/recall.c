@@ -446,6 +446,10 @@ static void drop_inode(void *arg, struct inode *i)
 {
     struct drop *d = arg;
 
+    i->attr_known = false;
+    dir_forget(i);
+    i->no_capability = false;
+    i->no_privileges = false;
     if (!worth_dropping(i))
         return;
     struct drop_one *one = calloc(1, sizeof(*one));
@@ -461,10 +465,6 @@ static void drop_inode(void *arg, struct inode *i)
     if (one->took_write)
         i->write_recalls++;
     i->lease = STAR__LEASE__LEASE_NONE;
-    i->attr_known = false;
-    dir_forget(i);
-    i->no_capability = false;
-    i->no_privileges = false;
     i->listing_stale = true;
     i->recalled_ms = clock_boot_ms();
     job->pages = true;

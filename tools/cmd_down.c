@@ -143,7 +143,7 @@ static int wait_keeper(struct down *down, const char *name)
         int64_t now = clock_boot_ms();
         if (down->force && !again && now - down->asked_ms >= UNMOUNT_FORCE_MS) {
             again = true;
-            process_signal(r, name, SIGTERM);
+            process_signal(r, name, SIGUSR1);
         }
         if (now >= end || (now - down->asked_ms >= UNMOUNT_MS && process_is_ready(r, name)))
             return -EBUSY;

@@ -63,6 +63,7 @@ rm -r "$MNT/shared"
 
 step "names that one takes away and the other brings back, and the directory's own attributes"
 mkdir "$MNT/names"
+refused 1 'name too long' stat "$MNT/names/$(printf 'n%.0s' {1..256})"
 same_dir() {
     local one other
     one=$(stat -c '%h %a %y %z' "$MNT/names") other=$(stat -c '%h %a %y %z' "$OTHER/names")

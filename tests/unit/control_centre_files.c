@@ -693,6 +693,11 @@ Test(control_centre_files, pool_quota)
     body.count = 1;
     cr_expect_eq(ask_end(ask(node.client, T(ALLOC_PACKS), &body)), -ENOSPC);
     cr_expect(ctl_says(&a, "health", "pool_quota"));
+    body.count = 0; /* a node that starts */
+    body.fresh = true;
+    cr_expect_eq(ask_end(ask(node.client, T(ALLOC_PACKS), &body)), 0);
+    body.count = 1;
+    body.fresh = false;
     cr_assert_eq(ask_end(ctl_write(&a, "settings/pool_quota", "101\n")), 0);
     cr_expect_eq(ask_end(ask(node.client, T(ALLOC_PACKS), &body)), 0);
     cr_expect_not(ctl_says(&a, "health", "pool_quota"));
