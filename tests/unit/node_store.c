@@ -414,6 +414,66 @@ Test(node_store, a_full_node_flushes_and_evicts_its_way)
     rig_check(&rig);
 }
 
+static struct {
+    pthread_mutex_t lock;
+    unsigned now, most, count;
+} syncs = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* As the kernel: the first of all who sync a file's bytes hears of the error, later ones do not. */
+static int sync_slowly(void *ctx, int fd, bool data_only)
+{
+    char link[64], path[256] = "";
+    bool first;
+
+    (void)ctx;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    cr_assert_gt(readlink(link, path, sizeof(path) - 1), 0);
+    if (!data_only || !strstr(path, "/files/"))
+        return fsync(fd) < 0 ? -errno : 0;
+    pthread_mutex_lock(&syncs.lock);
+    first = syncs.count++ == 0;
+    if (++syncs.now > syncs.most)
+        syncs.most = syncs.now;
+    pthread_mutex_unlock(&syncs.lock);
+    usleep(100000);
+    pthread_mutex_lock(&syncs.lock);
+    syncs.now--;
+    pthread_mutex_unlock(&syncs.lock);
+    return first ? -EIO : 0;
+}
+
+static void *sync_one(void *arg)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+    int *rc = arg;
+
+    *rc = store_fsync(rig.store, &t, &attrs);
+    return NULL;
+}
+
+Test(node_store, one_fsync_of_a_file_at_a_time)
+{
+    pthread_t threads[3];
+    int rc[3], failed = 0;
+
+    rig_end(&rig);
+    rig_start(&rig, 64 * MIB);
+    rig.options.sync.sync = sync_slowly;
+    rig_open(&rig, false);
+    rig_write(&rig, 5, 1, 0, 10000);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, sync_one, &rc[i]), 0);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+        failed += rc[i] == -EIO;
+        cr_assert(rc[i] == 0 || rc[i] == -EIO);
+    }
+    cr_assert_eq(failed, 1);
+    cr_assert_eq(syncs.most, 1);
+    cr_assert_eq(syncs.count, 2, "the last one finds nothing to do");
+}
+
 /* Nothing steps through the nominal size of a file. */
 Test(node_store, a_file_of_8_exbibytes)
 {
