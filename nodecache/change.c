@@ -129,9 +129,39 @@ static int shortage(struct store *s, uint64_t need)
     return now - since < limit ? -EBUSY : -ENOSPC;
 }
 
-/* Stages with patience. f is locked, and unlocked while it waits: t must still hold then. */
+/* An append. What follows `placed` is for one whose sender says where it takes the end to be. */
+struct append {
+    bool placed, again, done;
+    uint64_t expected;
+};
+
+/* Nanoseconds of one sender tell its appends apart: the kernel runs one after the other. */
+static bool append_is_done(const struct file *f, uint64_t expected, uint64_t length,
+                           struct timespec now)
+{
+    return f->size == expected + length && f->mtime.tv_sec == now.tv_sec &&
+           f->mtime.tv_nsec == now.tv_nsec;
+}
+
+/* While it waited with the end of the file at `end`, the connection may have broken and the append
+ * been sent again and done. If the end has moved otherwise, that cannot be told: who still listens
+ * asks anew, and who does not has sent it again. */
+static int append_waited(const struct file *f, struct append *a, uint64_t end, uint64_t length,
+                         struct timespec now)
+{
+    if (!a->placed)
+        return 0;
+    a->done = append_is_done(f, a->expected, length, now);
+    if (a->done || f->size == end)
+        return 0;
+    return a->again ? -EIO : -EBUSY;
+}
+
+/* Stages with patience. f is locked, and unlocked while it waits: t must still hold then.
+ * append: NULL: it goes to *start. */
 static int stage_wait(struct store *s, struct file *f, const struct ticket *t, uint64_t *start,
-                      uint64_t length, bool append, const uint8_t *data, struct timespec now)
+                      uint64_t length, struct append *append, const uint8_t *data,
+                      struct timespec now)
 {
     int64_t deadline = clock_boot_ms() + ROOM_PATIENCE_MS;
     uint64_t need;
@@ -164,8 +194,14 @@ static int stage_wait(struct store *s, struct file *f, const struct ticket *t, u
         rc = admit(s, f, t, RIGHT_WRITE);
         if (rc == -EAGAIN)
             rc = -ESTALE; /* dropped while it waited */
+        if (rc == 0 && append)
+            rc = append_waited(f, append, *start, length, now);
         if (rc < 0)
             return rc;
+        if (append && append->done) {
+            *start = append->expected;
+            return 0;
+        }
     }
 }
 
@@ -173,6 +209,7 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
                 struct timespec now, const void *data, size_t length, struct attrs *attrs,
                 uint64_t *placed)
 {
+    struct append end = {0};
     struct file *f;
     int rc;
 
@@ -182,7 +219,7 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
     if (rc < 0)
         return rc;
     if (length > 0)
-        rc = stage_wait(s, f, t, &offset, length, append, data, now);
+        rc = stage_wait(s, f, t, &offset, length, append ? &end : NULL, data, now);
     file_attrs(f, attrs);
     *placed = offset;
     admit_unlock(f);
@@ -191,18 +228,11 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
     return rc;
 }
 
-/* Nanoseconds of one sender tell its appends apart: the kernel runs one after the other. */
-static bool append_is_done(const struct file *f, uint64_t expected, size_t length,
-                           struct timespec now)
-{
-    return f->size == expected + length && f->mtime.tv_sec == now.tv_sec &&
-           f->mtime.tv_nsec == now.tv_nsec;
-}
-
 int store_append(struct store *s, const struct ticket *t, uint64_t expected, bool again,
                  struct timespec now, const void *data, size_t length, struct attrs *attrs,
                  uint64_t *placed)
 {
+    struct append a = {.placed = true, .again = again, .expected = expected};
     struct file *f;
     int rc;
 
@@ -212,14 +242,14 @@ int store_append(struct store *s, const struct ticket *t, uint64_t expected, boo
     if (rc < 0)
         return rc;
     *placed = expected;
-    bool done = append_is_done(f, expected, length, now);
-    if (!done && again && f->size != expected)
+    a.done = append_is_done(f, expected, length, now);
+    if (!a.done && again && f->size != expected)
         rc = -EIO;
-    else if (!done && length > 0)
-        rc = stage_wait(s, f, t, placed, length, true, data, now);
+    else if (!a.done && length > 0)
+        rc = stage_wait(s, f, t, placed, length, &a, data, now);
     file_attrs(f, attrs);
     admit_unlock(f);
-    if (rc == 0 && !done)
+    if (rc == 0 && !a.done)
         atomic_fetch_add_explicit(&s->write_bytes, length, memory_order_relaxed);
     return rc;
 }
@@ -388,7 +418,7 @@ static int zero_range(struct store *s, struct file *f, const struct ticket *t, u
         return discard(s, f, start, end, now);
     while (rc == 0 && start < end && start < f->size) {
         uint64_t step = end - start < ZERO_STEP ? end - start : ZERO_STEP;
-        rc = stage_wait(s, f, t, &start, step, false, NULL, now);
+        rc = stage_wait(s, f, t, &start, step, NULL, NULL, now);
         start += step;
     }
     return rc;

@@ -86,7 +86,8 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
 
 /* As store_write at the end of the file. expected: where the sender believes that to be. If this
  * very append (told by its end and `now`) was done already, it is answered as done; again: an
- * earlier attempt may have been done, and if the end is elsewhere, nobody can tell: -EIO. */
+ * earlier attempt may have been done, and if the end is elsewhere, nobody can tell: -EIO. A first
+ * attempt is answered -EBUSY, undone, if the end moved while it waited for room. */
 int store_append(struct store *s, const struct ticket *t, uint64_t expected, bool again,
                  struct timespec now, const void *data, size_t length, struct attrs *attrs,
                  uint64_t *placed);

@@ -1,6 +1,7 @@
 /* The store: what is written is read again, through truncation, holes, eviction, restarts, and
  * within the capacity. */
 #include "node_fake.h"
+#include "nodecache/store_private.h"
 
 #include <linux/falloc.h>
 
@@ -394,6 +395,63 @@ Test(node_store, a_change_that_finds_no_room_is_answered_soon)
     cr_assert_lt(now_ms() - began, 4000);
     store_drop(rig.store, 500, true);
     rig_write(&rig, 501, 1, 0, MIB);
+}
+
+struct waiting_append {
+    pthread_t thread;
+    bool again;
+    int rc;
+    uint64_t placed;
+    struct attrs attrs;
+};
+
+static void *append_one(void *arg)
+{
+    static uint8_t data[MIB];
+    struct ticket t = rig_ticket(5);
+    struct waiting_append *a = arg;
+
+    a->rc = store_append(rig.store, &t, 100, a->again, (struct timespec){.tv_sec = 4000}, data, MIB,
+                         &a->attrs, &a->placed);
+    return NULL;
+}
+
+/* Appends 1 MiB at byte 100 of a full node, which gets a free place while the append waits, and the
+ * file is made `size` long by something with the given time. */
+static void append_meanwhile(struct waiting_append *a, uint64_t size, time_t now)
+{
+    struct setattr set = {.set_size = true, .size = size, .now = {.tv_sec = now}};
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    teardown();
+    rig_start(&rig, 24 * MIB);
+    rig_open(&rig, false);
+    rig_write(&rig, 5, 1, 0, 100);
+    for (uint64_t at = 0; rig_try_write(&rig, 6, 2, at, 65536) == 0; at += 65536)
+        ;
+    cr_assert_eq(pthread_create(&a->thread, NULL, append_one, a), 0);
+    while (atomic_load(&rig.store->space.waiting) == 0)
+        usleep(1000);
+    cr_assert_eq(store_setattr(rig.store, &t, &set, &attrs), 0);
+    store_drop(rig.store, 6, true);
+    pthread_join(a->thread, NULL);
+}
+
+Test(node_store, an_append_that_waited_may_have_been_done_by_its_repetition)
+{
+    struct waiting_append first = {0}, other = {0}, again = {.again = true};
+
+    append_meanwhile(&first, 100 + MIB, 4000);
+    cr_assert_eq(first.rc, 0);
+    cr_assert_eq(first.placed, 100);
+    cr_assert_eq(first.attrs.size, 100 + MIB, "once");
+    append_meanwhile(&other, 300, 4001);
+    cr_assert_eq(other.rc, -EBUSY);
+    cr_assert_eq(rig_attrs(&rig, 5).size, 300);
+    append_meanwhile(&again, 300, 4001);
+    cr_assert_eq(again.rc, -EIO);
+    cr_assert_eq(rig_attrs(&rig, 5).size, 300);
 }
 
 Test(node_store, a_full_node_flushes_and_evicts_its_way)
