@@ -405,9 +405,13 @@ static int discard(struct store *s, struct file *f, uint64_t start, uint64_t end
     return rc < 0 ? store_failed(s, rc, "punching a hole", f->ino) : 0;
 }
 
+/* *done: as of store_fallocate. Others wait behind it, and its sender does not wait for ever: it
+ * ends with what it has when it took long, too. */
 static int zero_range(struct store *s, struct file *f, const struct ticket *t, uint64_t start,
-                      uint64_t end, struct timespec now)
+                      uint64_t end, struct timespec now, uint64_t *done)
 {
+    int64_t deadline = clock_boot_ms() + ROOM_PATIENCE_MS;
+    uint64_t at = start;
     int rc = 0;
 
     if (end > f->size)
@@ -416,10 +420,17 @@ static int zero_range(struct store *s, struct file *f, const struct ticket *t, u
         return 0;
     if (!f->mapped && !f->cut)
         return discard(s, f, start, end, now);
-    while (rc == 0 && start < end && start < f->size) {
-        uint64_t step = end - start < ZERO_STEP ? end - start : ZERO_STEP;
-        rc = stage_wait(s, f, t, &start, step, NULL, NULL, now);
-        start += step;
+    while (rc == 0 && at < end && at < f->size) {
+        uint64_t step = end - at < ZERO_STEP ? end - at : ZERO_STEP;
+        rc = stage_wait(s, f, t, &at, step, NULL, NULL, now);
+        if (rc == 0)
+            at += step;
+        if (rc == 0 && at < end && at < f->size && clock_boot_ms() >= deadline)
+            rc = -EBUSY;
+    }
+    if (rc == -EBUSY && at > start) {
+        *done = at - start;
+        rc = 0;
     }
     return rc;
 }
@@ -432,7 +443,7 @@ static int extend(struct store *s, struct file *f, uint64_t size, struct timespe
 }
 
 int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint64_t offset,
-                    uint64_t length, struct timespec now, struct attrs *attrs)
+                    uint64_t length, struct timespec now, struct attrs *attrs, uint64_t *done)
 {
     bool keep = mode & FALLOC_FL_KEEP_SIZE;
     uint32_t kind = mode & ~(uint32_t)FALLOC_FL_KEEP_SIZE;
@@ -449,14 +460,15 @@ int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint
     if (rc < 0)
         return rc;
     uint64_t end = offset + length, version = f->version;
+    *done = length;
     /* Space is not held: staged bytes leave for the pool anyway. But what can never fit is refused.
      */
     uint64_t wanted = length - ranges_bytes(&f->present, offset, end);
     if (kind == 0 && wanted > s->options.capacity && wanted > atomic_load(&s->pool_free))
         rc = -ENOSPC;
     if (rc == 0 && kind != 0)
-        rc = zero_range(s, f, t, offset, end, now);
-    if (rc == 0 && !keep)
+        rc = zero_range(s, f, t, offset, end, now, done);
+    if (rc == 0 && *done == length && !keep)
         rc = extend(s, f, end, now);
     if (rc == 0 && f->version == version) {
         /* Nothing to do, but Linux's file systems touch the times all the same. */

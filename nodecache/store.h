@@ -107,8 +107,10 @@ int store_read(struct store *s, const struct ticket *t, uint64_t offset, size_t 
 void store_read_done(struct store *s, struct store_reading *r);
 
 int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs);
+/* *done: so many bytes of the range are finished. Fewer than length: there was room or time for
+ * zeros in this part only, and the caller goes on behind it. */
 int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint64_t offset,
-                    uint64_t length, struct timespec now, struct attrs *attrs);
+                    uint64_t length, struct timespec now, struct attrs *attrs, uint64_t *done);
 /* -ENXIO: offset is at or beyond the end (also: no data behind it). */
 int store_seek(struct store *s, const struct ticket *t, uint64_t offset, bool hole,
                uint64_t *found);

@@ -116,6 +116,7 @@ Test(node_store, truncate_and_holes_before_the_pool_knows)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
 
     rig_write(&rig, 5, 1, 0, 100000);
     rig_truncate(&rig, 5, 30000);
@@ -123,19 +124,20 @@ Test(node_store, truncate_and_holes_before_the_pool_knows)
     rig_expect(&rig, 5, 1, 0, 30000);
     rig_expect(&rig, 5, -1, 30000, 30000);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000,
-                                 9000, (struct timespec){0}, &attrs),
+                                 9000, (struct timespec){0}, &attrs, &done),
                  0);
     rig_expect(&rig, 5, 1, 0, 5000);
     rig_expect(&rig, 5, -1, 5000, 9000);
     rig_expect(&rig, 5, 1, 14000, 16000);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE, 50000, 50000,
-                                 (struct timespec){0}, &attrs),
+                                 (struct timespec){0}, &attrs, &done),
                  0);
     cr_assert_eq(attrs.size, 100000);
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 200000, (struct timespec){0}, &attrs), 0);
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 200000, (struct timespec){0}, &attrs, &done),
+                 0);
     cr_assert_eq(attrs.size, 200000);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_COLLAPSE_RANGE, 0, 4096,
-                                 (struct timespec){0}, &attrs),
+                                 (struct timespec){0}, &attrs, &done),
                  -EOPNOTSUPP);
     rig_check(&rig);
     uint64_t found;
@@ -170,12 +172,13 @@ Test(node_store, holes_and_truncation_over_flushed_data)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
 
     rig_write(&rig, 5, 1, 0, 2 * MIB);
     rig_flush(&rig);
     rig_evict(&rig, 5);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000,
-                                 9000, (struct timespec){0}, &attrs),
+                                 9000, (struct timespec){0}, &attrs, &done),
                  0);
     rig_truncate(&rig, 5, MIB);
     rig_truncate(&rig, 5, 2 * MIB);
@@ -248,6 +251,7 @@ static void run_random(unsigned seed, bool with_flush)
         size_t length = 1 + (size_t)random() % (random() % 4 ? 3000 : 70000);
         struct ticket t = rig_ticket(ino);
         struct attrs attrs;
+        uint64_t done;
         switch (random() % (with_flush ? 12 : 8)) {
         case 0:
         case 1:
@@ -269,7 +273,7 @@ static void run_random(unsigned seed, bool with_flush)
             break;
         case 6:
             cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                         at, length, (struct timespec){0}, &attrs),
+                                         at, length, (struct timespec){0}, &attrs, &done),
                          0);
             memset(&model[i][at], 0, length);
             break;
@@ -347,14 +351,18 @@ Test(node_store, fallocate_is_compared_with_the_cloud_not_the_node)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
 
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs),
-                 -ENOSPC);
+    cr_assert_eq(
+        store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs, &done),
+        -ENOSPC);
     store_set_pool_free(rig.store, 1024ull * MIB);
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs), 0);
+    cr_assert_eq(
+        store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs, &done), 0);
     cr_assert_eq(attrs.size, 300 * MIB);
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 2048ull * MIB, (struct timespec){0}, &attrs),
-                 -ENOSPC);
+    cr_assert_eq(
+        store_fallocate(rig.store, &t, 0, 0, 2048ull * MIB, (struct timespec){0}, &attrs, &done),
+        -ENOSPC);
 }
 
 static int64_t now_ms(void)
@@ -573,13 +581,50 @@ static void *zero_all(void *arg)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
     int *rc = arg;
 
     do
         *rc = store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4 * MIB,
-                              (struct timespec){.tv_sec = 3000}, &attrs);
+                              (struct timespec){.tv_sec = 3000}, &attrs, &done);
     while (*rc == -EBUSY);
     return NULL;
+}
+
+/* A hole larger than the room in the node, where the pool has the bytes. */
+Test(node_store, a_large_hole_goes_part_by_part)
+{
+    const uint64_t size = 48 * MIB;
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+    uint64_t done = 0, at = 0;
+    int rc, parts = 0;
+
+    rig_end(&rig);
+    rig_start(&rig, 64 * MIB);
+    rig.options.space_deadline_ms = 20000;
+    rig_open(&rig, true);
+    rig_write(&rig, 5, 1, 0, size);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    rig.fake.away = true;
+    rig_write(&rig, 6, 2, 0, 30 * MIB);
+    while (at < size) {
+        rc = store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE, at, size + MIB - at,
+                             (struct timespec){.tv_sec = 3000}, &attrs, &done);
+        cr_assert(rc == 0 || rc == -EBUSY, "%s", strerror(-rc));
+        if (rc == 0)
+            at += done;
+        if (at < size)
+            cr_assert_eq(attrs.size, size, "longer only at the end");
+        rig.fake.away = false;
+        parts += rc == 0;
+    }
+    cr_assert_gt(parts, 1);
+    cr_assert_eq(at, size + MIB);
+    cr_assert_eq(attrs.size, size + MIB);
+    rig_expect(&rig, 5, -1, 0, size + MIB);
+    rig_check(&rig);
 }
 
 /* It waits for room, and the file becomes shorter meanwhile. */
