@@ -306,8 +306,8 @@ static int send_fallocate(struct kreq *q, struct place *p)
     body.ticket = &t.ticket;
     body.mode = q->flags;
     body.not_after = not_after(q);
-    body.offset = q->offset;
-    body.length = q->length;
+    body.offset = q->offset + q->finished;
+    body.length = q->length - q->finished;
     body.now = &now;
     return send_to(q, p->address, &body.base);
 }

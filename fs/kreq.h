@@ -36,6 +36,7 @@ struct kreq {
     kreq_fn done;
     int64_t deadline_ms;
     int64_t room_until_ms; /* 0: the node has not said yet that it has no room */
+    uint64_t finished;     /* FALLOCATE: bytes of the range, from its start */
     unsigned attempts;
     bool plus, append, datasync, hole, cached_page, kill;
     bool placed; /* append: offset is the end of file that we know */

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +169,20 @@ static struct outcome note_written(struct kreq *q, const Star__WriteReply *r)
     return o;
 }
 
+/* A node that is short of room zeroes a large range part by part: each is a step forward, and the
+ * wait for room and for the node begins anew. The whole range is invalidated in the end. */
+static bool goes_on(struct kreq *q, const Star__WriteReply *r)
+{
+    bool zeroes =
+        q->type == STAR__MSG_TYPE__FALLOCATE && (q->flags & ~(uint32_t)FALLOC_FL_KEEP_SIZE) != 0;
+
+    if (!zeroes || r->written == 0 || r->written >= q->length - q->finished)
+        return false;
+    q->finished += r->written;
+    q->room_until_ms = 0;
+    return true;
+}
+
 static void on_written(struct kreq *q, const struct message *reply)
 {
     int status;
@@ -180,6 +195,11 @@ static void on_written(struct kreq *q, const struct message *reply)
         return;
     }
     struct outcome o = note_written(q, r);
+    if (goes_on(q, r)) {
+        star__write_reply__free_unpacked(r, NULL);
+        data_ask(q, on_written);
+        return;
+    }
     if (r->written < q->length && q->type != STAR__MSG_TYPE__FALLOCATE)
         q->length = r->written;
     if (q->append)

@@ -129,9 +129,39 @@ static int shortage(struct store *s, uint64_t need)
     return now - since < limit ? -EBUSY : -ENOSPC;
 }
 
-/* Stages with patience. f is locked, and unlocked while it waits: t must still hold then. */
+/* An append. What follows `placed` is for one whose sender says where it takes the end to be. */
+struct append {
+    bool placed, again, done;
+    uint64_t expected;
+};
+
+/* Nanoseconds of one sender tell its appends apart: the kernel runs one after the other. */
+static bool append_is_done(const struct file *f, uint64_t expected, uint64_t length,
+                           struct timespec now)
+{
+    return f->size == expected + length && f->mtime.tv_sec == now.tv_sec &&
+           f->mtime.tv_nsec == now.tv_nsec;
+}
+
+/* While it waited with the end of the file at `end`, the connection may have broken and the append
+ * been sent again and done. If the end has moved otherwise, that cannot be told: who still listens
+ * asks anew, and who does not has sent it again. */
+static int append_waited(const struct file *f, struct append *a, uint64_t end, uint64_t length,
+                         struct timespec now)
+{
+    if (!a->placed)
+        return 0;
+    a->done = append_is_done(f, a->expected, length, now);
+    if (a->done || f->size == end)
+        return 0;
+    return a->again ? -EIO : -EBUSY;
+}
+
+/* Stages with patience. f is locked, and unlocked while it waits: t must still hold then.
+ * append: NULL: it goes to *start. */
 static int stage_wait(struct store *s, struct file *f, const struct ticket *t, uint64_t *start,
-                      uint64_t length, bool append, const uint8_t *data, struct timespec now)
+                      uint64_t length, struct append *append, const uint8_t *data,
+                      struct timespec now)
 {
     int64_t deadline = clock_boot_ms() + ROOM_PATIENCE_MS;
     uint64_t need;
@@ -164,8 +194,14 @@ static int stage_wait(struct store *s, struct file *f, const struct ticket *t, u
         rc = admit(s, f, t, RIGHT_WRITE);
         if (rc == -EAGAIN)
             rc = -ESTALE; /* dropped while it waited */
+        if (rc == 0 && append)
+            rc = append_waited(f, append, *start, length, now);
         if (rc < 0)
             return rc;
+        if (append && append->done) {
+            *start = append->expected;
+            return 0;
+        }
     }
 }
 
@@ -173,6 +209,7 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
                 struct timespec now, const void *data, size_t length, struct attrs *attrs,
                 uint64_t *placed)
 {
+    struct append end = {0};
     struct file *f;
     int rc;
 
@@ -182,7 +219,7 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
     if (rc < 0)
         return rc;
     if (length > 0)
-        rc = stage_wait(s, f, t, &offset, length, append, data, now);
+        rc = stage_wait(s, f, t, &offset, length, append ? &end : NULL, data, now);
     file_attrs(f, attrs);
     *placed = offset;
     admit_unlock(f);
@@ -191,18 +228,11 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
     return rc;
 }
 
-/* Nanoseconds of one sender tell its appends apart: the kernel runs one after the other. */
-static bool append_is_done(const struct file *f, uint64_t expected, size_t length,
-                           struct timespec now)
-{
-    return f->size == expected + length && f->mtime.tv_sec == now.tv_sec &&
-           f->mtime.tv_nsec == now.tv_nsec;
-}
-
 int store_append(struct store *s, const struct ticket *t, uint64_t expected, bool again,
                  struct timespec now, const void *data, size_t length, struct attrs *attrs,
                  uint64_t *placed)
 {
+    struct append a = {.placed = true, .again = again, .expected = expected};
     struct file *f;
     int rc;
 
@@ -212,14 +242,14 @@ int store_append(struct store *s, const struct ticket *t, uint64_t expected, boo
     if (rc < 0)
         return rc;
     *placed = expected;
-    bool done = append_is_done(f, expected, length, now);
-    if (!done && again && f->size != expected)
+    a.done = append_is_done(f, expected, length, now);
+    if (!a.done && again && f->size != expected)
         rc = -EIO;
-    else if (!done && length > 0)
-        rc = stage_wait(s, f, t, placed, length, true, data, now);
+    else if (!a.done && length > 0)
+        rc = stage_wait(s, f, t, placed, length, &a, data, now);
     file_attrs(f, attrs);
     admit_unlock(f);
-    if (rc == 0 && !done)
+    if (rc == 0 && !a.done)
         atomic_fetch_add_explicit(&s->write_bytes, length, memory_order_relaxed);
     return rc;
 }
@@ -375,9 +405,13 @@ static int discard(struct store *s, struct file *f, uint64_t start, uint64_t end
     return rc < 0 ? store_failed(s, rc, "punching a hole", f->ino) : 0;
 }
 
+/* *done: as of store_fallocate. Others wait behind it, and its sender does not wait for ever: it
+ * ends with what it has when it took long, too. */
 static int zero_range(struct store *s, struct file *f, const struct ticket *t, uint64_t start,
-                      uint64_t end, struct timespec now)
+                      uint64_t end, struct timespec now, uint64_t *done)
 {
+    int64_t deadline = clock_boot_ms() + ROOM_PATIENCE_MS;
+    uint64_t at = start;
     int rc = 0;
 
     if (end > f->size)
@@ -386,10 +420,17 @@ static int zero_range(struct store *s, struct file *f, const struct ticket *t, u
         return 0;
     if (!f->mapped && !f->cut)
         return discard(s, f, start, end, now);
-    while (rc == 0 && start < end && start < f->size) {
-        uint64_t step = end - start < ZERO_STEP ? end - start : ZERO_STEP;
-        rc = stage_wait(s, f, t, &start, step, false, NULL, now);
-        start += step;
+    while (rc == 0 && at < end && at < f->size) {
+        uint64_t step = end - at < ZERO_STEP ? end - at : ZERO_STEP;
+        rc = stage_wait(s, f, t, &at, step, NULL, NULL, now);
+        if (rc == 0)
+            at += step;
+        if (rc == 0 && at < end && at < f->size && clock_boot_ms() >= deadline)
+            rc = -EBUSY;
+    }
+    if (rc == -EBUSY && at > start) {
+        *done = at - start;
+        rc = 0;
     }
     return rc;
 }
@@ -402,7 +443,7 @@ static int extend(struct store *s, struct file *f, uint64_t size, struct timespe
 }
 
 int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint64_t offset,
-                    uint64_t length, struct timespec now, struct attrs *attrs)
+                    uint64_t length, struct timespec now, struct attrs *attrs, uint64_t *done)
 {
     bool keep = mode & FALLOC_FL_KEEP_SIZE;
     uint32_t kind = mode & ~(uint32_t)FALLOC_FL_KEEP_SIZE;
@@ -419,14 +460,15 @@ int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint
     if (rc < 0)
         return rc;
     uint64_t end = offset + length, version = f->version;
+    *done = length;
     /* Space is not held: staged bytes leave for the pool anyway. But what can never fit is refused.
      */
     uint64_t wanted = length - ranges_bytes(&f->present, offset, end);
     if (kind == 0 && wanted > s->options.capacity && wanted > atomic_load(&s->pool_free))
         rc = -ENOSPC;
     if (rc == 0 && kind != 0)
-        rc = zero_range(s, f, t, offset, end, now);
-    if (rc == 0 && !keep)
+        rc = zero_range(s, f, t, offset, end, now, done);
+    if (rc == 0 && *done == length && !keep)
         rc = extend(s, f, end, now);
     if (rc == 0 && f->version == version) {
         /* Nothing to do, but Linux's file systems touch the times all the same. */

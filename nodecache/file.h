@@ -61,7 +61,7 @@ struct file {
     _Atomic bool forgotten; /* = gone, for who holds the shard's lock only */
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* a fetch ended, frozen bytes were read, the cut ended */
+    pthread_cond_t changed; /* a fetch, an fsync or the cut ended, frozen bytes were read */
     bool known;             /* base attributes were taken from a ticket or the centre */
     bool gone;              /* no longer in the table: look it up again */
     bool journaled;         /* the journal or checkpoint has a row for it */
@@ -72,6 +72,7 @@ struct file {
     bool doubt;       /* recovered after a crash of the machine, not yet compared with the centre */
     bool has_file;    /* there is a flat file */
     bool sync_failed; /* the kernel may have thrown written bytes away as clean */
+    bool syncing;     /* an fsync is at its bytes, outside the lock */
     bool name_synced; /* its folder entry is on stable storage */
     uint64_t home_epoch, version, size;
     struct timespec mtime, ctime;

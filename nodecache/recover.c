@@ -285,9 +285,13 @@ static int ask(struct store *s, const struct file *f, struct truth *t)
 }
 
 /* Did the last cut have all that was synced? What was cut off since then is not in doubt: its
- * record is durable, and so is everything before it. */
+ * record is durable, and so is everything before it. A cut that was noted and not confirmed says
+ * nothing of the ones before it, but noting it synced the journal: what they made clean is known.
+ */
 static bool overtaken(const struct file *f, const struct row *row, const struct truth *t)
 {
+    if (f->cut_pack != 0 && !t->confirmed)
+        return false;
     return f->synced.count > 0 && t->cut_version >= f->synced_version && !row->cut_partial &&
            row->base_limit == LIMIT_NONE;
 }

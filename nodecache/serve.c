@@ -168,6 +168,7 @@ static void do_fsync(struct serve *v, struct service_conn *conn, const struct me
 static void do_fallocate(struct serve *v, struct service_conn *conn, const struct message *m,
                          const Star__Fallocate *f)
 {
+    uint64_t done = 0;
     struct attrs attrs;
     struct ticket t;
     int rc = get_ticket(f->ticket, &t);
@@ -175,8 +176,9 @@ static void do_fallocate(struct serve *v, struct service_conn *conn, const struc
     if (rc == 0)
         rc = in_time(f->not_after);
     if (rc == 0)
-        rc = store_fallocate(v->store, &t, f->mode, f->offset, f->length, get_time(f->now), &attrs);
-    answer_write(v, conn, m, rc, &attrs, f->offset, 0);
+        rc = store_fallocate(v->store, &t, f->mode, f->offset, f->length, get_time(f->now), &attrs,
+                             &done);
+    answer_write(v, conn, m, rc, &attrs, f->offset, done);
 }
 
 static void do_seek(struct serve *v, struct service_conn *conn, const struct message *m,

@@ -86,7 +86,8 @@ int store_write(struct store *s, const struct ticket *t, uint64_t offset, bool a
 
 /* As store_write at the end of the file. expected: where the sender believes that to be. If this
  * very append (told by its end and `now`) was done already, it is answered as done; again: an
- * earlier attempt may have been done, and if the end is elsewhere, nobody can tell: -EIO. */
+ * earlier attempt may have been done, and if the end is elsewhere, nobody can tell: -EIO. A first
+ * attempt is answered -EBUSY, undone, if the end moved while it waited for room. */
 int store_append(struct store *s, const struct ticket *t, uint64_t expected, bool again,
                  struct timespec now, const void *data, size_t length, struct attrs *attrs,
                  uint64_t *placed);
@@ -106,8 +107,10 @@ int store_read(struct store *s, const struct ticket *t, uint64_t offset, size_t 
 void store_read_done(struct store *s, struct store_reading *r);
 
 int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs);
+/* *done: so many bytes of the range are finished. Fewer than length: there was room or time for
+ * zeros in this part only, and the caller goes on behind it. */
 int store_fallocate(struct store *s, const struct ticket *t, uint32_t mode, uint64_t offset,
-                    uint64_t length, struct timespec now, struct attrs *attrs);
+                    uint64_t length, struct timespec now, struct attrs *attrs, uint64_t *done);
 /* -ENXIO: offset is at or beyond the end (also: no data behind it). */
 int store_seek(struct store *s, const struct ticket *t, uint64_t offset, bool hole,
                uint64_t *found);

@@ -50,7 +50,7 @@ static int moment_record(struct store *s, struct file *f, struct moment *m)
     int rc = 0;
 
     if (f->synced_version > m->version)
-        return 0; /* a later one was quicker, and had all that this one has */
+        return 0; /* it began anew meanwhile */
     charge_begin(&c, f, 0, 0, 0);
     if (f->version == m->version) {
         rc = index_synced(&s->index, f, NULL, m->version, m->size);
@@ -107,8 +107,6 @@ static int sync_result(struct store *s, struct file *f, struct moment *m, bool a
 {
     if (rc < 0 && m->fd >= 0 && !f->sync_failed)
         (void)note_failed(s, f, true); /* the first error is told */
-    if (rc == 0 && m->fd >= 0 && f->sync_failed && !again)
-        rc = -EIO; /* the kernel tells one caller only: another one's sync has failed meanwhile */
     if (rc == 0 && f->gone)
         rc = -ESTALE;
     if (rc == 0 && m->name)
@@ -125,6 +123,31 @@ static int sync_bytes(struct store *s, const struct file *f, const struct moment
     return rc == 0 && m->name ? sync_folder(s, f->ino) : rc;
 }
 
+/* One sync of a file at a time: the kernel tells an error of writing back to one caller only, and
+ * the other one would take the bytes for written. f->lock is held. */
+static int await_turn(struct store *s, struct file *f, const struct ticket *t)
+{
+    int rc = 0;
+
+    while (rc == 0 && f->syncing) {
+        store_wait(f);
+        rc = admit(s, f, t, 0);
+    }
+    return rc == -EAGAIN ? -ESTALE : rc; /* dropped while it waited */
+}
+
+static int sync_unlocked(struct store *s, struct file *f, const struct moment *m, int rc)
+{
+    f->syncing = true;
+    pthread_mutex_unlock(&f->lock);
+    if (rc == 0)
+        rc = sync_bytes(s, f, m);
+    pthread_mutex_lock(&f->lock);
+    f->syncing = false;
+    pthread_cond_broadcast(&f->changed);
+    return rc;
+}
+
 int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
 {
     struct moment m = {.fd = -1};
@@ -135,6 +158,9 @@ int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
 
     if (rc < 0)
         return rc;
+    rc = await_turn(s, f, t);
+    if (rc < 0)
+        goto out;
     if (f->synced_version == f->version && !(f->has_file && !f->name_synced && f->staged.count > 0))
         goto out; /* nothing changed since */
     rc = moment_take(s, f, &m);
@@ -143,10 +169,7 @@ int store_fsync(struct store *s, const struct ticket *t, struct attrs *attrs)
     again = f->sync_failed && m.fd >= 0;
     if (again)
         rc = write_again(&m);
-    pthread_mutex_unlock(&f->lock);
-    if (rc == 0)
-        rc = sync_bytes(s, f, &m);
-    pthread_mutex_lock(&f->lock);
+    rc = sync_unlocked(s, f, &m, rc);
     if (m.fd >= 0)
         f->fd_users--;
     rc = sync_result(s, f, &m, again, rc);

@@ -361,6 +361,28 @@ Test(node_powerloss, the_row_of_a_cut_may_be_durable_without_what_is_clean)
     file_unref(f);
 }
 
+/* The last confirmed cut was newer than the sync but left its bytes out; the cut that would have
+ * had them was noted only. */
+Test(node_powerloss, a_cut_that_was_only_noted_does_not_take_synced_bytes)
+{
+    struct flush_result result;
+
+    overwrite_and_flush(5, 50000, 50000);
+    rig_write(&rig, 5, 3, 0, 50000);
+    sync_file(5);
+    fake_file(&rig.fake, 5)->cut_version = rig_attrs(&rig, 5).version;
+    rig.fake.fail_confirms = 1000;
+    (void)flush_wait(rig.flush, NULL, 0, 500, &result);
+    struct file *f = file_peek(&rig.store->table, 5);
+    cr_assert_neq(f->cut_pack, 0);
+    cr_assert_not(f->cut_partial);
+    file_unref(f);
+    lose_power(STRICT);
+    rig.fake.fail_confirms = 0;
+    power_up();
+    rig_expect(&rig, 5, 3, 0, 50000);
+}
+
 /* What is newer than the cut is kept, whatever the cut had. */
 Test(node_powerloss, bytes_synced_behind_a_cut_are_kept)
 {

@@ -1,6 +1,7 @@
 /* The store: what is written is read again, through truncation, holes, eviction, restarts, and
  * within the capacity. */
 #include "node_fake.h"
+#include "nodecache/store_private.h"
 
 #include <linux/falloc.h>
 
@@ -115,6 +116,7 @@ Test(node_store, truncate_and_holes_before_the_pool_knows)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
 
     rig_write(&rig, 5, 1, 0, 100000);
     rig_truncate(&rig, 5, 30000);
@@ -122,19 +124,20 @@ Test(node_store, truncate_and_holes_before_the_pool_knows)
     rig_expect(&rig, 5, 1, 0, 30000);
     rig_expect(&rig, 5, -1, 30000, 30000);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000,
-                                 9000, (struct timespec){0}, &attrs),
+                                 9000, (struct timespec){0}, &attrs, &done),
                  0);
     rig_expect(&rig, 5, 1, 0, 5000);
     rig_expect(&rig, 5, -1, 5000, 9000);
     rig_expect(&rig, 5, 1, 14000, 16000);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE, 50000, 50000,
-                                 (struct timespec){0}, &attrs),
+                                 (struct timespec){0}, &attrs, &done),
                  0);
     cr_assert_eq(attrs.size, 100000);
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 200000, (struct timespec){0}, &attrs), 0);
+    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 200000, (struct timespec){0}, &attrs, &done),
+                 0);
     cr_assert_eq(attrs.size, 200000);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_COLLAPSE_RANGE, 0, 4096,
-                                 (struct timespec){0}, &attrs),
+                                 (struct timespec){0}, &attrs, &done),
                  -EOPNOTSUPP);
     rig_check(&rig);
     uint64_t found;
@@ -169,12 +172,13 @@ Test(node_store, holes_and_truncation_over_flushed_data)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
 
     rig_write(&rig, 5, 1, 0, 2 * MIB);
     rig_flush(&rig);
     rig_evict(&rig, 5);
     cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000,
-                                 9000, (struct timespec){0}, &attrs),
+                                 9000, (struct timespec){0}, &attrs, &done),
                  0);
     rig_truncate(&rig, 5, MIB);
     rig_truncate(&rig, 5, 2 * MIB);
@@ -247,6 +251,7 @@ static void run_random(unsigned seed, bool with_flush)
         size_t length = 1 + (size_t)random() % (random() % 4 ? 3000 : 70000);
         struct ticket t = rig_ticket(ino);
         struct attrs attrs;
+        uint64_t done;
         switch (random() % (with_flush ? 12 : 8)) {
         case 0:
         case 1:
@@ -268,7 +273,7 @@ static void run_random(unsigned seed, bool with_flush)
             break;
         case 6:
             cr_assert_eq(store_fallocate(rig.store, &t, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                         at, length, (struct timespec){0}, &attrs),
+                                         at, length, (struct timespec){0}, &attrs, &done),
                          0);
             memset(&model[i][at], 0, length);
             break;
@@ -346,14 +351,18 @@ Test(node_store, fallocate_is_compared_with_the_cloud_not_the_node)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
 
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs),
-                 -ENOSPC);
+    cr_assert_eq(
+        store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs, &done),
+        -ENOSPC);
     store_set_pool_free(rig.store, 1024ull * MIB);
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs), 0);
+    cr_assert_eq(
+        store_fallocate(rig.store, &t, 0, 0, 300 * MIB, (struct timespec){0}, &attrs, &done), 0);
     cr_assert_eq(attrs.size, 300 * MIB);
-    cr_assert_eq(store_fallocate(rig.store, &t, 0, 0, 2048ull * MIB, (struct timespec){0}, &attrs),
-                 -ENOSPC);
+    cr_assert_eq(
+        store_fallocate(rig.store, &t, 0, 0, 2048ull * MIB, (struct timespec){0}, &attrs, &done),
+        -ENOSPC);
 }
 
 static int64_t now_ms(void)
@@ -396,6 +405,63 @@ Test(node_store, a_change_that_finds_no_room_is_answered_soon)
     rig_write(&rig, 501, 1, 0, MIB);
 }
 
+struct waiting_append {
+    pthread_t thread;
+    bool again;
+    int rc;
+    uint64_t placed;
+    struct attrs attrs;
+};
+
+static void *append_one(void *arg)
+{
+    static uint8_t data[MIB];
+    struct ticket t = rig_ticket(5);
+    struct waiting_append *a = arg;
+
+    a->rc = store_append(rig.store, &t, 100, a->again, (struct timespec){.tv_sec = 4000}, data, MIB,
+                         &a->attrs, &a->placed);
+    return NULL;
+}
+
+/* Appends 1 MiB at byte 100 of a full node, which gets a free place while the append waits, and the
+ * file is made `size` long by something with the given time. */
+static void append_meanwhile(struct waiting_append *a, uint64_t size, time_t now)
+{
+    struct setattr set = {.set_size = true, .size = size, .now = {.tv_sec = now}};
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+
+    teardown();
+    rig_start(&rig, 24 * MIB);
+    rig_open(&rig, false);
+    rig_write(&rig, 5, 1, 0, 100);
+    for (uint64_t at = 0; rig_try_write(&rig, 6, 2, at, 65536) == 0; at += 65536)
+        ;
+    cr_assert_eq(pthread_create(&a->thread, NULL, append_one, a), 0);
+    while (atomic_load(&rig.store->space.waiting) == 0)
+        usleep(1000);
+    cr_assert_eq(store_setattr(rig.store, &t, &set, &attrs), 0);
+    store_drop(rig.store, 6, true);
+    pthread_join(a->thread, NULL);
+}
+
+Test(node_store, an_append_that_waited_may_have_been_done_by_its_repetition)
+{
+    struct waiting_append first = {0}, other = {0}, again = {.again = true};
+
+    append_meanwhile(&first, 100 + MIB, 4000);
+    cr_assert_eq(first.rc, 0);
+    cr_assert_eq(first.placed, 100);
+    cr_assert_eq(first.attrs.size, 100 + MIB, "once");
+    append_meanwhile(&other, 300, 4001);
+    cr_assert_eq(other.rc, -EBUSY);
+    cr_assert_eq(rig_attrs(&rig, 5).size, 300);
+    append_meanwhile(&again, 300, 4001);
+    cr_assert_eq(again.rc, -EIO);
+    cr_assert_eq(rig_attrs(&rig, 5).size, 300);
+}
+
 Test(node_store, a_full_node_flushes_and_evicts_its_way)
 {
     teardown();
@@ -412,6 +478,66 @@ Test(node_store, a_full_node_flushes_and_evicts_its_way)
         rig_expect(&rig, 10 + n, (int)n, 0, MIB);
     cr_assert_leq(rig_du(&rig), 64 * MIB);
     rig_check(&rig);
+}
+
+static struct {
+    pthread_mutex_t lock;
+    unsigned now, most, count;
+} syncs = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* As the kernel: the first of all who sync a file's bytes hears of the error, later ones do not. */
+static int sync_slowly(void *ctx, int fd, bool data_only)
+{
+    char link[64], path[256] = "";
+    bool first;
+
+    (void)ctx;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    cr_assert_gt(readlink(link, path, sizeof(path) - 1), 0);
+    if (!data_only || !strstr(path, "/files/"))
+        return fsync(fd) < 0 ? -errno : 0;
+    pthread_mutex_lock(&syncs.lock);
+    first = syncs.count++ == 0;
+    if (++syncs.now > syncs.most)
+        syncs.most = syncs.now;
+    pthread_mutex_unlock(&syncs.lock);
+    usleep(100000);
+    pthread_mutex_lock(&syncs.lock);
+    syncs.now--;
+    pthread_mutex_unlock(&syncs.lock);
+    return first ? -EIO : 0;
+}
+
+static void *sync_one(void *arg)
+{
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+    int *rc = arg;
+
+    *rc = store_fsync(rig.store, &t, &attrs);
+    return NULL;
+}
+
+Test(node_store, one_fsync_of_a_file_at_a_time)
+{
+    pthread_t threads[3];
+    int rc[3], failed = 0;
+
+    rig_end(&rig);
+    rig_start(&rig, 64 * MIB);
+    rig.options.sync.sync = sync_slowly;
+    rig_open(&rig, false);
+    rig_write(&rig, 5, 1, 0, 10000);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, sync_one, &rc[i]), 0);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+        failed += rc[i] == -EIO;
+        cr_assert(rc[i] == 0 || rc[i] == -EIO);
+    }
+    cr_assert_eq(failed, 1);
+    cr_assert_eq(syncs.most, 1);
+    cr_assert_eq(syncs.count, 2, "the last one finds nothing to do");
 }
 
 /* Nothing steps through the nominal size of a file. */
@@ -455,13 +581,50 @@ static void *zero_all(void *arg)
 {
     struct ticket t = rig_ticket(5);
     struct attrs attrs;
+    uint64_t done;
     int *rc = arg;
 
     do
         *rc = store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4 * MIB,
-                              (struct timespec){.tv_sec = 3000}, &attrs);
+                              (struct timespec){.tv_sec = 3000}, &attrs, &done);
     while (*rc == -EBUSY);
     return NULL;
+}
+
+/* A hole larger than the room in the node, where the pool has the bytes. */
+Test(node_store, a_large_hole_goes_part_by_part)
+{
+    const uint64_t size = 48 * MIB;
+    struct ticket t = rig_ticket(5);
+    struct attrs attrs;
+    uint64_t done = 0, at = 0;
+    int rc, parts = 0;
+
+    rig_end(&rig);
+    rig_start(&rig, 64 * MIB);
+    rig.options.space_deadline_ms = 20000;
+    rig_open(&rig, true);
+    rig_write(&rig, 5, 1, 0, size);
+    rig_flush(&rig);
+    rig_evict(&rig, 5);
+    rig.fake.away = true;
+    rig_write(&rig, 6, 2, 0, 30 * MIB);
+    while (at < size) {
+        rc = store_fallocate(rig.store, &t, FALLOC_FL_ZERO_RANGE, at, size + MIB - at,
+                             (struct timespec){.tv_sec = 3000}, &attrs, &done);
+        cr_assert(rc == 0 || rc == -EBUSY, "%s", strerror(-rc));
+        if (rc == 0)
+            at += done;
+        if (at < size)
+            cr_assert_eq(attrs.size, size, "longer only at the end");
+        rig.fake.away = false;
+        parts += rc == 0;
+    }
+    cr_assert_gt(parts, 1);
+    cr_assert_eq(at, size + MIB);
+    cr_assert_eq(attrs.size, size + MIB);
+    rig_expect(&rig, 5, -1, 0, size + MIB);
+    rig_check(&rig);
 }
 
 /* It waits for room, and the file becomes shorter meanwhile. */
