@@ -108,6 +108,7 @@ appends() {
     exec {mine}>>"$MNT/appended"
     echo "$1 begun" >&$mine # the end of the file is known under a lease from here on
     kill "-$1" "$(pid_of node-1)"
+    sleep 0.5 # what was sent to a node that dies may have been done: that append would be EIO
     echo "$1 from one" >&$mine & writer=$!
     sleep "$2"
     [ "$1" != KILL ] || "$UMBEL" up --root "$ROOT" >/dev/null &

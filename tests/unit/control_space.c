@@ -42,11 +42,16 @@ static void fill(uint64_t left)
     char path[96];
 
     snprintf(path, sizeof(path), "%s/filler", folder);
-    int fd = open(path, O_WRONLY | O_CREAT, 0600);
-    uint64_t now = free_bytes();
-    off_t end = lseek(fd, 0, SEEK_END);
-    if (now > left)
-        cr_assert_eq(fallocate(fd, 0, end, (off_t)(now - left)), 0);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600), rc = -1;
+    /* The log may be preparing a segment at the same time. */
+    for (int tries = 0; rc != 0 && tries < 200; tries++) {
+        uint64_t now = free_bytes();
+        off_t end = lseek(fd, 0, SEEK_END);
+        rc = now > left ? fallocate(fd, 0, end, (off_t)(now - left)) : 0;
+        if (rc != 0)
+            usleep(10000);
+    }
+    cr_assert_eq(rc, 0);
     close(fd);
 }
 
