@@ -12,6 +12,9 @@
 /* Segments that libraft has open when it lacks nothing: one that is written, two that are prepared.
  */
 #define LOG_OPEN_SEGMENTS 3
+#define LOG_SEGMENT_BYTES (8ull << 20)
+/* What the filesystem itself takes: so much less than is needed is not worth another step. */
+#define LOG_SLACK_BYTES (1ull << 20)
 
 /* Free beside the ballast; below it, mutations get ENOSPC before the ballast is touched. */
 static uint64_t keep_of(const struct consensus *c)
@@ -29,8 +32,9 @@ static void look(struct consensus *c)
         c->free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
 }
 
-/* libraft prepares segments ahead and tries again for ever: does it lack one? */
-static bool log_lacks_segment(const struct consensus *c)
+/* libraft prepares segments ahead and tries again for ever: what do those that it lacks take? One
+ * that is being written is there already. */
+static uint64_t log_lacks(const struct consensus *c)
 {
     char path[CONSENSUS_PATH_MAX];
     unsigned n = 0;
@@ -39,11 +43,11 @@ static bool log_lacks_segment(const struct consensus *c)
     snprintf(path, sizeof(path), "%s/log", c->dir);
     DIR *d = opendir(path);
     if (!d)
-        return false;
+        return 0;
     while ((e = readdir(d)))
         n += strncmp(e->d_name, "open-", 5) == 0;
     closedir(d);
-    return n < LOG_OPEN_SEGMENTS;
+    return n < LOG_OPEN_SEGMENTS ? (LOG_OPEN_SEGMENTS - n) * LOG_SEGMENT_BYTES : 0;
 }
 
 bool consensus_space_give(void *arg, uint64_t bytes)
@@ -71,7 +75,8 @@ int consensus_space_start(struct consensus *c, char *detail)
 void consensus_space_watch(struct consensus *c)
 {
     look(c);
-    if (c->free_bytes < BALLAST_STEP && c->ballast.held > 0 && log_lacks_segment(c))
+    if (c->free_bytes < BALLAST_STEP && c->ballast.held > 0 &&
+        c->free_bytes + LOG_SLACK_BYTES < log_lacks(c))
         consensus_space_give(c, BALLAST_STEP);
     else if (!ballast_whole(&c->ballast))
         ballast_fill(&c->ballast, c->free_bytes, keep_of(c));
