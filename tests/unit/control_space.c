@@ -204,7 +204,7 @@ static uint64_t ballast_bytes(struct mount *m)
  * all is as before. */
 Test(control_space, the_centre_lives_on_its_ballast)
 {
-    struct cloud cloud = {.reserve = 48 * MIB};
+    struct cloud cloud = {.reserve = 64 * MIB};
     struct fake_node node;
     struct mount a;
     char name[32];
@@ -220,7 +220,7 @@ Test(control_space, the_centre_lives_on_its_ballast)
     node_start(&node, &cloud, "node-1");
     mount_start(&a, &cloud, "mnt-1");
     uint64_t ino = file_new(&a, T(CREATE), "x");
-    cr_expect_eq(ballast_bytes(&a), 48 * MIB);
+    cr_expect_eq(ballast_bytes(&a), 64 * MIB);
     fill(0);
     eventually(make_now(&a, T(MKDIR), "refused", NULL) == -ENOSPC);
     cr_expect(ctl_says(&a, "health", "ENOSPC"));
@@ -228,7 +228,7 @@ Test(control_space, the_centre_lives_on_its_ballast)
         cr_assert_eq(node_tells(&node, ino, 1 + k), 0, "report %u", k);
         cr_assert_eq(mount_renew(&a), 0);
     }
-    cr_expect_lt(ballast_bytes(&a), 48 * MIB);
+    cr_expect_lt(ballast_bytes(&a), 64 * MIB);
     cr_expect_gt(ballast_bytes(&a), 0);
     cr_expect(ctl_says(&a, "health", "bytes for a snapshot"));
     cloud_kill(&cloud);
@@ -236,7 +236,7 @@ Test(control_space, the_centre_lives_on_its_ballast)
     eventually(ctl_says(&a, "status", "state serving"));
     cr_expect_eq(make_now(&a, T(MKDIR), "refused", NULL), -ENOSPC);
     unfill(NULL, 0);
-    eventually(ballast_bytes(&a) == 48 * MIB);
+    eventually(ballast_bytes(&a) == 64 * MIB);
     for (unsigned k = 0; k < 20; k++) {
         snprintf(name, sizeof(name), "d%u", k);
         cr_expect_eq(make_now(&a, T(MKDIR), name, NULL), 0);
