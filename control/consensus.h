@@ -45,9 +45,9 @@
 /* Entries kept behind a snapshot, for a deputy that lags a little; 0 means something else to
  * libraft. */
 #define CONSENSUS_SNAPSHOT_TRAILING 128
-/* What may come SOON waits so long for an entry that is asked for NOW, and shares its append: an append
- * of its own would keep the next mutation waiting for a disk that it does not need (measured: a file's
- * attributes, logged behind its close, doubled the time of the next create). */
+/* What may come SOON waits so long for an entry that is asked for NOW, and shares its append: an
+ * append of its own would keep the next mutation waiting for a disk that it does not need
+ * (measured: a file's attributes, logged behind its close, doubled the time of the next create). */
 #define CONSENSUS_SOON_MS 10
 /* A failed copy for a snapshot is tried again after so long. */
 #define CONSENSUS_COPY_RETRY_MS 5000
@@ -86,8 +86,8 @@ struct state *consensus_state(struct consensus *c);
  * NULL. Otherwise result is what state_apply gave, valid during the call. */
 typedef void (*consensus_fn)(void *arg, int status, const struct state_result *result);
 
-/* NOW: at the end of this turn of the loop. SOON: nobody waits for it (CONSENSUS_SOON_MS). Order is that
- * of submission in any case. */
+/* NOW: at the end of this turn of the loop. SOON: nobody waits for it (CONSENSUS_SOON_MS). Order is
+ * that of submission in any case. */
 enum consensus_when { CONSENSUS_NOW, CONSENSUS_SOON };
 
 /* Stamps entry (now, and ino if new_ino is set) and appends it. fn runs when it has been applied.

@@ -7,13 +7,13 @@
 #include <stdint.h>
 
 struct control_options {
-    const char *name;     /* "control-1" */
-    const char *dir;      /* log/, snapshots and state/; created at first start */
-    const char *listen;   /* "unix:/path" */
-    const char *cloud;    /* cloud id */
-    const char *pool;     /* pool URL: handed to nodes and mounts, never touched here */
-    uint64_t reserve;     /* bytes to keep free under the log; 0: CONTROL_RESERVE_DEFAULT */
-    int ready_fd;         /* as node_options */
+    const char *name;   /* "control-1" */
+    const char *dir;    /* log/, snapshots and state/; created at first start */
+    const char *listen; /* "unix:/path" */
+    const char *cloud;  /* cloud id */
+    const char *pool;   /* pool URL: handed to nodes and mounts, never touched here */
+    uint64_t reserve;   /* bytes to keep free under the log; 0: CONTROL_RESERVE_DEFAULT */
+    int ready_fd;       /* as node_options */
     const char *pid_file;
 };
 

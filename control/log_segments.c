@@ -1,12 +1,13 @@
 /*
  * How the log's segments are allocated. libraft takes their space by posix_fallocate(), which only
  * promises blocks: the first write of each one then changes the file's map, so every append becomes
- * a commit of the filesystem's journal, and whoever makes a file at the same time (a node) waits for
- * it. Measured on ext4: 350 to 470 us for an append, 260 us where the blocks were written before.
+ * a commit of the filesystem's journal, and whoever makes a file at the same time (a node) waits
+ * for it. Measured on ext4: 350 to 470 us for an append, 260 us where the blocks were written
+ * before.
  *
  * So this definition, which stands before the C library's for the whole process, writes zeros, as
- * POSIX allows and as the C library itself does where a filesystem cannot allocate. Nobody else here
- * calls it: what must only hold space uses fallocate().
+ * POSIX allows and as the C library itself does where a filesystem cannot allocate. Nobody else
+ * here calls it: what must only hold space uses fallocate().
  */
 #include "control/consensus_private.h"
 

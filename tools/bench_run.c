@@ -131,8 +131,8 @@ int bench_run(const struct bench_test *test, const char *dir, unsigned processes
     if (board == MAP_FAILED)
         return -ENOMEM;
     int rc = start_all(test, dir, processes, size, board, pids, &started);
-    /* What was left to be written before is written now, not during the test: who waits for the disk
-     * would pay for who does not. */
+    /* What was left to be written before is written now, not during the test: who waits for the
+     * disk would pay for who does not. */
     sync();
     atomic_store(&board->go, true);
     int ended = wait_all(pids, started);

@@ -35,8 +35,9 @@ Test(placement, most_room_per_load_then_lower_id)
 
 Test(placement, all_full_takes_the_least_full)
 {
-    struct placement_node n[] = {{.id = 1, .usable = true, .capacity = GIB, .staged = GIB},
-                                 {.id = 2, .usable = true, .capacity = GIB, .staged = GIB - (1 << 20)}};
+    struct placement_node n[] = {
+        {.id = 1, .usable = true, .capacity = GIB, .staged = GIB},
+        {.id = 2, .usable = true, .capacity = GIB, .staged = GIB - (1 << 20)}};
 
     cr_assert_eq(placement_home(n, 2), 2);
 }
