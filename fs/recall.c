@@ -253,6 +253,15 @@ static int take_names(struct notify_job *job, const Star__Recall *body)
     return 0;
 }
 
+/* i is locked: nothing of it is answered from memory any more. */
+static void forget(struct inode *i)
+{
+    i->attr_known = false;
+    dir_forget(i);
+    i->no_capability = false;
+    i->no_privileges = false;
+}
+
 /* i is locked: from here on nothing of it is answered from memory. true: a WRITE lease ends. */
 static bool mark(struct inode *i, const Star__Recall *body)
 {
@@ -265,10 +274,7 @@ static bool mark(struct inode *i, const Star__Recall *body)
         i->write_recalls++;
     if (body->keep < i->lease)
         i->lease = body->keep;
-    i->attr_known = false;
-    dir_forget(i);
-    i->no_capability = false;
-    i->no_privileges = false;
+    forget(i);
     if (body->data) { /* a part of the listing may be on its way into the kernel's cache */
         i->listing_stale = true;
         i->recalled_ms = clock_boot_ms();
@@ -446,10 +452,7 @@ static void drop_inode(void *arg, struct inode *i)
 {
     struct drop *d = arg;
 
-    i->attr_known = false;
-    dir_forget(i);
-    i->no_capability = false;
-    i->no_privileges = false;
+    forget(i);
     if (!worth_dropping(i))
         return;
     struct drop_one *one = calloc(1, sizeof(*one));
