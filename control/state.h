@@ -29,7 +29,7 @@
 
 #include "star.pb-c.h"
 
-#define STATE_FORMAT   1u
+#define STATE_FORMAT   2u
 #define STATE_ROOT_INO 1u
 /* Fixed and huge: address space, not disk (the file is sparse). ThreadSanitizer leaves less of it.
  */
@@ -196,9 +196,20 @@ struct state_pack {
     enum pack_state state;
     uint64_t size, live_bytes, live_records;
     uint32_t writer;
+    int64_t born; /* seconds; when it became live */
 };
 typedef bool (*state_pack_fn)(void *arg, const struct state_pack *pack);
 int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg);
+
+/* A record, and where it lies. Its id does not change when gc moves it. */
+struct state_record {
+    uint64_t id, pack, pack_offset;
+    uint32_t number, length;
+};
+/* The records that lie in the pack, by their numbers in it, from that number on. */
+typedef bool (*state_record_fn)(void *arg, const struct state_record *record);
+int state_pack_records(struct state *s, uint64_t pack, uint32_t from, state_record_fn fn,
+                       void *arg);
 
 /* Orphans, for reaping when nobody has them open. */
 typedef bool (*state_ino_fn)(void *arg, uint64_t ino);

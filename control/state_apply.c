@@ -29,6 +29,7 @@ static const struct command commands[] = {
     {STAR__MSG_TYPE__SYNC_ATTRS, &star__home_attrs__descriptor, st_cmd_sync_attrs},
     {STAR__MSG_TYPE__ALLOC_PACKS, &star__alloc_packs__descriptor, st_cmd_alloc_packs},
     {STAR__MSG_TYPE__CONFIRM, &star__confirm__descriptor, st_cmd_confirm},
+    {STAR__MSG_TYPE__MOVED, &star__moved__descriptor, st_cmd_moved},
     {STAR__MSG_TYPE__DISCARD_PACK, &star__pack_ref__descriptor, st_cmd_discard_pack},
     {STAR__MSG_TYPE__COPIES, &star__copies__descriptor, st_cmd_copies},
     {STAR__MSG_TYPE__DELETED_PACKS, &star__pack_refs__descriptor, st_cmd_deleted_packs},

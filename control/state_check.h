@@ -19,7 +19,7 @@ struct seen_inode {
 
 struct seen_record {
     uint64_t id, pack;
-    uint32_t length, refs, found_refs;
+    uint32_t length, refs, found_refs, number;
 };
 
 struct seen_pack {
@@ -39,7 +39,8 @@ struct check {
     void *arg;
     int64_t problems;
     struct list inodes, records, packs;
-    struct state_totals totals; /* counted */
+    uint64_t moved, found_moved; /* records that lie in another pack than their first */
+    struct state_totals totals;  /* counted */
 };
 
 typedef int (*st_check_row_fn)(struct check *c, const MDB_val *key, const MDB_val *val);

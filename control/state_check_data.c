@@ -42,6 +42,12 @@ static int add_record(struct check *c, const MDB_val *key, const MDB_val *val)
     e->pack = r.pack;
     e->length = r.length;
     e->refs = r.refs;
+    e->number = r.number;
+    if (r.pack != id >> STATE_RECORD_BITS)
+        c->moved++;
+    else if (r.number != (id & ((1u << STATE_RECORD_BITS) - 1)))
+        st_check_problem(c, "record %" PRIx64 " is said to be number %u of its first pack", id,
+                         r.number);
     c->totals.records++;
     struct seen_pack *p = st_check_find(&c->packs, r.pack);
     if (!p || p->state != PACK_LIVE) {
@@ -87,12 +93,33 @@ static int check_extent(struct check *c, const MDB_val *key, const MDB_val *val)
     return 0;
 }
 
+/* Each moved record is in the index once, and nothing else is. */
+static int check_moved(struct check *c, const MDB_val *key, const MDB_val *val)
+{
+    uint64_t pack = st_key_u64(key, 0), number = st_key_u64(key, 8), id;
+    int rc = st_row(c->s, val, &id, sizeof(id));
+
+    if (rc < 0)
+        return rc;
+    struct seen_record *r = st_check_find(&c->records, id);
+    if (!r || r->pack != pack || r->number != number || pack == id >> STATE_RECORD_BITS)
+        st_check_problem(c,
+                         "the index has record %" PRIx64 " as number %" PRIu64 " of pack %" PRIu64
+                         ", where it is not",
+                         id, number, pack);
+    c->found_moved++;
+    return 0;
+}
+
 static void check_counts(struct check *c)
 {
     const struct seen_inode *i = c->inodes.rows;
     const struct seen_record *r = c->records.rows;
     const struct seen_pack *p = c->packs.rows;
 
+    if (c->moved != c->found_moved)
+        st_check_problem(c, "%" PRIu64 " records were moved, the index has %" PRIu64, c->moved,
+                         c->found_moved);
     for (size_t n = 0; n < c->inodes.n; n++, i++)
         if (i->mapped != i->found_mapped)
             st_check_problem(c, "inode %" PRIu64 " has %" PRIu64 " bytes mapped, counted %" PRIu64,
@@ -164,6 +191,8 @@ int st_check_data(struct check *c)
 
     if (rc == 0)
         rc = st_check_each(c, DB_RECORDS, add_record);
+    if (rc == 0)
+        rc = st_check_each(c, DB_MOVED, check_moved);
     if (rc == 0)
         rc = st_check_each(c, DB_EXTENTS, check_extent);
     if (rc == 0)

@@ -21,10 +21,6 @@
 
 #define RECORD_MAX                                                                                 \
     (1u << 20) /* content of one record; also the stretch of a file that it stays in */
-/* What fits into a frame's body brings fewer. */
-#define PACKS_MAX       8192u
-#define RECORD_NUMBERS  (1ull << STATE_RECORD_BITS)
-#define PACK_NUMBER_MAX (1ull << (64 - STATE_RECORD_BITS))
 
 struct confirm {
     struct apply *a;
@@ -43,8 +39,7 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sorts; -EINVAL if a number is there twice. */
-static int all_different(uint64_t *list, size_t n)
+int st_all_different(uint64_t *list, size_t n)
 {
     bool sorted = true;
 
@@ -59,14 +54,14 @@ static int all_different(uint64_t *list, size_t n)
     return 0;
 }
 
-/* Records come in the order of their packs, so the search begins at the last one found. */
-static const Star__ConfirmPack *pack_named(const Star__Confirm *q, uint64_t pack, size_t *last)
+const Star__ConfirmPack *st_pack_named(Star__ConfirmPack *const *packs, size_t n, uint64_t pack,
+                                       size_t *last)
 {
-    for (size_t n = 0; n < q->n_packs; n++) {
-        size_t at = (*last + n) % q->n_packs;
-        if (q->packs[at]->pack == pack) {
+    for (size_t k = 0; k < n; k++) {
+        size_t at = (*last + k) % n;
+        if (packs[at]->pack == pack) {
             *last = at;
-            return q->packs[at];
+            return packs[at];
         }
     }
     return NULL;
@@ -74,7 +69,7 @@ static const Star__ConfirmPack *pack_named(const Star__Confirm *q, uint64_t pack
 
 static int check_record(const Star__Confirm *q, const Star__CutRecord *r, size_t *last)
 {
-    const Star__ConfirmPack *p = pack_named(q, r->pack, last);
+    const Star__ConfirmPack *p = st_pack_named(q->packs, q->n_packs, r->pack, last);
 
     if (!p || r->pack == 0 || r->pack >= PACK_NUMBER_MAX || r->number >= RECORD_NUMBERS)
         return -EINVAL;
@@ -95,18 +90,18 @@ static int check_different(struct state *s, const Star__Confirm *q)
         return s->broken ? s->broken : -EINVAL;
     for (size_t p = 0; p < q->n_packs; p++)
         list[at++] = q->packs[p]->pack;
-    int rc = all_different(list, at);
+    int rc = st_all_different(list, at);
     at = 0;
     for (size_t f = 0; f < q->n_files; f++)
         list[at++] = q->files[f]->attrs->ino;
     if (rc == 0)
-        rc = all_different(list, at);
+        rc = st_all_different(list, at);
     at = 0;
     for (size_t f = 0; f < q->n_files; f++)
         for (size_t r = 0; r < q->files[f]->n_records; r++)
             list[at++] = q->files[f]->records[r]->pack << STATE_RECORD_BITS |
                          q->files[f]->records[r]->number;
-    return rc < 0 ? rc : all_different(list, at);
+    return rc < 0 ? rc : st_all_different(list, at);
 }
 
 static int check_message(struct state *s, const Star__Confirm *q)
@@ -124,27 +119,27 @@ static int check_message(struct state *s, const Star__Confirm *q)
     return rc < 0 ? rc : check_different(s, q);
 }
 
-static int check_packs(struct confirm *c)
+int st_packs_check(struct state *s, uint32_t node, Star__ConfirmPack *const *packs, size_t n,
+                   bool *fresh)
 {
-    struct state *s = c->a->s;
     size_t allocated = 0;
 
-    for (size_t n = 0; n < c->q->n_packs; n++) {
-        int rc = st_pack_load(s, c->q->packs[n]->pack);
-        if (rc == -ENOENT && c->q->packs[n]->pack > s->meta.last_pack)
+    for (size_t k = 0; k < n; k++) {
+        int rc = st_pack_load(s, packs[k]->pack);
+        if (rc == -ENOENT && packs[k]->pack > s->meta.last_pack)
             return -EINVAL;
         if (rc == -ENOENT)
             continue; /* condemned and deleted since */
         if (rc < 0)
             return rc;
-        if (s->pack_row.writer != c->q->node)
+        if (s->pack_row.writer != node)
             return -EPERM;
-        if (s->pack_row.state == PACK_LIVE && s->pack_row.size != c->q->packs[n]->size)
+        if (s->pack_row.state == PACK_LIVE && s->pack_row.size != packs[k]->size)
             return -EINVAL;
         allocated += s->pack_row.state == PACK_ALLOCATED;
     }
-    c->fresh = allocated == c->q->n_packs;
-    return c->fresh || allocated == 0 ? 0 : -ESTALE;
+    *fresh = allocated == n;
+    return *fresh || allocated == 0 ? 0 : -ESTALE;
 }
 
 /* --- one file --- */
@@ -200,7 +195,8 @@ static int take(struct confirm *c, const Star__CutFile *f, struct stored *i)
         struct record_row row = {.pack = r->pack,
                                  .pack_offset = r->pack_offset,
                                  .length = (uint32_t)r->length,
-                                 .refs = 1};
+                                 .refs = 1,
+                                 .number = r->number};
         uint64_t use = r->offset >= limit              ? 0
                        : limit - r->offset < r->length ? limit - r->offset
                                                        : r->length;
@@ -249,6 +245,7 @@ static int packs_set(struct confirm *c, bool done)
          */
         s->pack_row.state = done && s->pack_row.live_records == 0 ? PACK_CONDEMNED : PACK_LIVE;
         s->pack_row.size = c->q->packs[n]->size;
+        s->pack_row.born = c->a->sec;
         s->pack_dirty = true;
     }
     return 0;
@@ -264,7 +261,7 @@ int st_cmd_confirm(struct apply *a, const ProtobufCMessage *body)
     if (rc == 0 && !st_node_speaks(a->s, c.q->node))
         rc = a->s->broken ? a->s->broken : -ESTALE;
     if (rc == 0)
-        rc = check_packs(&c);
+        rc = st_packs_check(a->s, c.q->node, c.q->packs, c.q->n_packs, &c.fresh);
     if (rc < 0)
         return rc;
     c.refused = st_alloc(a->s, (c.q->n_files + 1) * sizeof(*c.refused));

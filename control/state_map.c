@@ -14,12 +14,42 @@ struct extent {
 
 /* --- records --- */
 
-static int record_load(struct state *s, uint64_t record, struct record_row *r)
+int st_record_load(struct state *s, uint64_t record, struct record_row *r)
 {
     struct key k = st_key1(record);
-    int rc = st_get_row(s, DB_RECORDS, &k, r, sizeof(*r));
+
+    return st_get_row(s, DB_RECORDS, &k, r, sizeof(*r));
+}
+
+static int record_load(struct state *s, uint64_t record, struct record_row *r)
+{
+    int rc = st_record_load(s, record, r);
 
     return rc == -ENOENT ? st_fail(s, MDB_CORRUPTED) : rc; /* an extent points to it */
+}
+
+static bool was_moved(uint64_t record, const struct record_row *r)
+{
+    return r->pack != record >> STATE_RECORD_BITS;
+}
+
+static int moved_forget(struct state *s, uint64_t record, const struct record_row *r)
+{
+    struct key k = st_key2(r->pack, r->number);
+    int rc = was_moved(record, r) ? st_del(s, DB_MOVED, &k) : 0;
+
+    return rc == -ENOENT ? st_fail(s, MDB_CORRUPTED) : rc;
+}
+
+int st_record_place(struct state *s, uint64_t record, const struct record_row *from,
+                    const struct record_row *r)
+{
+    struct key k = st_key1(record), moved = st_key2(r->pack, r->number);
+    int rc = moved_forget(s, record, from);
+
+    if (rc == 0 && was_moved(record, r))
+        rc = st_put(s, DB_MOVED, &moved, &record, sizeof(record));
+    return rc < 0 ? rc : st_put(s, DB_RECORDS, &k, r, sizeof(*r));
 }
 
 static int record_refs(struct state *s, uint64_t record, int delta)
@@ -34,7 +64,9 @@ static int record_refs(struct state *s, uint64_t record, int delta)
     if (r.refs > 0)
         return st_put(s, DB_RECORDS, &k, &r, sizeof(r));
     s->meta.totals.records--;
-    rc = st_del(s, DB_RECORDS, &k);
+    rc = moved_forget(s, record, &r);
+    if (rc == 0)
+        rc = st_del(s, DB_RECORDS, &k);
     return rc < 0 ? rc : st_pack_live(s, r.pack, -(int64_t)r.length, -1);
 }
 
@@ -177,6 +209,7 @@ static int extent_public(struct state *s, const struct extent *e, Star__Extent *
     out->pack = r.pack;
     out->pack_offset = r.pack_offset;
     out->record_length = r.length;
+    out->number = r.number;
     return 0;
 }
 

@@ -198,10 +198,83 @@ int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg)
                                .size = row.size,
                                .live_bytes = row.live_bytes,
                                .live_records = row.live_records,
-                               .writer = row.writer};
+                               .writer = row.writer,
+                               .born = row.born};
         if (!fn(arg, &p))
             break;
     }
     mdb_cursor_close(cur);
     return rc == -ENOENT ? 0 : rc;
+}
+
+static bool tell_record(uint64_t id, const struct record_row *r, state_record_fn fn, void *arg)
+{
+    const struct state_record record = {.id = id,
+                                        .pack = r->pack,
+                                        .pack_offset = r->pack_offset,
+                                        .number = r->number,
+                                        .length = r->length};
+
+    return fn(arg, &record);
+}
+
+/* Those that came in it and were not moved. *more: fn wants more. */
+static int records_own(struct state *s, uint64_t pack, uint32_t from, state_record_fn fn, void *arg,
+                       bool *more)
+{
+    struct key k = st_key1(pack << STATE_RECORD_BITS | from);
+    struct record_row row;
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = st_cursor(s, DB_RECORDS, &cur);
+
+    if (rc < 0)
+        return rc;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0 && *more; rc = st_next(s, cur, &key, &val)) {
+        uint64_t id = st_key_u64(&key, 0);
+        if (id >> STATE_RECORD_BITS != pack)
+            break;
+        rc = st_row(s, &val, &row, sizeof(row));
+        if (rc < 0)
+            break;
+        if (row.pack == pack)
+            *more = tell_record(id, &row, fn, arg);
+    }
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static int records_moved(struct state *s, uint64_t pack, uint32_t from, state_record_fn fn,
+                         void *arg, bool *more)
+{
+    struct key k = st_key2(pack, from);
+    struct record_row row;
+    uint64_t id;
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = st_cursor(s, DB_MOVED, &cur);
+
+    if (rc < 0)
+        return rc;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0 && *more && st_under(&key, pack);
+         rc = st_next(s, cur, &key, &val)) {
+        rc = st_row(s, &val, &id, sizeof(id));
+        if (rc == 0)
+            rc = st_record_load(s, id, &row);
+        if (rc < 0)
+            break;
+        *more = tell_record(id, &row, fn, arg);
+    }
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int state_pack_records(struct state *s, uint64_t pack, uint32_t from, state_record_fn fn, void *arg)
+{
+    bool more = true;
+    int rc = pack == 0 || pack >= PACK_NUMBER_MAX || from >= RECORD_NUMBERS
+                 ? -EINVAL
+                 : records_own(s, pack, from, fn, arg, &more);
+
+    return rc < 0 || !more ? rc : records_moved(s, pack, from, fn, arg, &more);
 }

@@ -38,6 +38,7 @@ enum db {
     DB_RESULTS,  /* session, seq -> status, packed body */
     DB_SETTINGS, /* name -> text */
     DB_ORPHANS,  /* ino */
+    DB_MOVED,    /* pack, number -> record: of records that lie in another pack than their first */
     DB_COUNT
 };
 
@@ -105,12 +106,14 @@ struct extent_row {
     uint32_t record_offset, zero;
 };
 struct record_row {
-    uint64_t pack, pack_offset;
-    uint32_t length, refs; /* refs: extents that point here; at 0 the row goes */
+    uint64_t pack, pack_offset; /* where it lies now; the id names the pack that it came in */
+    uint32_t length, refs;      /* refs: extents that point here; at 0 the row goes */
+    uint32_t number, zero;      /* in that pack */
 };
 struct pack_row {
     uint32_t state, writer;
     uint64_t size, live_bytes, live_records;
+    int64_t born; /* when it became live: gc leaves young ones alone */
 };
 struct copy_row {
     uint64_t version, cached, staged;
@@ -254,6 +257,7 @@ int st_cmd_setxattr(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_removexattr(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_confirm(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_moved(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_discard_pack(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_condemn(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_deleted_packs(struct apply *a, const ProtobufCMessage *body);
@@ -325,6 +329,25 @@ int st_map_cut(struct state *s, struct stored *i, uint64_t from, uint64_t to);
 /* The first `use` bytes of a new record are the file's content at offset. */
 int st_map_insert(struct state *s, struct stored *i, uint64_t offset, uint64_t use, uint64_t record,
                   const struct record_row *row);
+int st_record_load(struct state *s, uint64_t record, struct record_row *r); /* -ENOENT */
+/* *r becomes the record's row; it lay at `from` before. Packs' counts are the caller's. */
+int st_record_place(struct state *s, uint64_t record, const struct record_row *from,
+                    const struct record_row *r);
+
+/* --- state_confirm.c: what CONFIRM and MOVED share --- */
+#define PACKS_MAX       8192u /* of one entry; what fits into a frame's body brings fewer */
+#define RECORD_NUMBERS  (1ull << STATE_RECORD_BITS)
+#define PACK_NUMBER_MAX (1ull << (64 - STATE_RECORD_BITS))
+/* Sorts; -EINVAL if a number is there twice. */
+int st_all_different(uint64_t *list, size_t n);
+/* The pack of that id, or NULL. Records come in the order of their packs, so the search begins at
+ * *last, the last one found. */
+const Star__ConfirmPack *st_pack_named(Star__ConfirmPack *const *packs, size_t n, uint64_t pack,
+                                       size_t *last);
+/* 0: these packs of the node may be confirmed (*fresh), or were before. -ESTALE: some were given
+ * up. */
+int st_packs_check(struct state *s, uint32_t node, Star__ConfirmPack *const *packs, size_t n,
+                   bool *fresh);
 
 /* --- state_pack.c --- */
 int st_pack_load(struct state *s, uint64_t pack); /* to state.pack_row; -ENOENT */

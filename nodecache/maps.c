@@ -57,6 +57,7 @@ static int take_extent(const Star__Extent *e, uint64_t from, struct map_extent *
                                .pack = e->pack,
                                .pack_offset = e->pack_offset,
                                .record = e->record,
+                               .number = e->number,
                                .record_offset = (uint32_t)e->record_offset,
                                .record_length = (uint32_t)e->record_length};
     return 0;

@@ -28,6 +28,7 @@ struct map_extent {
     uint64_t offset, length;
     uint64_t pack, pack_offset, record;
     uint32_t record_offset, record_length;
+    uint32_t number; /* in the pack, now */
 };
 
 struct map_key {

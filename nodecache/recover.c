@@ -273,7 +273,8 @@ static int ask(struct store *s, const struct file *f, struct truth *t)
         t->home_epoch = w->home_epoch;
         for (uint32_t i = 0; i < w->count; i++) {
             const struct map_extent *e = &w->extents[i];
-            if (f->cut_pack != 0 && e->pack >= f->cut_pack)
+            /* By the pack that it came in: gc may have moved it since. */
+            if (f->cut_pack != 0 && e->record / POOL_PACK_RECORDS_MAX >= f->cut_pack)
                 t->confirmed = true;
             t->mapped = true;
             at = e->offset + e->length;

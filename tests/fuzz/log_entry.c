@@ -38,6 +38,7 @@ static const uint32_t types[] = {
     STAR__LOG_TYPE__LOG_CONDEMN,
     STAR__LOG_TYPE__LOG_HOME_ATTRS,
     STAR__LOG_TYPE__LOG_DROP_COPIES,
+    STAR__MSG_TYPE__MOVED,
 };
 
 static struct world w;

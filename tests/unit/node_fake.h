@@ -124,6 +124,7 @@ static inline int fake_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t le
         e->length = f->extents[i].length;
         e->pack = f->extents[i].pack;
         e->record = f->extents[i].pack << 20 | f->extents[i].number;
+        e->number = f->extents[i].number;
         e->record_offset = f->extents[i].record_offset;
         e->pack_offset = f->extents[i].pack_offset;
         e->record_length = f->extents[i].record_length;

@@ -152,6 +152,56 @@ static void confirm(void)
     world_apply(&w, STAR__MSG_TYPE__CONFIRM, &q.base);
 }
 
+struct found {
+    struct state_record r[8];
+    size_t n;
+};
+
+static bool find_record(void *arg, const struct state_record *r)
+{
+    struct found *f = arg;
+
+    f->r[f->n++] = *r;
+    return f->n < 8;
+}
+
+/* What lies in some pack goes to another, which may be one that takes it or one that does not. */
+static void move(void)
+{
+    Star__AllocPacks alloc = STAR__ALLOC_PACKS__INIT;
+    Star__Moved q = STAR__MOVED__INIT;
+    Star__ConfirmPack pack = STAR__CONFIRM_PACK__INIT, *one_pack = &pack;
+    Star__MovedRecord record[8], *records[8];
+    struct found f = {.n = 0};
+
+    w.session = w.seq = 0;
+    alloc.count = 1;
+    if (random_below(4) && world_apply(&w, STAR__MSG_TYPE__ALLOC_PACKS, &alloc.base) == 0)
+        packs =
+            ((Star__AllocPacksReply *)world_reply(&w, &star__alloc_packs_reply__descriptor))->first;
+    uint64_t first = random_below((unsigned)packs + 1);
+    for (uint64_t n = 0; n <= packs && f.n == 0; n++)
+        state_pack_records(w.s, 1 + (first + n) % (packs + 1), random_below(2), find_record, &f);
+    q.n_packs = 1;
+    q.packs = &one_pack;
+    q.records = records;
+    q.n_records = f.n;
+    q.node = w.node;
+    pack.pack = packs;
+    pack.size = 1 << 20;
+    for (unsigned n = 0; n < f.n; n++) {
+        star__moved_record__init(&record[n]);
+        records[n] = &record[n];
+        record[n].record = f.r[n].id;
+        record[n].from_pack = f.r[n].pack;
+        record[n].from_number = f.r[n].number + (random_below(9) == 0);
+        record[n].pack = pack.pack;
+        record[n].number = n;
+        record[n].pack_offset = n * 30000;
+    }
+    world_apply(&w, STAR__MSG_TYPE__MOVED, &q.base);
+}
+
 static void data(void)
 {
     Star__AllocPacks alloc = STAR__ALLOC_PACKS__INIT;
@@ -161,7 +211,7 @@ static void data(void)
     Star__PackRefs refs = STAR__PACK_REFS__INIT;
     uint64_t all[8];
 
-    switch (random_below(8)) {
+    switch (random_below(9)) {
     case 0:
         alloc.count = 1 + random_below(3);
         w.node = 1 + random_below(3);
@@ -194,6 +244,9 @@ static void data(void)
         world_apply(&w,
                     random_below(2) ? STAR__LOG_TYPE__LOG_CONDEMN : STAR__MSG_TYPE__DELETED_PACKS,
                     &refs.base);
+        break;
+    case 5:
+        move();
         break;
     default:
         confirm();
@@ -407,6 +460,7 @@ static void ends_the_same(void)
 Test(state_replay, the_log_is_varied)
 {
     unsigned good[6000] = {0}, bad = 0;
+    uint64_t moved = 0;
 
     for (uint64_t n = 1; n <= w.count; n++) {
         Star__LogEntry *e = star__log_entry__unpack(NULL, entries[n].len, entries[n].bytes);
@@ -414,6 +468,12 @@ Test(state_replay, the_log_is_varied)
             good[e->type]++;
         else
             bad++;
+        if (entries[n].status == 0 && e->type == STAR__MSG_TYPE__MOVED && e->seq == 0) {
+            Star__MovedReply *r =
+                star__moved_reply__unpack(NULL, entries[n].body_len, entries[n].body);
+            moved += r->moved;
+            star__moved_reply__free_unpacked(r, NULL);
+        }
         star__log_entry__free_unpacked(e, NULL);
     }
     static const uint32_t all[] = {
@@ -425,6 +485,7 @@ Test(state_replay, the_log_is_varied)
     for (size_t n = 0; n < sizeof(all) / sizeof(all[0]); n++)
         cr_assert_geq(good[all[n]], 10, "type %u", all[n]);
     cr_assert_gt(bad, 1000);
+    cr_assert_gt(moved, 10, "%ju in %u", (uintmax_t)moved, good[79]);
     struct state_totals t;
     state_totals(w.s, &t);
     cr_assert_gt(t.records, 0);
