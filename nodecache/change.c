@@ -8,6 +8,7 @@
 
 #include "control/wire/clock.h"
 #include "control/wire/fault.h"
+#include "nodecache/clean.h"
 #include "nodecache/cut.h"
 #include "nodecache/store_private.h"
 
@@ -96,8 +97,10 @@ static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t e
                      const uint8_t *data, struct timespec now, uint64_t *need)
 {
     struct charge c;
-    int rc;
+    int rc = clean_touched(f, start, end) ? clean_begin(s, f, start, end) : 0;
 
+    if (rc < 0)
+        return rc;
     *need = charge_need(f, start, end);
     if (!space_try(&s->space, *need))
         return -EAGAIN;
@@ -108,6 +111,7 @@ static int try_stage(struct store *s, struct file *f, uint64_t start, uint64_t e
     if (rc == -EAGAIN || rc == -EXFULL)
         rc = -EBUSY;
     charge_end(s, &c, f);
+    (void)clean_end(s, f, start, end, NULL); /* fails: that part of the cache goes */
     if (rc == 0)
         store_settle(s, f, false);
     return rc;
@@ -164,7 +168,7 @@ static int stage_wait(struct store *s, struct file *f, const struct ticket *t, u
                       struct timespec now)
 {
     int64_t deadline = clock_boot_ms() + ROOM_PATIENCE_MS;
-    uint64_t need;
+    uint64_t need = 0;
     int rc, verdict;
 
     for (;;) {
@@ -303,8 +307,10 @@ static int truncate_down(struct store *s, struct file *f, uint64_t size, struct 
      * on the disk before the journal says so: neither may overtake it. Of what is neither in the
      * pool nor synced, nothing was promised. */
     bool promised = f->mapped || f->cut || f->synced.count > 0 || f->synced_size > size;
-    int rc = poison(f, size, UINT64_MAX);
+    int rc = clean_begin(s, f, size, end);
 
+    if (rc == 0)
+        rc = poison(f, size, UINT64_MAX);
     if (rc == 0 && f->cut)
         rc = cut_truncate(f, size);
     if (rc < 0)
@@ -327,6 +333,8 @@ static int truncate_down(struct store *s, struct file *f, uint64_t size, struct 
         }
     }
     charge_end(s, &c, f);
+    if (size > 0)
+        (void)clean_end(s, f, size - 1, size, NULL); /* fails: that part of the cache goes */
     return rc;
 }
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "nodecache/store_private.h"
+#include "nodecache/clean.h"
 
 struct check {
     void (*report)(void *ctx, const char *line);
@@ -45,6 +45,8 @@ static void check_one(struct store *s, const struct file *f, struct check *c)
         problem(c, f->ino, "synced bytes are not staged");
     if (f->present.count > 0 && !f->has_file)
         problem(c, f->ino, "no flat file");
+    if (!clean_sums_fit(f))
+        problem(c, f->ino, "checksums do not fit the clean bytes");
     if (file_dirty(f) != f->on_staged_list)
         problem(c, f->ino, "wrong about the staged list");
     if (f->journaled && f->charge != file_charge(f))

@@ -28,6 +28,7 @@ static void cut_free(struct store *s, struct file *f)
     ranges_clear(&c->unread);
     ranges_clear(&c->side);
     ranges_clear(&c->rewritten);
+    clean_pieces_clear(&c->pieces);
     free(c);
     f->cut = NULL;
     pthread_cond_broadcast(&f->changed);
@@ -200,7 +201,23 @@ int cut_read(struct store *s, struct file *f, uint64_t start, uint64_t end, uint
     if (rc < 0)
         return store_failed(s, rc, "reading for the flush", f->ino);
     rc = ranges_remove(&c->unread, start, end);
+    if (rc == 0)
+        rc = clean_pieces_add(&c->pieces, start, end, out);
     pthread_cond_broadcast(&f->changed);
+    return rc;
+}
+
+/* What becomes clean joins what is in the same blocks. */
+static int join_clean(struct store *s, struct file *f, const struct ranges *frozen)
+{
+    struct range next;
+    uint64_t at = 0;
+    int rc = 0;
+
+    while (rc == 0 && ranges_next(frozen, at, &next)) {
+        rc = clean_begin(s, f, next.start, next.end);
+        at = next.end;
+    }
     return rc;
 }
 
@@ -213,6 +230,8 @@ static int make_clean(struct store *s, struct file *f, bool records)
 
     if (rc == 0)
         rc = ranges_keep(&c->frozen, &f->staged);
+    if (rc == 0)
+        rc = join_clean(s, f, &c->frozen);
     if (rc < 0)
         return rc;
     row_of(f, &row);
@@ -229,6 +248,8 @@ static int make_clean(struct store *s, struct file *f, bool records)
     charge_begin(&charge, f, 0, 0, 0);
     rc = index_clean(&s->index, f, &c->frozen, &row);
     charge_end(s, &charge, f);
+    if (rc == 0)
+        (void)clean_end_pieces(s, f, &c->frozen, &c->pieces); /* fails: that part goes */
     if (rc == 0)
         atomic_fetch_add_explicit(&s->flushed_bytes, bytes, memory_order_relaxed);
     return rc;

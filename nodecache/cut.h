@@ -12,7 +12,7 @@
 #ifndef UMBEL_NODE_CUT_H
 #define UMBEL_NODE_CUT_H
 
-#include "nodecache/store_private.h"
+#include "nodecache/clean.h"
 
 struct cut {
     struct attrs attrs; /* of that moment */
@@ -27,6 +27,7 @@ struct cut {
     uint64_t trunc_limit;    /* truncated since, down to here */
     bool cancelled;
     int side_fd;
+    struct clean_pieces pieces; /* sums of what was read */
     uint64_t side_charge;
 };
 

@@ -9,7 +9,7 @@
 #include <utlist.h>
 
 #include "control/wire/clock.h"
-#include "nodecache/store_private.h"
+#include "nodecache/clean.h"
 
 #define FETCH_THREADS 4
 /* Read-ahead that finds the queue full is not done. */
@@ -124,11 +124,13 @@ static struct fetching *overlapping(struct file *f, uint64_t start, uint64_t end
 /* Makes one absent stretch present. f->lock is held. */
 static int fill(struct store *s, struct file *f, uint64_t start, uint64_t end, const uint8_t *data)
 {
-    uint64_t need = charge_need(f, start, end);
     struct charge c;
     uint64_t at = start;
-    int rc = 0;
+    int rc = clean_begin(s, f, start, end);
 
+    if (rc < 0)
+        return rc;
+    uint64_t need = charge_need(f, start, end);
     if (!space_try(&s->space, need))
         return -ENOSPC;
     charge_begin(&c, f, start, end, need);
@@ -145,7 +147,7 @@ static int fill(struct store *s, struct file *f, uint64_t start, uint64_t end, c
     if (rc == 0)
         rc = index_fill(&s->index, f, start, end);
     charge_end(s, &c, f);
-    return rc;
+    return rc == 0 ? clean_end(s, f, start, end, data) : rc;
 }
 
 /* Keeps what was fetched, as far as it is still wanted and there is room. f->lock is held. */

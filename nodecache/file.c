@@ -37,6 +37,7 @@ static void file_free(struct file *f)
     ranges_clear(&f->present);
     ranges_clear(&f->staged);
     ranges_clear(&f->synced);
+    sums_clear(&f->sums);
     pthread_cond_destroy(&f->changed);
     pthread_mutex_destroy(&f->lock);
     free(f);
@@ -309,7 +310,7 @@ uint64_t file_charge(const struct file *f)
 {
     uint64_t ranges = (uint64_t)f->present.count + f->staged.count + f->synced.count;
 
-    return FILE_CHARGE + ranges * RANGE_CHARGE +
+    return FILE_CHARGE + ranges * RANGE_CHARGE + f->sums.count * SUM_CHARGE +
            ranges_blocks(&f->present, 0, ranges_end(&f->present), SPACE_BLOCK) * SPACE_BLOCK;
 }
 

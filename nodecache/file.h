@@ -22,6 +22,7 @@
 
 #include "nodecache/ranges.h"
 #include "nodecache/space.h"
+#include "nodecache/sums.h"
 
 #define FILE_SHARDS 16u
 /* Rows of the index in memory, of about 600 bytes; beyond, new inodes wait as for space. From half
@@ -83,8 +84,9 @@ struct file {
     uint64_t logged_version;              /* what the centre's log has */
     uint64_t seq;                         /* journal sequence of the last change */
     struct ranges present, staged, synced;
-    uint64_t charge; /* bytes taken of the capacity */
-    struct cut *cut; /* running, or NULL */
+    struct sums sums; /* of the clean bytes */
+    uint64_t charge;  /* bytes taken of the capacity */
+    struct cut *cut;  /* running, or NULL */
     struct fetching *fetches;
     uint64_t read_next;  /* where a sequential reader would go on */
     unsigned sequential; /* reads in a row that did */

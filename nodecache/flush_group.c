@@ -99,6 +99,21 @@ static bool nobody_gets_further(int rc)
     return centre_unsure(rc) || rc == -ESHUTDOWN || rc == -ENOMEM;
 }
 
+/* Clean bytes that go into a pack once more are verified: what is damaged here comes from the pool.
+ * f->lock is held. */
+static int verify_whole(struct store *s, struct file *f, const struct ranges *whole)
+{
+    struct range next;
+    uint64_t at = 0;
+    int rc = 0;
+
+    while ((rc == 0 || rc == -EAGAIN) && ranges_next(whole, at, &next)) {
+        rc = clean_verify(s, f, next.start, next.end);
+        at = next.end;
+    }
+    return rc == -EAGAIN ? 0 : rc;
+}
+
 /* Freezes one file. 0 with m->begun false: there is nothing to do. */
 static int begin(struct group *g, struct member *m, struct ranges *whole)
 {
@@ -125,6 +140,8 @@ static int begin(struct group *g, struct member *m, struct ranges *whole)
     pthread_mutex_lock(&f->lock);
     if (rc == 0 && !f->gone && f->is_home && file_dirty(f) && !f->cut) {
         rc = plan(f, &w, whole, &limit);
+        if (rc == 0)
+            rc = verify_whole(s, f, whole);
         if (rc == 0)
             rc = cut_begin(f, whole, limit);
         m->begun = rc == 0;

@@ -80,6 +80,8 @@ void row_apply(struct file *f, const struct row *row)
     f->cut_partial = row->cut_partial;
     f->sync_failed = row->sync_failed;
     f->known = true;
+    if (ranges_end(&f->present) > f->size)
+        sums_drop(&f->sums, f->size, UINT64_MAX);
     ranges_truncate(&f->present, f->size);
     ranges_truncate(&f->staged, f->size);
     ranges_truncate(&f->synced, f->size);
@@ -177,6 +179,8 @@ int index_fill(struct index *x, struct file *f, uint64_t start, uint64_t end)
 
     if (rc == 0)
         rc = range_change(x, f, RECORD_FILL, start, end);
+    if (rc == 0)
+        sums_drop(&f->sums, start, end);
     return rc < 0 ? rc : ranges_insert(&f->present, start, end);
 }
 
@@ -189,9 +193,22 @@ int index_discard(struct index *x, struct file *f, uint64_t start, uint64_t end)
         rc = ranges_prepare_remove(sets[i], start, end);
     if (rc == 0)
         rc = range_change(x, f, RECORD_DISCARD, start, end);
+    if (rc == 0)
+        sums_drop(&f->sums, start, end);
     for (unsigned i = 0; rc == 0 && i < 3; i++)
         rc = ranges_remove(sets[i], start, end);
     return rc;
+}
+
+static void sums_drop_all(struct sums *s, const struct ranges *where)
+{
+    struct range next;
+    uint64_t at = 0;
+
+    while (ranges_next(where, at, &next)) {
+        sums_drop(s, next.start, next.end);
+        at = next.end;
+    }
 }
 
 /* Appends a list of ranges as records of this type, each as long as a record may be. */
@@ -242,9 +259,28 @@ int index_clean(struct index *x, struct file *f, const struct ranges *clean, con
         f->synced = synced;
         staged = old[0];
         synced = old[1];
+        sums_drop_all(&f->sums, clean);
     }
     ranges_clear(&staged);
     ranges_clear(&synced);
+    return rc;
+}
+
+int index_sums(struct index *x, struct file *f, uint64_t block, uint32_t count,
+               const uint64_t *sums)
+{
+    struct disk_sums disk = {.ino = f->ino, .block = block, .count = count};
+    struct record r = {.type = RECORD_SUMS, .body = &disk, .length = disk_sums_size(count)};
+    struct row row;
+    int rc;
+
+    if (count > DISK_SUMS_MAX)
+        return -EINVAL;
+    memcpy(disk.sums, sums, count * sizeof(*sums));
+    row_of(f, &row);
+    rc = append(x, f, &r, 1, &row);
+    for (uint32_t i = 0; rc == 0 && i < count; i++)
+        rc = sums_set(&f->sums, block + i, sums[i]);
     return rc;
 }
 
@@ -311,6 +347,7 @@ int index_power_loss(struct file *f)
         goto out;
     ranges_clear(&f->present);
     ranges_clear(&f->staged);
+    sums_clear(&f->sums);
     rc = ranges_copy(&f->staged, &present);
     f->present = present;
     ranges_init(&present);

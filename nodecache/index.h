@@ -46,6 +46,10 @@ int index_ready(struct index *x);
 /* [start, end) was written: present and staged. */
 int index_write(struct index *x, struct file *f, uint64_t start, uint64_t end,
                 const struct row *row);
+/* What makes clean bytes more or fewer takes away the sums of their blocks. */
+/* These blocks' clean bytes have these sums. */
+int index_sums(struct index *x, struct file *f, uint64_t block, uint32_t count,
+               const uint64_t *sums);
 /* [start, end) was fetched: present, clean. */
 int index_fill(struct index *x, struct file *f, uint64_t start, uint64_t end);
 /* [start, end) is no longer here at all. */

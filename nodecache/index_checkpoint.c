@@ -65,10 +65,29 @@ static void put_ranges(struct output *o, uint16_t type, uint64_t ino, const stru
     }
 }
 
+struct sums_output {
+    struct output *o;
+    uint64_t ino;
+};
+
+static void put_sums(void *arg, uint64_t block, uint32_t count, const uint64_t *sums)
+{
+    struct sums_output *to = arg;
+    struct disk_sums disk = {.ino = to->ino, .block = block};
+
+    for (uint32_t done = 0; done < count; done += disk.count) {
+        disk.block = block + done;
+        disk.count = count - done < DISK_SUMS_MAX ? count - done : DISK_SUMS_MAX;
+        memcpy(disk.sums, sums + done, disk.count * sizeof(*sums));
+        put(to->o, RECORD_SUMS, &disk, disk_sums_size(disk.count));
+    }
+}
+
 /* f->lock is held. */
 static void put_file(struct output *o, const struct file *f)
 {
     struct disk_row_seq seq = {.ino = f->ino, .seq = f->seq};
+    struct sums_output sums = {.o = o, .ino = f->ino};
     struct disk_row disk;
     struct row row;
 
@@ -79,6 +98,7 @@ static void put_file(struct output *o, const struct file *f)
     put_ranges(o, RECORD_PRESENT, f->ino, &f->present);
     put_ranges(o, RECORD_STAGED, f->ino, &f->staged);
     put_ranges(o, RECORD_SYNC_RANGES, f->ino, &f->synced);
+    sums_each(&f->sums, put_sums, &sums);
     o->rows++;
 }
 

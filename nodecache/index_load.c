@@ -65,6 +65,7 @@ static int apply_range(struct file *f, const struct disk_range *d, uint16_t type
 
     if (d->start >= d->end)
         return -EINVAL;
+    sums_drop(&f->sums, d->start, d->end);
     if (type == RECORD_FILL)
         return ranges_insert(&f->present, d->start, d->end);
     rc = ranges_remove(&f->present, d->start, d->end);
@@ -92,11 +93,23 @@ static int apply_ranges(struct file *f, const struct disk_ranges *d, uint16_t ty
             rc = ranges_insert(&f->synced, start, end);
             break;
         default: /* RECORD_CLEAN */
+            sums_drop(&f->sums, start, end);
             rc = ranges_remove(&f->staged, start, end);
             if (rc == 0)
                 rc = ranges_remove(&f->synced, start, end);
         }
     }
+    return rc;
+}
+
+static int apply_sums(struct file *f, const struct disk_sums *d)
+{
+    int rc = 0;
+
+    if (d->block > UINT64_MAX / SUM_BLOCK - d->count)
+        return -EINVAL;
+    for (uint32_t i = 0; rc == 0 && i < d->count; i++)
+        rc = sums_set(&f->sums, d->block + i, d->sums[i]);
     return rc;
 }
 
@@ -141,6 +154,8 @@ static int apply_to(struct table *t, struct file *f, const struct record *r)
         return apply_range(f, r->body, r->type);
     case RECORD_SYNC:
         return apply_sync(f, r->body);
+    case RECORD_SUMS:
+        return apply_sums(f, r->body);
     case RECORD_FORGET:
         file_forget(t, f);
         return 0;
@@ -153,6 +168,7 @@ static int apply_to(struct table *t, struct file *f, const struct record *r)
 static bool length_fits(const struct record *r)
 {
     const struct disk_ranges *d = r->body;
+    const struct disk_sums *sums = r->body;
 
     switch (r->type) {
     case RECORD_ROW:
@@ -168,6 +184,9 @@ static bool length_fits(const struct record *r)
         return r->length == sizeof(struct disk_sync);
     case RECORD_FORGET:
         return r->length == sizeof(struct disk_forget);
+    case RECORD_SUMS:
+        return r->length >= disk_sums_size(0) && sums->count <= DISK_SUMS_MAX &&
+               r->length == disk_sums_size(sums->count);
     case RECORD_CLEAN:
     case RECORD_SYNC_RANGES:
     case RECORD_PRESENT:

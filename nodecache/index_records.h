@@ -20,10 +20,12 @@ enum record_type {
     RECORD_PRESENT = 11,    /* of a checkpoint: disk_ranges */
     RECORD_STAGED = 12,     /* of a checkpoint: disk_ranges */
     RECORD_ROW_SEQ = 13,    /* of a checkpoint: disk_row_seq, behind each row */
+    RECORD_SUMS = 14,       /* disk_sums */
 };
 
 #define CHECKPOINT_FORMAT 1u
 #define DISK_RANGES_MAX   1024u
+#define DISK_SUMS_MAX     1024u
 
 #define ROW_IS_HOME  1u
 #define ROW_MAPPED   2u
@@ -71,6 +73,12 @@ struct disk_ranges {
     uint32_t count, reserved;
     struct range ranges[DISK_RANGES_MAX];
 };
+/* Checksums of neighbouring blocks. */
+struct disk_sums {
+    uint64_t ino, block;
+    uint32_t count, reserved;
+    uint64_t sums[DISK_SUMS_MAX];
+};
 _Static_assert(sizeof(struct disk_row) == 112 && sizeof(struct disk_write) == 56 &&
                    sizeof(struct range) == 16,
                "on-disk layout");
@@ -78,6 +86,11 @@ _Static_assert(sizeof(struct disk_row) == 112 && sizeof(struct disk_write) == 56
 static inline size_t disk_ranges_size(uint32_t count)
 {
     return offsetof(struct disk_ranges, ranges) + count * sizeof(struct range);
+}
+
+static inline size_t disk_sums_size(uint32_t count)
+{
+    return offsetof(struct disk_sums, sums) + count * sizeof(uint64_t);
 }
 
 void disk_row_put(struct disk_row *disk, uint64_t ino, const struct row *row);

@@ -7,7 +7,7 @@
 
 #include "control/wire/clock.h"
 #include "control/wire/fault.h"
-#include "nodecache/store_private.h"
+#include "nodecache/clean.h"
 
 /* Up to here copying is cheaper than sendfile. */
 #define READ_COPY_MAX (32u << 10)
@@ -113,7 +113,14 @@ static int gather(struct store *s, struct file *f, uint64_t start, uint64_t end,
     int rc = 0;
 
     for (int round = 0;; round++) {
-        if (!read_missing(f, start, end, &missing) || fetched_all(f, start, end, &got)) {
+        bool complete = !read_missing(f, start, end, &missing) || fetched_all(f, start, end, &got);
+        rc = complete ? clean_verify(s, f, start, end) : 0;
+        if (rc == -EAGAIN && round < READ_ROUNDS)
+            continue; /* what was damaged is fetched */
+        rc = rc == -EAGAIN ? -EIO : rc;
+        if (rc < 0)
+            break;
+        if (complete) {
             rc = compose(s, f, start, end, out, &got);
             break;
         }
@@ -207,10 +214,15 @@ int store_read(struct store *s, const struct ticket *t, uint64_t offset, size_t 
     uint64_t end = offset + r->length;
     bool stream = note_reader(f, offset, r->length);
     bool send = r->length > READ_COPY_MAX && ranges_contains(&f->present, offset, end);
-    if (!send && r->length > 0) {
+    if (send) {
+        rc = clean_verify(s, f, offset, end);
+        send = rc == 0;
+        rc = rc == -EAGAIN ? 0 : rc;
+    }
+    if (rc == 0 && !send && r->length > 0) {
         /* Small reads copy under the lock; the page cache has them, as a rule. */
         rc = gather(s, f, offset, end, stream, buffer, detail);
-    } else if (send) {
+    } else if (rc == 0 && send) {
         r->fd = file_fd(&s->table, f, false);
         rc = r->fd < 0 ? r->fd : 0;
         f->fd_users += rc == 0;

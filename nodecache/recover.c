@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "control/wire/clock.h"
-#include "nodecache/store_private.h"
+#include "nodecache/clean.h"
 
 static void on_sync(void *ctx, struct journal_mark mark)
 {
@@ -70,8 +70,10 @@ static int check_file(struct store *s, struct file *f, char *detail)
 {
     struct stat st;
     char path[32];
-    int rc = 0;
+    int rc = clean_recover(f);
 
+    if (rc < 0)
+        return rc;
     f->charge = file_charge(f);
     space_force(&s->space, f->charge);
     file_path(path, f->ino);
@@ -98,13 +100,15 @@ static int check_file(struct store *s, struct file *f, char *detail)
     if ((uint64_t)st.st_size < ranges_end(&f->present)) {
         struct charge c;
         store_say(s, "files/%s is shorter than it was: its cached data is dropped", path);
-        charge_begin(&c, f, (uint64_t)st.st_size, ranges_end(&f->present), 0);
+        charge_begin(&c, f, 0, ranges_end(&f->present), 0);
+        sums_drop(&f->sums, (uint64_t)st.st_size, UINT64_MAX);
         ranges_truncate(&f->present, (uint64_t)st.st_size);
+        rc = clean_recover(f);
         charge_end(s, &c, f);
     }
-    if (f->has_file && f->present.count == 0)
+    if (rc == 0 && f->has_file && f->present.count == 0)
         rc = file_unlink(&s->table, f);
-    else if (f->has_file)
+    else if (rc == 0 && f->has_file)
         rc = trim(s, f, &st);
     store_settle(s, f, false);
     if (rc < 0)

@@ -149,6 +149,15 @@ int store_evict(struct store *s, uint64_t ino, uint64_t *bytes);
 /* Fetches the whole file. */
 int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_DETAIL]);
 
+/* Verifies all clean bytes of the store, at most bytes_per_second of them; what is damaged is
+ * dropped, and comes from the pool again. It is also said as damage. -ESHUTDOWN: the store is being
+ * closed; the counts are those so far. */
+struct scrub_result {
+    uint64_t files, bytes;
+    uint64_t damaged; /* blocks of 32 KiB */
+};
+int store_scrub(struct store *s, uint64_t bytes_per_second, struct scrub_result *result);
+
 /* A line of the cache table that changed. */
 struct copy_line {
     uint64_t ino, version, cached, staged;

@@ -92,7 +92,7 @@ void store_on_need_flush(struct store *s, void (*fn)(void *ctx), void *ctx);
 /* --- capacity of a change: what [start, end) of f costs (charge.c) --- */
 struct charge {
     uint64_t start, end;
-    uint64_t blocks, ranges;
+    uint64_t blocks, ranges, sums;
     bool journaled;
     uint64_t taken;
 };

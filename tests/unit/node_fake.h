@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "nodecache/flush.h"
-#include "nodecache/store.h"
+#include "nodecache/store_private.h"
 
 #define FAKE_FILES   1024
 #define FAKE_EXTENTS 512
@@ -472,6 +472,37 @@ static inline void rig_evict(struct rig *r, uint64_t ino)
             usleep(1000);
     }
     cr_assert_eq(rc, 0);
+}
+
+/* The disk spoils a clean byte in [start, end) of the flat file; false: there is none. */
+static inline bool rig_spoil(struct rig *r, uint64_t ino, uint64_t start, uint64_t end)
+{
+    struct file *f = file_peek(&r->store->table, ino);
+    char path[160];
+    bool found = false;
+    uint8_t byte;
+
+    if (!f)
+        return false;
+    snprintf(path, sizeof(path), "%s/files/%02x/%lu", r->store_dir, (unsigned)(ino & 0xff),
+             (unsigned long)ino);
+    pthread_mutex_lock(&f->lock);
+    for (uint64_t at = start; at < end && !found; at++)
+        if (ranges_contains(&f->present, at, at + 1) &&
+            !ranges_intersects(&f->staged, at, at + 1)) {
+            FILE *flat = fopen(path, "r+");
+            cr_assert_not_null(flat, "%s", path);
+            fseek(flat, (long)at, SEEK_SET);
+            cr_assert_eq(fread(&byte, 1, 1, flat), 1);
+            byte ^= 0x10;
+            fseek(flat, (long)at, SEEK_SET);
+            cr_assert_eq(fwrite(&byte, 1, 1, flat), 1);
+            fclose(flat);
+            found = true;
+        }
+    pthread_mutex_unlock(&f->lock);
+    file_unref(f);
+    return found;
 }
 
 static inline struct store_counts rig_counts(struct rig *r)
