@@ -74,7 +74,11 @@ static int make_absent(struct store *s, struct file *f, uint64_t block)
         cut_cancel(f);
     charge_begin(&c, f, start, end, 0);
     int rc = discard_clean(s, f, start, end);
-    if (rc == 0 && !f->cut && f->fd_users == 0)
+    bool punch = !f->cut && f->fd_users == 0;
+    /* As for eviction: that they were clean is on the disk before they go. */
+    if (rc == 0 && punch && f->is_home)
+        rc = journal_sync(s->index.journal, f->seq);
+    if (rc == 0 && punch)
         rc = change_punch(s, f, start, end);
     charge_end(s, &c, f);
     store_settle(s, f, true);

@@ -333,6 +333,13 @@ int index_open(struct index *x, struct table *t, struct index_load *load, char d
         if (rc < 0)
             return rc;
         load->torn = replay.torn;
+        /* Blocks that it does not know are given back next; it must not forget after that. */
+        for (uint64_t n = head.segment; rc == 0 && n <= replay.last_segment; n++)
+            rc = journal_sync_segment(x->dir, n, &x->sync_ops);
+        if (rc < 0) {
+            snprintf(detail, NODE_DETAIL, "syncing the journal: %s", strerror(-rc));
+            return rc;
+        }
         segment = replay.last_segment + 1;
         seq = replay.last_seq + 1;
         remove_segments(x, head.segment);

@@ -84,6 +84,19 @@ static int segment_create(int dir, uint64_t segment, const struct sync_ops *ops)
     return fd;
 }
 
+int journal_sync_segment(int dir, uint64_t segment, const struct sync_ops *ops)
+{
+    char name[40];
+
+    segment_name(name, segment);
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = sync_fd(ops, fd, true);
+    close(fd);
+    return rc;
+}
+
 int journal_remove(int dir, uint64_t segment)
 {
     char name[40];

@@ -75,6 +75,8 @@ bool journal_is_broken(struct journal *j);
 uint64_t journal_seq(struct journal *j); /* of the last record */
 struct journal_mark journal_end(struct journal *j);
 
+/* A segment of an earlier process to stable storage. -ENOENT. */
+int journal_sync_segment(int dir, uint64_t segment, const struct sync_ops *ops);
 /* -ENOENT: it is not there. */
 int journal_remove(int dir, uint64_t segment);
 
