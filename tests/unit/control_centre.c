@@ -17,7 +17,7 @@ static void end(void)
     cloud_end(&cloud);
 }
 
-TestSuite(control_centre, .init = begin, .fini = end, .timeout = 60);
+TestSuite(control_centre, .init = begin, .fini = end, .timeout = 600);
 
 /* ---- sessions */
 

@@ -22,7 +22,7 @@ static void end(void)
     cloud_end(&cloud);
 }
 
-TestSuite(control_centre_files, .init = begin, .fini = end, .timeout = 60);
+TestSuite(control_centre_files, .init = begin, .fini = end, .timeout = 600);
 
 /* ---- attributes that the home owns */
 

@@ -26,7 +26,7 @@ static void end(void)
     cloud_end(&cloud);
 }
 
-TestSuite(control_centre_restart, .init = begin, .fini = end, .timeout = 100);
+TestSuite(control_centre_restart, .init = begin, .fini = end, .timeout = 600);
 
 static void restart(void)
 {

@@ -26,7 +26,7 @@ static void end(void)
     rmdir(folder);
 }
 
-TestSuite(control_space, .init = begin, .fini = end, .timeout = 100);
+TestSuite(control_space, .init = begin, .fini = end, .timeout = 600);
 
 static uint64_t free_bytes(void)
 {

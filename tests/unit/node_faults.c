@@ -37,7 +37,7 @@ static void teardown(void)
     rig_end(&rig);
 }
 
-TestSuite(node_faults, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(node_faults, .init = setup, .fini = teardown, .timeout = 600);
 
 #ifdef UMBEL_FAULTS
 #define NEEDS_FAULTS() ((void)0)

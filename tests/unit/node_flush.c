@@ -19,7 +19,7 @@ static void teardown(void)
     rig_end(&rig);
 }
 
-TestSuite(node_flush, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(node_flush, .init = setup, .fini = teardown, .timeout = 600);
 
 /* What the pool says of [offset, offset + length), read by the map alone. n < 0: zeros. */
 static void expect_pool(uint64_t ino, int n, uint64_t offset, size_t length)

@@ -37,7 +37,7 @@ static void teardown(void)
     nftw(dir_name, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-TestSuite(node_journal, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(node_journal, .init = setup, .fini = teardown, .timeout = 600);
 
 static size_t body_length(uint64_t seq)
 {

@@ -237,7 +237,7 @@ static void teardown(void)
     rig_end(&rig);
 }
 
-TestSuite(node_powerloss, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(node_powerloss, .init = setup, .fini = teardown, .timeout = 600);
 
 static void sync_file(uint64_t ino)
 {

@@ -20,7 +20,7 @@ static void teardown(void)
     rig_end(&rig);
 }
 
-TestSuite(node_store, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(node_store, .init = setup, .fini = teardown, .timeout = 600);
 
 Test(node_store, write_and_read)
 {

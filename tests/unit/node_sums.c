@@ -19,7 +19,7 @@ static void teardown(void)
     rig_end(&rig);
 }
 
-TestSuite(node_sums, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(node_sums, .init = setup, .fini = teardown, .timeout = 600);
 
 static unsigned damage_lines(void)
 {

@@ -306,7 +306,7 @@ static void change(unsigned o)
     same(o);
 }
 
-Test(state_acl, as_the_kernel_does, .timeout = 120)
+Test(state_acl, as_the_kernel_does, .timeout = 600)
 {
     struct acl a = simple(7, 6, 5, 4, 1);
 

@@ -859,7 +859,7 @@ static void random_operation(void)
     }
 }
 
-Test(state_map, as_a_map_of_bytes, .timeout = 300)
+Test(state_map, as_a_map_of_bytes, .timeout = 600)
 {
     char name[16];
 

@@ -274,7 +274,7 @@ static void compare_dir(uint64_t ino, int fd, bool links)
     cr_assert_eq(c.entries, there);
 }
 
-Test(state_rename, as_the_kernel_does, .timeout = 300)
+Test(state_rename, as_the_kernel_does, .timeout = 600)
 {
     char path[192];
     struct stat st;

@@ -445,7 +445,7 @@ static void tear_down(void)
     world_end(&other);
 }
 
-TestSuite(state_replay, .init = set_up, .fini = tear_down, .timeout = 120);
+TestSuite(state_replay, .init = set_up, .fini = tear_down, .timeout = 600);
 
 static void ends_the_same(void)
 {
