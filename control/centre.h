@@ -126,6 +126,7 @@ struct recall {
 struct session {
     uint64_t id;
     char name[64];
+    char machine[40];   /* that it runs on */
     struct peer *peer;  /* NULL: not connected */
     int64_t renewed_ms; /* this and the next by the lease clock */
     int64_t hello_ms;
@@ -135,6 +136,7 @@ struct session {
     bool gone;       /* ended; freed when the last op lets go */
     unsigned refs;   /* ops that name it */
     uint64_t seq_floor;
+    uint64_t pool_read, pool_written; /* bytes past the nodes, as it said last */
     struct holder *holders;
     struct recall *recalls;
     struct op *ops;        /* mutations in flight (list by s_next) */
@@ -257,6 +259,7 @@ struct centre {
     uint64_t gc_stuck, gc_first_stuck; /* packs that the newest run could not delete */
     int64_t gc_ms;
     struct events events, errors;
+    uint64_t ended_pool_read, ended_pool_written; /* of sessions that have ended */
     uint64_t requests, mutations, recalls_sent, refused;
     uv_timer_t tick;
     uv_prepare_t prepare;
@@ -426,6 +429,8 @@ void home_setattr(struct op *op, const struct inode *i, const struct home_change
                   op_fn again, op_fn next);
 /* Makes sure that ino has a home which keeps it. */
 void home_take(struct op *op, uint64_t ino, op_fn next);
+/* Nodes that hold copies of ino, and the node `too`, forget them; each adds one to op->pending. */
+void home_drop_copies(struct op *op, uint64_t ino, uint32_t too);
 /* NULL: there is none now; again is called when there is (or the op ends after NODE_WAIT_MS). */
 struct node *home_for_new(struct op *op, op_fn again);
 void homes_tick(struct centre *c);
@@ -434,6 +439,18 @@ void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star_
 void home_attrs_copy(Star__HomeAttrs *to, Star__Time times[2], const Star__HomeAttrs *from);
 void serve_node_attrs(struct op *op);
 void home_log_attrs(struct centre *c, const Star__HomeAttrs *a); /* into the log, nobody waits */
+
+/* --- straight.c: mounts that read and write the pool themselves --- */
+/* The pool has the newest of i, nobody else has it, and no node is on the mount's machine: only
+ * under a lease, as nobody asks about the file then. */
+bool straight_newest(struct centre *c, const struct inode *i); /* the pool has it */
+bool straight_reads(struct centre *c, const struct session *s, const struct inode *i);
+void serve_damage(struct op *op);
+void serve_straight_begin(struct op *op);
+void serve_straight_packs(struct op *op);
+void serve_straight_confirm(struct op *op);
+/* The newest of i may be known to a mount alone, which writes it into the pool. */
+bool straight_must_be_asked(struct centre *c, const struct session *s, const struct inode *i);
 
 /* --- nodes.c --- */
 struct node *node_find(struct centre *c, uint32_t id);

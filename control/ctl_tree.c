@@ -133,8 +133,12 @@ static void text_status(struct centre *c, struct text *t)
         staged += n->staged;
         cached += n->cached;
     }
-    for (m = c->sessions; m; m = m->hh.next)
+    uint64_t pool_read = c->ended_pool_read, pool_written = c->ended_pool_written;
+    for (m = c->sessions; m; m = m->hh.next) {
         connected += m->peer != NULL;
+        pool_read += m->pool_read;
+        pool_written += m->pool_written;
+    }
     put(t, "cloud %s\nversion %s\nstate %s\n", c->options->cloud, UMBEL_VERSION,
         c->serving ? "serving" : "grace");
     put(t, "pool %s\n", c->options->pool);
@@ -145,6 +149,8 @@ static void text_status(struct centre *c, struct text *t)
         capacity, used, staged, cached);
     put(t, "inodes %" PRIu64 "\norphans %" PRIu64 "\nbytes %" PRIu64 "\npooled %" PRIu64 "\n",
         s.inodes, s.orphans, s.bytes, s.mapped);
+    put(t, "mounts_pool_read %" PRIu64 "\nmounts_pool_written %" PRIu64 "\n", pool_read,
+        pool_written);
     put(t, "packs %" PRIu64 "\nrecords %" PRIu64 "\n", s.packs, s.records);
     put(t, "log_applied %" PRIu64 "\nlog_disk_free %" PRIu64 "\nlog_ballast %" PRIu64 "\n",
         consensus_applied(c->log), consensus_free_bytes(c->log), consensus_ballast_bytes(c->log));

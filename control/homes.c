@@ -258,7 +258,9 @@ bool home_must_be_asked(struct centre *c, const struct session *s, const struct 
 {
     struct live *l;
 
-    if (i->home == 0 || !(l = live_find(c, i->ino)))
+    if (i->home == 0)
+        return straight_must_be_asked(c, s, i);
+    if (!(l = live_find(c, i->ino)))
         return false;
     if (l->home_unknown)
         return true;
@@ -333,7 +335,9 @@ void home_ask(struct op *op, uint64_t ino, op_fn next)
 
     op->home_ino = ino;
     op->asked_next = next;
-    if (state_inode(c->state, ino, &i) == 0 && home_must_be_asked(c, op->session, &i)) {
+    if (state_inode(c->state, ino, &i) == 0 && straight_must_be_asked(c, op->session, &i)) {
+        recall_attr(op, ino); /* its writer confirms first */
+    } else if (state_inode(c->state, ino, &i) == 0 && home_must_be_asked(c, op->session, &i)) {
         struct node *n = node_find(c, i.home);
         if (op->node_until_ms == 0)
             op->node_until_ms = c->now + NODE_WAIT_MS;
@@ -440,6 +444,16 @@ static bool drop_copy(void *arg, const struct state_copy_line *line)
                      d->op) == 0)
         d->op->pending++;
     return true;
+}
+
+void home_drop_copies(struct op *op, uint64_t ino, uint32_t too)
+{
+    struct drop_arg d = {.op = op};
+    struct state_copy_line line = {.ino = ino, .node = too};
+
+    state_copies(op->c->state, ino, 0, 0, drop_copy, &d);
+    if (too)
+        drop_copy(&d, &line); /* its lines may be behind; twice does no harm */
 }
 
 static void home_take_again(struct op *op)

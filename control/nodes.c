@@ -316,6 +316,7 @@ void hello_settings(struct centre *c, Star__HelloReply *r)
     r->low_water = setting_u64(c, "low_water");
     r->flush_age = setting_u64(c, "flush_age");
     r->root = STATE_ROOT_INO;
+    r->direct_size = setting_u64(c, "direct_size");
 }
 
 /* --- reports --- */
@@ -397,12 +398,37 @@ static bool map_one(void *arg, const Star__Extent *e)
     return true;
 }
 
+/* A mount reads the pool itself: only what it holds, and only while there is nothing newer. */
+static int map_for_mount(struct op *op, uint64_t ino)
+{
+    struct live *l = live_find(op->c, ino);
+    struct holder *h = l ? holder_find(l, op->session) : NULL;
+    struct inode i;
+
+    if (!op->session)
+        return 0;
+    if (!op->c->serving)
+        return -EAGAIN; /* what others hold is not known yet: it asks again */
+    if (!h || (!holder_opens(h) && h->lease == STAR__LEASE__LEASE_NONE))
+        return -EPERM;
+    int rc = state_inode(op->c->state, ino, &i);
+    if (rc < 0)
+        return rc;
+    return straight_newest(op->c, &i) ? 0 : -EAGAIN;
+}
+
 void serve_map(struct op *op)
 {
     Star__MapRequest *q = (Star__MapRequest *)op->body;
     struct map_answer m = {0};
     Star__Time mtime = STAR__TIME__INIT;
     struct inode i;
+
+    int allowed = map_for_mount(op, q->ino);
+    if (allowed < 0) {
+        op_reply(op, allowed, NULL);
+        return;
+    }
 
     star__map_reply__init(&m.reply);
     int rc = state_inode(op->c->state, q->ino, &i);

@@ -102,14 +102,15 @@ static struct node *where_to_go(struct centre *c, struct session *s, const struc
 
 void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct open_answer *a)
 {
-    struct node *n = where_to_go(op->c, op->session, i);
-
     star__open_reply__init(&a->reply);
     fill_ticket(op->c, i, rights_of(flags), &a->ticket, &a->mtime);
     a->reply.ticket = &a->ticket;
+    a->reply.lease = lease_grant(op->c, op->session, i->ino);
+    bool may = a->reply.lease != STAR__LEASE__LEASE_NONE && !flags_write(flags);
+    a->reply.direct = may && straight_reads(op->c, op->session, i);
+    struct node *n = a->reply.direct ? NULL : where_to_go(op->c, op->session, i);
     a->reply.address = n ? n->address : "";
     a->reply.node = n ? n->id : 0;
-    a->reply.lease = lease_grant(op->c, op->session, i->ino);
 }
 
 /* --- open --- */
@@ -255,6 +256,12 @@ static void locate_answer(struct op *op)
     struct live *l = live_find(op->c, q->ino);
     struct holder *h = l && op->session ? holder_find(l, op->session) : NULL;
     answer_open(op, &i, h && h->writers ? O_RDWR : O_RDONLY, &a);
+    if (q->through_node && a.reply.direct) {
+        struct node *n = where_to_go(op->c, op->session, &i);
+        a.reply.direct = n == NULL;
+        a.reply.address = n ? n->address : "";
+        a.reply.node = n ? n->id : 0;
+    }
     op_reply(op, 0, &a.reply.base);
 }
 

@@ -16,7 +16,8 @@ static struct session *session_find(struct centre *c, uint64_t id)
     return s;
 }
 
-static struct session *session_add(struct centre *c, uint64_t id, const char *name)
+static struct session *session_add(struct centre *c, uint64_t id, const char *name,
+                                   const char *machine)
 {
     struct session *s = calloc(1, sizeof(*s));
 
@@ -24,6 +25,7 @@ static struct session *session_add(struct centre *c, uint64_t id, const char *na
         return NULL;
     s->id = id;
     snprintf(s->name, sizeof(s->name), "%s", name);
+    snprintf(s->machine, sizeof(s->machine), "%s", machine);
     s->renewed_ms = c->now;
     HASH_ADD(hh, c->sessions, id, sizeof(s->id), s);
     return s;
@@ -38,7 +40,8 @@ static bool load_one(void *arg, const struct state_session *session)
 {
     struct load *l = arg;
 
-    if (!session_find(l->c, session->id) && !session_add(l->c, session->id, session->name))
+    if (!session_find(l->c, session->id) &&
+        !session_add(l->c, session->id, session->name, session->machine))
         l->rc = -ENOMEM;
     return l->rc == 0;
 }
@@ -108,7 +111,8 @@ static void on_session_open(struct op *op, const struct state_result *r)
     uint64_t id = opened ? opened->session : 0;
     if (opened)
         star__log_session__free_unpacked(opened, NULL);
-    struct session *s = id && peer_is_open(op->peer) ? session_add(c, id, hello->name) : NULL;
+    struct session *s =
+        id && peer_is_open(op->peer) ? session_add(c, id, hello->name, hello->machine) : NULL;
     if (!s) {
         if (id)
             log_end(c, id); /* nobody will ever use it */
@@ -160,13 +164,15 @@ void session_renew(struct centre *c, struct session *s, struct peer *p, const st
 {
     Star__RenewReply r = STAR__RENEW_REPLY__INIT;
 
-    (void)renew;
     if (s->doomed || s->gone) {
         peer_error(p, m, -ESTALE, "session %llu has expired", (unsigned long long)s->id);
         return;
     }
     s->renewed_ms = c->now;
+    s->pool_read = renew->pool_read;
+    s->pool_written = renew->pool_written;
     r.centre_instance = c->instance;
+    r.direct_size = setting_u64(c, "direct_size");
     peer_reply(p, m, 0, &r.base, NULL, 0);
 }
 
@@ -324,6 +330,8 @@ static void session_end(struct centre *c, struct session *s)
     struct holder *h, *tmp;
 
     HASH_DEL(c->sessions, s);
+    c->ended_pool_read += s->pool_read;
+    c->ended_pool_written += s->pool_written;
     s->refs++; /* ops that end below let go of it */
     s->gone = s->doomed = true;
     if (s->peer) {

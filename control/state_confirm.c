@@ -10,6 +10,9 @@
  * One stale file fails the whole with -ESTALE, unchanged: the node cuts again with new packs. The
  * same if its packs were given up meanwhile.
  *
+ * A mount that writes straight to the pool says the same of a file without a home, in the epoch
+ * that it was given; its packs are its session's.
+ *
  * A lost answer: the packs are no longer `allocated`, and all that was taken has its cut confirmed.
  * Nothing changes then, and the answer is the same as before.
  */
@@ -25,7 +28,8 @@
 struct confirm {
     struct apply *a;
     const Star__Confirm *q;
-    bool fresh; /* all packs are allocated */
+    uint64_t session; /* 0: a node speaks */
+    bool fresh;       /* all packs are allocated */
     uint64_t *refused;
     size_t n_refused;
 };
@@ -119,8 +123,8 @@ static int check_message(struct state *s, const Star__Confirm *q)
     return rc < 0 ? rc : check_different(s, q);
 }
 
-int st_packs_check(struct state *s, uint32_t node, Star__ConfirmPack *const *packs, size_t n,
-                   bool *fresh)
+int st_packs_check(struct state *s, uint32_t node, uint64_t session,
+                   Star__ConfirmPack *const *packs, size_t n, bool *fresh)
 {
     size_t allocated = 0;
 
@@ -132,7 +136,7 @@ int st_packs_check(struct state *s, uint32_t node, Star__ConfirmPack *const *pac
             continue; /* condemned and deleted since */
         if (rc < 0)
             return rc;
-        if (s->pack_row.writer != node)
+        if (s->pack_row.writer != node || s->pack_row.session != session)
             return -EPERM;
         if (s->pack_row.state == PACK_LIVE && s->pack_row.size != packs[k]->size)
             return -EINVAL;
@@ -185,7 +189,7 @@ static int take(struct confirm *c, const Star__CutFile *f, struct stored *i)
 {
     struct state *s = c->a->s;
     bool news;
-    int rc = st_home_says(c->a, i, f->attrs, &news);
+    int rc = (c->session ? st_straight_says : st_home_says)(c->a, i, f->attrs, &news);
 
     uint64_t limit = limit_of(i, f->attrs);
     if (rc == 0)
@@ -251,17 +255,15 @@ static int packs_set(struct confirm *c, bool done)
     return 0;
 }
 
-int st_cmd_confirm(struct apply *a, const ProtobufCMessage *body)
+static int confirm(struct apply *a, const Star__Confirm *q, uint64_t session)
 {
-    struct confirm c = {.a = a, .q = (const Star__Confirm *)body};
+    struct confirm c = {.a = a, .q = q, .session = session};
     Star__ConfirmReply reply = STAR__CONFIRM_REPLY__INIT;
     struct stored i;
     int rc = check_message(a->s, c.q);
 
-    if (rc == 0 && !st_node_speaks(a->s, c.q->node))
-        rc = a->s->broken ? a->s->broken : -ESTALE;
     if (rc == 0)
-        rc = st_packs_check(a->s, c.q->node, c.q->packs, c.q->n_packs, &c.fresh);
+        rc = st_packs_check(a->s, c.q->node, session, c.q->packs, c.q->n_packs, &c.fresh);
     if (rc < 0)
         return rc;
     c.refused = st_alloc(a->s, (c.q->n_files + 1) * sizeof(*c.refused));
@@ -279,4 +281,23 @@ int st_cmd_confirm(struct apply *a, const ProtobufCMessage *body)
     reply.n_refused = c.n_refused;
     reply.refused = c.refused;
     return st_reply(a, &reply.base);
+}
+
+int st_cmd_confirm(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__Confirm *q = (const Star__Confirm *)body;
+
+    if (!st_node_speaks(a->s, q->node))
+        return a->s->broken ? a->s->broken : -ESTALE;
+    return confirm(a, q, 0);
+}
+
+/* That the session lives was seen already. */
+int st_cmd_straight_confirm(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__StraightConfirm *q = (const Star__StraightConfirm *)body;
+
+    if (!q->cut || q->cut->node != 0 || a->e->session == 0)
+        return -EINVAL;
+    return confirm(a, q->cut, a->e->session);
 }

@@ -265,15 +265,14 @@ bool st_home_ok(const Star__HomeAttrs *h)
     return h->size <= INT64_MAX && time_ok(h->mtime) && time_ok(h->ctime);
 }
 
-int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news)
+int st_straight_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news)
 {
     struct inode_row *r = &i->r;
 
     *news = false;
     if (!st_home_ok(h))
         return -EINVAL;
-    if (!S_ISREG(r->mode) || r->home == 0 || h->home_epoch != r->file.home_epoch ||
-        h->version <= r->version)
+    if (!S_ISREG(r->mode) || h->home_epoch != r->file.home_epoch || h->version <= r->version)
         return 0;
     *news = true;
     r->version = h->version;
@@ -287,6 +286,14 @@ int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bo
         r->ctime_ns = h->ctime->nsec;
     }
     return size_set(a, i, h->size);
+}
+
+int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news)
+{
+    if (i->r.home != 0)
+        return st_straight_says(a, i, h, news);
+    *news = false;
+    return st_home_ok(h) ? 0 : -EINVAL;
 }
 
 int st_inode_lost_home(struct apply *a, struct stored *i)
@@ -504,6 +511,8 @@ int st_cmd_take_home(struct apply *a, const ProtobufCMessage *body)
         return a->s->broken ? a->s->broken : -ENODEV;
     if (q->epoch && q->epoch != i.r.file.home_epoch + 1)
         return -ESTALE;
+    if (q->node == 0 && i.r.version > i.r.file.cut_version)
+        return -EBUSY; /* the home has what the pool has not */
     i.r.home = q->node;
     i.r.file.home_epoch++;
     i.r.file.cut = 0;

@@ -148,7 +148,7 @@ int st_cmd_moved(struct apply *a, const ProtobufCMessage *body)
     if (rc == 0 && !st_node_speaks(a->s, m.q->node))
         rc = a->s->broken ? a->s->broken : -ESTALE;
     if (rc == 0)
-        rc = st_packs_check(a->s, m.q->node, m.q->packs, m.q->n_packs, &fresh);
+        rc = st_packs_check(a->s, m.q->node, 0, m.q->packs, m.q->n_packs, &fresh);
     if (rc == 0)
         rc = move_memory(&m);
     if (rc == 0 && fresh)

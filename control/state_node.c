@@ -164,7 +164,7 @@ static int give_up(struct apply *a, uint32_t node)
     int rc = st_copies_of_node(a->s, node, true);
 
     if (rc == 0)
-        rc = st_packs_of_gone(a->s, node);
+        rc = st_packs_of_gone(a->s, node, 0);
     return rc < 0 ? rc : homes_lost(a, node);
 }
 

@@ -58,23 +58,32 @@ static void pack_set(struct state *s, enum pack_state state)
 
 /* --- commands --- */
 
+static int rows_add(struct state *s, uint32_t count, const struct pack_row *row)
+{
+    int rc = 0;
+
+    if (s->meta.last_pack + count >= 1ull << (64 - STATE_RECORD_BITS))
+        return -ENOSPC;
+    for (uint32_t n = 0; rc == 0 && n < count; n++) {
+        struct key k = st_key1(++s->meta.last_pack);
+        rc = st_append(s, DB_PACKS, &k, row, sizeof(*row));
+        s->meta.totals.packs++;
+    }
+    return rc;
+}
+
 static int alloc_rows(struct apply *a, struct node_row *node, const Star__AllocPacks *q)
 {
     struct pack_row row = {.state = PACK_ALLOCATED, .writer = a->e->node};
-    struct state *s = a->s;
-    int rc = 0;
+    uint64_t first = a->s->meta.last_pack + 1;
+    int rc = rows_add(a->s, q->count, &row);
 
-    if (s->meta.last_pack + q->count >= 1ull << (64 - STATE_RECORD_BITS))
-        return -ENOSPC;
+    if (rc < 0)
+        return rc;
     node->alloc_seq = q->seq;
-    node->alloc_first = s->meta.last_pack + 1;
+    node->alloc_first = first;
     node->alloc_count = q->count;
-    for (uint32_t n = 0; rc == 0 && n < q->count; n++) {
-        struct key k = st_key1(++s->meta.last_pack);
-        rc = st_append(s, DB_PACKS, &k, &row, sizeof(row));
-        s->meta.totals.packs++;
-    }
-    return rc < 0 ? rc : st_node_store(s, a->e->node, node);
+    return st_node_store(a->s, a->e->node, node);
 }
 
 int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
@@ -91,7 +100,7 @@ int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
     /* Asked again, as the answer was lost: the same packs, which nobody else knows of. */
     bool again = q->seq != 0 && q->seq == node.alloc_seq && q->count == node.alloc_count;
     if (rc == 0 && !again && q->fresh)
-        rc = st_packs_of_gone(a->s, a->e->node);
+        rc = st_packs_of_gone(a->s, a->e->node, 0);
     if (rc == 0 && !again)
         rc = alloc_rows(a, &node, q);
     if (rc < 0)
@@ -99,6 +108,25 @@ int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
     reply.first = node.alloc_first;
     reply.count = q->count;
     return st_reply(a, &reply.base);
+}
+
+/* Asked again, as the answer was lost: that is the session's dedupe's. */
+int st_cmd_straight_packs(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__StraightPacks *q = (const Star__StraightPacks *)body;
+    Star__AllocPacksReply reply = STAR__ALLOC_PACKS_REPLY__INIT;
+    struct pack_row row = {.state = PACK_ALLOCATED, .session = a->e->session};
+
+    if (q->count == 0 || q->count > ALLOC_PACKS_MAX)
+        return st_refuse(a, -EINVAL, "1 to %u packs can be allocated at once", ALLOC_PACKS_MAX);
+    if (row.session == 0)
+        return -EINVAL;
+    reply.first = a->s->meta.last_pack + 1;
+    reply.count = q->count;
+    int rc = rows_add(a->s, q->count, &row);
+    if (rc == 0)
+        rc = st_session_has_packs(a->s, row.session);
+    return rc < 0 ? rc : st_reply(a, &reply.base);
 }
 
 int st_cmd_discard_pack(struct apply *a, const ProtobufCMessage *body)
@@ -149,7 +177,7 @@ int st_cmd_deleted_packs(struct apply *a, const ProtobufCMessage *body)
     return 0;
 }
 
-int st_packs_of_gone(struct state *s, uint32_t node)
+int st_packs_of_gone(struct state *s, uint32_t node, uint64_t session)
 {
     struct key k = st_key1(0);
     struct pack_row row;
@@ -165,7 +193,8 @@ int st_packs_of_gone(struct state *s, uint32_t node)
     while ((rc = st_seek(s, cur, &k, &key, &val)) == 0) {
         uint64_t pack = st_key_u64(&key, 0);
         rc = st_row(s, &val, &row, sizeof(row));
-        if (rc == 0 && row.state == PACK_ALLOCATED && row.writer == node) {
+        if (rc == 0 && row.state == PACK_ALLOCATED && row.writer == node &&
+            row.session == session) {
             row.state = PACK_CONDEMNED;
             rc = pack_store(s, pack, &row);
         }

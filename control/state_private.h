@@ -111,9 +111,10 @@ struct record_row {
     uint32_t number, zero;      /* in that pack */
 };
 struct pack_row {
-    uint32_t state, writer;
+    uint32_t state, writer; /* writer: node; 0: the mount of that session */
     uint64_t size, live_bytes, live_records;
     int64_t born; /* when it became live: gc leaves young ones alone */
+    uint64_t session;
 };
 struct copy_row {
     uint64_t version, cached, staged;
@@ -125,7 +126,8 @@ struct node_row {
 };
 struct session_row {
     uint64_t acked; /* results below are erased and never executed again */
-    uint32_t results, zero;
+    uint32_t results;
+    uint32_t has_packs; /* it was given some */
     char name[64], machine[40];
 };
 
@@ -258,6 +260,8 @@ int st_cmd_removexattr(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_confirm(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_moved(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_straight_packs(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_straight_confirm(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_discard_pack(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_condemn(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_deleted_packs(struct apply *a, const ProtobufCMessage *body);
@@ -280,6 +284,8 @@ void st_mtime_now(const struct apply *a, struct stored *i); /* and ctime, change
 bool st_home_ok(const Star__HomeAttrs *h);                  /* it makes sense by itself */
 /* What a home says, if it is this inode's home and news. The caller stores i. */
 int st_home_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news);
+/* The same from a mount that writes straight to the pool: the file has no home. */
+int st_straight_says(struct apply *a, struct stored *i, const Star__HomeAttrs *h, bool *news);
 int st_inode_lost_home(struct apply *a, struct stored *i); /* its node was given up */
 int st_orphan_add(struct state *s, struct stored *i);
 int st_attr_reply(struct apply *a, const struct stored *i);
@@ -344,16 +350,17 @@ int st_all_different(uint64_t *list, size_t n);
  * *last, the last one found. */
 const Star__ConfirmPack *st_pack_named(Star__ConfirmPack *const *packs, size_t n, uint64_t pack,
                                        size_t *last);
-/* 0: these packs of the node may be confirmed (*fresh), or were before. -ESTALE: some were given
- * up. */
-int st_packs_check(struct state *s, uint32_t node, Star__ConfirmPack *const *packs, size_t n,
-                   bool *fresh);
+/* 0: these packs of the node (node 0: of the session) may be confirmed (*fresh), or were before.
+ * -ESTALE: some were given up. */
+int st_packs_check(struct state *s, uint32_t node, uint64_t session,
+                   Star__ConfirmPack *const *packs, size_t n, bool *fresh);
 
 /* --- state_pack.c --- */
 int st_pack_load(struct state *s, uint64_t pack); /* to state.pack_row; -ENOENT */
 int st_pack_flush(struct state *s);
 int st_pack_live(struct state *s, uint64_t pack, int64_t bytes, int64_t records);
-int st_packs_of_gone(struct state *s, uint32_t node); /* what it never confirmed is garbage */
+/* What it never confirmed is garbage: a node, or (node 0) a session. */
+int st_packs_of_gone(struct state *s, uint32_t node, uint64_t session);
 
 /* --- state_node.c --- */
 int st_node_load(struct state *s, uint32_t node, struct node_row *r); /* -ENOENT */
@@ -368,6 +375,7 @@ int st_copies_of_node(struct state *s, uint32_t node, bool staged_too);
 /* 0: execute it, and keep the result if *keep; 1: *result is the kept one; -ESTALE -EBUSY: not to
  * be executed. */
 int st_session_admit(struct apply *a, struct state_result *result, bool *keep);
+int st_session_has_packs(struct state *s, uint64_t session); /* from now on */
 int st_session_keep(struct apply *a, int status, const struct buffer *body);
 
 /* --- state_settings.c --- */

@@ -115,6 +115,17 @@ int st_session_admit(struct apply *a, struct state_result *result, bool *keep)
     return rc < 0 ? rc : verdict;
 }
 
+int st_session_has_packs(struct state *s, uint64_t session)
+{
+    struct session_row r;
+    int rc = session_load(s, session, &r);
+
+    if (rc < 0 || r.has_packs)
+        return rc;
+    r.has_packs = 1;
+    return session_store(s, session, &r);
+}
+
 int st_session_keep(struct apply *a, int status, const struct buffer *body)
 {
     struct key k = st_key2(a->e->session, a->e->seq);
@@ -153,9 +164,14 @@ int st_cmd_session_end(struct apply *a, const ProtobufCMessage *body)
 {
     const Star__LogSession *q = (const Star__LogSession *)body;
     struct key k = st_key1(q->session);
+    struct session_row r;
     uint32_t erased;
-    int rc = st_del(a->s, DB_SESSIONS, &k);
+    int rc = session_load(a->s, q->session, &r);
 
+    if (rc == 0 && r.has_packs)
+        rc = st_packs_of_gone(a->s, 0, q->session);
+    if (rc == 0)
+        rc = st_del(a->s, DB_SESSIONS, &k);
     return rc < 0 ? rc : results_erase(a->s, q->session, UINT64_MAX, &erased);
 }
 

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include "fs/leases.h"
+#include "fs/pool_access.h"
 #include "fs/reclaim.h"
+#include "fs/straight_read.h"
 
 #define HELLO_MS 5000
 /* Before the centre has told its own (section 6). */
@@ -80,7 +82,7 @@ static int say_hello(struct centre_link *l, struct client *client, Star__HelloRe
     Star__Hello hello = STAR__HELLO__INIT;
     char machine[37] = "";
 
-    int rc = clock_boot_id(machine);
+    int rc = clock_machine(machine);
     if (rc < 0)
         return rc;
     hello.protocol = PROTOCOL_VERSION;
@@ -96,6 +98,7 @@ static int say_hello(struct centre_link *l, struct client *client, Star__HelloRe
 
 static void take_settings(struct worker *w, const Star__HelloReply *r)
 {
+    pool_access_url(w->pool, r->pool);
     if (r->renew_ms)
         atomic_store(&w->centre.renew_ms, r->renew_ms);
     if (r->fence_ms)
@@ -250,6 +253,7 @@ static void renew(struct worker *w)
         return; /* the next one, 3 s later, is still in time */
     *r = (struct renewal){.w = w, .sent_ms = clock_boot_ms()};
     body.acked = seq_acked(&c->seq);
+    body.pool_read = straight_bytes_read(w->reader);
     pthread_rwlock_rdlock(&c->link_lock);
     body.session = c->link ? c->link->session : 0;
     pthread_rwlock_unlock(&c->link_lock);

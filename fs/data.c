@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/centre.h"
+#include "fs/leases.h"
+#include "fs/straight_read.h"
+
 /* The first attempts follow at once, the next ones give a connection the time to be made. */
 #define QUICK_ATTEMPTS 2
 #define SOON_ATTEMPTS  20
@@ -11,6 +15,7 @@
 
 struct place {
     char address[256];
+    bool direct;
     struct ticket ticket;
 };
 
@@ -20,6 +25,7 @@ struct ticket_box {
 };
 
 static void attempt(struct kreq *q);
+static bool only_reads(const struct kreq *q);
 
 static void fill_ticket(struct ticket_box *box, uint64_t ino, const struct ticket *t)
 {
@@ -43,15 +49,25 @@ static void fill_now(const struct kreq *q, Star__Time *now)
     now->nsec = (uint32_t)q->now.tv_nsec;
 }
 
+/* Only under a lease can nobody have written since. */
+static bool reads_directly(const struct kreq *q, const struct inode *i)
+{
+    return !q->through_node && i->lease != STAR__LEASE__LEASE_NONE && i->recalls == 0 &&
+           msession_leased(q->w);
+}
+
 /* false: the centre must be asked first. */
 static bool place_of(struct kreq *q, uint64_t ino, struct place *p)
 {
     struct worker *w = q->w;
     struct inode *i = inode_lock(&w->inodes, ino);
-    bool known = i && i->located && strlen(i->address) < sizeof(p->address);
+    bool known = i && i->located &&
+                 (i->direct ? only_reads(q) && ino == q->ino && reads_directly(q, i)
+                            : strlen(i->address) < sizeof(p->address));
 
+    p->direct = known && i->direct;
     if (known) {
-        strcpy(p->address, i->address);
+        strcpy(p->address, p->direct ? "" : i->address);
         p->ticket = i->ticket;
         if (ino == q->ino)
             q->sent = !q->ended; /* from here on it may be at the node */
@@ -201,14 +217,24 @@ static void on_located(struct kreq *q, const struct message *reply)
     if (r) {
         uint64_t ino = r->ticket ? r->ticket->ino : 0;
         struct inode *i = inode_lock(&q->w->inodes, ino);
+        bool through = q->through_node || ino != q->ino;
+        if (i && r->direct)
+            leases_take(q, i, r->lease);
         status = i ? inode_note_place(i, r) : -EPROTO;
-        if (status == 0 && !i->located)
+        q->direct_once = status == 0 && r->direct && !through && only_reads(q);
+        if (status == 0 && r->direct && through) /* there is no node */
+            status = ino != q->ino ? -EXDEV : -EIO;
+        else if (status == 0 && r->direct && !q->direct_once)
+            status = -EAGAIN;
+        if (status == 0 && !i->located && !q->direct_once)
             status = -EAGAIN; /* no node can serve it now */
         if (i)
             inode_unlock(&q->w->inodes, i);
         star__open_reply__free_unpacked(r, NULL);
     }
-    if (status == 0)
+    if (status == 0 && q->direct_once && !atomic_load(&q->ended))
+        straight_read(q);
+    else if (status == 0)
         attempt(q);
     else if (status == -EAGAIN || status == -EHOSTUNREACH)
         retry(q, status);
@@ -221,6 +247,7 @@ static void locate(struct kreq *q, uint64_t ino)
     Star__Inode body = STAR__INODE__INIT;
 
     body.ino = ino;
+    body.through_node = q->through_node || ino != q->ino;
     kreq_ask_within(q, STAR__MSG_TYPE__LOCATE, &body.base, left_ms(q), CLIENT_RESEND, on_located);
 }
 
@@ -386,6 +413,11 @@ static void attempt(struct kreq *q)
         kreq_fail_now(q, -EIO, q->done);
         return;
     }
+    if (p.direct) {
+        q->direct_once = false;
+        straight_read(q);
+        return;
+    }
     int rc = send(q, &p, &from);
     if (rc < 0)
         failed(q, &(struct message){.kind = FRAME_REPLY, .status = rc});
@@ -397,4 +429,17 @@ void data_ask(struct kreq *q, kreq_fn done)
     q->deadline_ms = clock_boot_ms() + DATA_DEADLINE_MS;
     q->now = clock_real();
     attempt(q);
+}
+
+void data_again(struct kreq *q, int status)
+{
+    take_back(q, true);
+    retry(q, status);
+}
+
+void data_through_node(struct kreq *q)
+{
+    q->through_node = true;
+    take_back(q, true);
+    locate(q, q->ino);
 }

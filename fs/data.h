@@ -14,4 +14,10 @@
 /* q->type and what belongs to it are set. done gets the node's answer, or a final error. */
 void data_ask(struct kreq *q, kreq_fn done);
 
+/* For straight_read.c. Once more, and the centre is asked where; status: what ends it at its
+ * deadline. */
+void data_again(struct kreq *q, int status);
+/* The pool cannot be read from here: through a node, if there is one. */
+void data_through_node(struct kreq *q);
+
 #endif

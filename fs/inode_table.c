@@ -33,8 +33,16 @@ void inode_forget_names(struct inode *i)
     }
 }
 
+void inode_forget_map(struct inode *i)
+{
+    pool_map_unref(i->map);
+    i->map = NULL;
+    i->map_round++;
+}
+
 static void inode_free(struct inode *i)
 {
+    inode_forget_map(i);
     inode_forget_names(i);
     while (i->handles) {
         struct handle *h = i->handles;
@@ -227,7 +235,10 @@ int inode_note_place(struct inode *i, const Star__OpenReply *r)
                                 .mtime = time_of(t->mtime),
                                 .rights = rights,
                                 .mapped = t->mapped};
-    i->located = i->address != NULL;
+    /* Without a lease each request asks anew. */
+    i->direct = r->direct && i->lease != STAR__LEASE__LEASE_NONE;
+    i->located = i->address != NULL || i->direct;
+    inode_forget_map(i);
     return 0;
 }
 

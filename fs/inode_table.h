@@ -18,6 +18,8 @@
 #include <uthash.h>
 
 #include "fs/lock_list.h"
+#include "fs/pool_map.h"
+#include "fs/read_ahead.h"
 #include "star.pb-c.h"
 
 #define INODE_SHARDS 64
@@ -101,7 +103,11 @@ struct inode {
     struct home_attrs home;
     uint64_t logged_version; /* newest data version that we know to be in the log */
 
-    bool located; /* ticket and address can be used */
+    bool located; /* ticket and address can be used, or direct */
+    bool direct;  /* it is read from the pool, under the lease */
+    struct pool_map *map;
+    unsigned map_round; /* grows whenever a map that was asked for earlier must not be kept */
+    struct read_ahead ahead;
     struct ticket ticket;
     char *address; /* NULL: nowhere */
 
@@ -152,6 +158,8 @@ int inode_note_place(struct inode *i, const Star__OpenReply *r);
 void inode_merge(const struct inode *i, struct attr *a);
 void attr_from_star(struct attr *to, const Star__Attr *a);
 
+/* Where it lies in the pool is not known any more. */
+void inode_forget_map(struct inode *i);
 /* What dir_memory.h keeps. */
 void inode_forget_names(struct inode *i);
 

@@ -43,6 +43,10 @@ struct kreq {
     bool again;  /* an earlier attempt may have been done */
     bool sync;   /* a write that is answered only when it is on stable storage */
     void (*synced)(struct kreq *q, int status); /* FSYNC: where it ends */
+    bool through_node;                          /* it cannot be read from the pool */
+    bool direct_once;                           /* the centre said just now: from the pool */
+    bool map_again;                             /* the pool did not have what the map said, once */
+    unsigned map_round;                         /* the inode's when the map was asked for */
     struct timespec now;                        /* of the first attempt */
     void *memory;                               /* what payload lies in, owned */
     bool memory_pooled;                         /* belongs to the worker's buffers */

@@ -148,8 +148,10 @@ static void on_set(struct kreq *q, const struct message *reply)
         if (q->flags & VALID_MODE)
             i->no_privileges = false;
         /* The file may have a home now, which it had not when we asked where to read. */
-        if ((q->flags & VALID_SIZE) && !i->writers)
+        if ((q->flags & VALID_SIZE) && (!i->writers || i->direct))
             i->located = false;
+        if (q->flags & VALID_SIZE)
+            inode_forget_map(i);
         inode_unlock(&q->w->inodes, i);
     }
     on_attr(q, reply);

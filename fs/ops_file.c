@@ -203,11 +203,12 @@ static void fsync_node(void *arg)
 {
     struct kreq *q = arg;
     struct inode *i = inode_lock(&q->w->inodes, q->ino);
-    bool homeless = i && i->located && i->ticket.home_epoch == 0;
+    /* Never written, or not by us: all there is lies in the log and in the pool. */
+    bool homeless = i && i->located && (i->ticket.home_epoch == 0 || i->direct);
 
     if (i)
         inode_unlock(&q->w->inodes, i);
-    if (homeless) { /* never written: all there is lies in the log */
+    if (homeless) {
         fsync_end(q, 0);
         return;
     }

@@ -260,6 +260,7 @@ static void forget(struct inode *i)
     dir_forget(i);
     i->no_capability = false;
     i->no_privileges = false;
+    inode_forget_map(i);
 }
 
 /* i is locked: from here on nothing of it is answered from memory. true: a WRITE lease ends. */

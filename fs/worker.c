@@ -16,6 +16,8 @@
 #include "fs/control_files.h"
 #include "fs/leases.h"
 #include "fs/ops.h"
+#include "fs/pool_access.h"
+#include "fs/straight_read.h"
 
 /* Requests in the background (read-ahead, direct I/O, release) that the kernel sends at once;
  * congested from 3/4 on. */
@@ -260,6 +262,10 @@ static int start_parts(struct worker *w, char detail[256])
     if (rc == 0)
         rc = controls_start(w);
     if (rc == 0)
+        rc = pool_access_new(w->options->cloud, &w->pool);
+    if (rc == 0)
+        rc = straight_reader_new(w, &w->reader);
+    if (rc == 0)
         rc = timer_queue_start(&w->timer);
     if (rc == 0)
         rc = notify_start(w->se, kernel_knows, w, &w->notify);
@@ -291,6 +297,7 @@ static void stop_parts(struct worker *w)
         msession_bye(w);
     msession_stop(w);
     conns_stop(w->conns);
+    straight_reader_stop(w->reader);
     if (!notify_stop(w->notify, DRAIN_MS)) {
         log_warning(
             "the kernel still holds locks that invalidations wait for: ending without them");
@@ -307,6 +314,8 @@ static void stop_parts(struct worker *w)
     leases_stop(w);
     recalls_stop(w);
     buffers_free(w->buffers);
+    straight_reader_free(w->reader);
+    pool_access_free(w->pool);
     pthread_mutex_destroy(&w->statfs.lock);
     if (w->ended_fd >= 0)
         close(w->ended_fd);

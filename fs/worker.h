@@ -83,6 +83,8 @@ struct keeper_page {
 struct leases;   /* leases.c */
 struct recalls;  /* recall.c */
 struct controls; /* control_files.c */
+struct pool_access;
+struct straight_reader;
 
 struct centre_link; /* centre.c: one client and its session */
 
@@ -136,6 +138,8 @@ struct worker {
     struct leases *leases;
     struct recalls *recalls;
     struct controls *controls;
+    struct pool_access *pool;
+    struct straight_reader *reader;
     struct statfs_cache statfs;
     struct buffers *buffers;
     atomic_uint next_handle;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -37,6 +38,15 @@ int clock_boot_id(char out[37])
     close(fd);
     out[err ? 0 : 36] = '\0';
     return err;
+}
+
+int clock_machine(char out[37])
+{
+    const char *name = getenv("UMBEL_MACHINE");
+
+    if (!name || !*name)
+        return clock_boot_id(out);
+    return snprintf(out, 37, "%s", name) < 37 ? 0 : -ENAMETOOLONG;
 }
 
 uint64_t random_id(void)

@@ -11,6 +11,9 @@ struct timespec clock_real(void);
 
 /* The machine's boot id (kernel.random.boot_id), 36 characters and NUL. */
 int clock_boot_id(char out[37]);
+/* What this process says of the machine that it runs on: its boot id, or $UMBEL_MACHINE, by which
+ * tests make one machine count as several. Same errors. */
+int clock_machine(char out[37]);
 
 /* A random number from getrandom(2), never 0: instances, ids. */
 uint64_t random_id(void);

@@ -1,0 +1,278 @@
+/*
+ * Mounts that read and write the pool themselves.
+ *
+ * Reading: a file that only the pool has is read there by a mount without a node on its machine, as
+ * long as it holds a lease.
+ *
+ * Writing: a mount that alone has a file open becomes its only writer (STRAIGHT_BEGIN): the home
+ * flushes and is given up, which begins a home epoch without a node. What that mount confirms in
+ * this epoch is the file. Nobody needs to know more of it: another mount that opens the file, or
+ * asks for its attributes, recalls the lease, and the mount confirms all before it answers that.
+ * Whoever takes the home then begins the next epoch, and late confirms are refused.
+ */
+#include "control/centre.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Lines in one DAMAGE that are taken. */
+#define DAMAGE_LINES_MAX 16
+
+/* --- reading --- */
+
+bool straight_newest(struct centre *c, const struct inode *i)
+{
+    const struct live *l = live_find(c, i->ino);
+
+    if (!S_ISREG(i->mode) || i->version > i->cut_version)
+        return false;
+    return !l ||
+           !(l->home_unknown || live_written(l) ||
+             (l->have_home && l->home.home_epoch == i->home_epoch && l->home.version > i->version));
+}
+
+static bool node_is_near(struct centre *c, const struct session *s)
+{
+    for (const struct node *n = c->nodes; n; n = n->hh.next)
+        if (node_usable(n) && strcmp(n->machine, s->machine) == 0)
+            return true;
+    return false;
+}
+
+struct cached {
+    struct centre *c;
+    uint64_t version;
+    bool found;
+};
+
+static bool find_cached(void *arg, const struct state_copy_line *line)
+{
+    struct cached *f = arg;
+    const struct node *n = node_find(f->c, line->node);
+
+    f->found = n && node_usable(n) && line->version == f->version && line->cached > 0;
+    return !f->found;
+}
+
+bool straight_reads(struct centre *c, const struct session *s, const struct inode *i)
+{
+    struct cached f = {.c = c, .version = i->version};
+
+    if (!s || node_is_near(c, s) || !straight_newest(c, i))
+        return false;
+    return state_copies(c->state, i->ino, 0, 0, find_cached, &f) == 0 && !f.found;
+}
+
+void serve_damage(struct op *op)
+{
+    const Star__Damage *q = (const Star__Damage *)op->body;
+
+    for (size_t k = 0; k < q->n_lines && k < DAMAGE_LINES_MAX; k++)
+        events_add(&op->c->events, "damage", "%s: %s", op->session->name, q->lines[k]);
+    op_reply(op, 0, NULL);
+}
+
+/* --- writing: the begin --- */
+
+bool straight_must_be_asked(struct centre *c, const struct session *s, const struct inode *i)
+{
+    const struct live *l = i->home == 0 && S_ISREG(i->mode) ? live_find(c, i->ino) : NULL;
+
+    return l && live_written_by_other(l, s);
+}
+
+static bool open_elsewhere(const struct op *op, uint64_t ino)
+{
+    const struct live *l = live_find(op->c, ino);
+    const struct holder *h;
+
+    if (!l)
+        return false;
+    DL_FOREACH (l->holders, h)
+        if (h->session != op->session && (holder_opens(h) || h->recalls > 0))
+            return true;
+    return false;
+}
+
+static void begin_answer(struct op *op)
+{
+    uint64_t ino = ((Star__Straight *)op->body)->ino;
+    Star__StraightReply r = STAR__STRAIGHT_REPLY__INIT;
+    Star__HomeAttrs attrs = STAR__HOME_ATTRS__INIT;
+    Star__Attr attr;
+    Star__Time times[3];
+    struct inode i;
+
+    int rc = op->status ? op->status : state_inode(op->c->state, ino, &i);
+    if (rc == 0 && i.home != 0)
+        rc = -ESTALE;
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
+    }
+    op_unmark(op);
+    r.lease = lease_grant(op->c, op->session, ino);
+    if (r.lease != STAR__LEASE__LEASE_WRITE || open_elsewhere(op, ino)) {
+        op_error(op, -EBUSY, "another mount has inode %" PRIu64 " open", ino);
+        return;
+    }
+    attr_now(op->c, &i, &attr, times);
+    attrs.ino = ino;
+    attrs.size = attr.size;
+    attrs.version = attr.version;
+    attrs.mtime = attr.mtime;
+    attrs.ctime = attr.ctime;
+    attrs.home_epoch = i.home_epoch;
+    r.attrs = &attrs;
+    op_reply(op, 0, &r.base);
+}
+
+static void on_home_given_up(struct op *op, const struct state_result *r)
+{
+    if (r->status < 0) {
+        op_refuse(op, r);
+        return;
+    }
+    home_caught_up(op->c, op->home_ino);
+    recall_all(op, op->home_ino); /* places that were told in the meantime are old */
+    op_wait(op, begin_answer);
+}
+
+static void begin_take(struct op *op)
+{
+    Star__LogHome body = STAR__LOG_HOME__INIT;
+
+    body.ino = op->home_ino;
+    body.epoch = op->home_epoch + 1;
+    op_submit_own(op, STAR__LOG_TYPE__LOG_TAKE_HOME, &body.base, on_home_given_up);
+}
+
+/* The pool has all: nodes forget what they have, as it will be old. */
+static void begin_flushed(struct op *op)
+{
+    struct live *l = live_find(op->c, op->home_ino);
+    struct inode i;
+    int rc = op->status ? op->status : state_inode(op->c->state, op->home_ino, &i);
+
+    if (rc == 0 && (i.home_epoch != op->home_epoch || i.version > i.cut_version ||
+                    (l && (l->home_unknown || (l->have_home && l->home.version > i.version)))))
+        rc = -EAGAIN;
+    if (rc == 0 && open_elsewhere(op, op->home_ino))
+        rc = -EBUSY;
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
+    }
+    home_drop_copies(op, op->home_ino, i.home);
+    op_wait(op, begin_take);
+}
+
+static void on_flushed(void *arg, const struct message *reply)
+{
+    struct op *op = arg;
+    int rc = reply->status < 0 ? -EAGAIN : 0;
+    Star__FlushReply *r =
+        rc == 0 ? (Star__FlushReply *)frame_unpack(reply, &star__flush_reply__descriptor) : NULL;
+
+    if (rc == 0 && (!r || r->failed > 0))
+        rc = -EAGAIN;
+    if (r)
+        star__flush_reply__free_unpacked(r, NULL);
+    op_answered(op, rc);
+}
+
+static void begin_recalled(struct op *op)
+{
+    Star__FlushRequest body = STAR__FLUSH_REQUEST__INIT;
+    uint64_t ino = ((Star__Straight *)op->body)->ino;
+    struct inode i;
+    int rc = op->status ? op->status : state_inode(op->c->state, ino, &i);
+
+    if (rc == 0 && open_elsewhere(op, ino))
+        rc = -EBUSY;
+    if (rc == 0 && i.home != 0) {
+        struct node *n = node_find(op->c, i.home);
+        body.n_ino = 1;
+        body.ino = &ino;
+        rc = n && n->peer ? peer_request(n->peer, STAR__MSG_TYPE__FLUSH, &body.base,
+                                         NODE_COMMAND_DEADLINE_MS, on_flushed, op)
+                          : -EAGAIN;
+        op->pending += rc == 0;
+    }
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
+    }
+    op->home_ino = ino;
+    op->home_epoch = i.home_epoch;
+    op_wait(op, begin_flushed);
+}
+
+void serve_straight_begin(struct op *op)
+{
+    uint64_t ino = ((Star__Straight *)op->body)->ino;
+    struct live *l = live_find(op->c, ino);
+    struct holder *h = l ? holder_find(l, op->session) : NULL;
+    struct inode i;
+    int rc = state_inode(op->c->state, ino, &i);
+
+    if (rc == 0 && !S_ISREG(i.mode))
+        rc = -EINVAL;
+    if (rc == 0 && (!h || !holder_writes(h)))
+        rc = -EPERM;
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
+    }
+    op_busy_inode(op, ino);
+    recall_all(op, ino);
+    op_wait(op, begin_recalled);
+}
+
+/* --- packs and confirms --- */
+
+static void packs_given(struct op *op, const struct state_result *r)
+{
+    if (peer_reply_packed(op->peer, &op->request, r->status, r->body, r->body_len) == -ENOMEM)
+        peer_close(op->peer);
+    op_end(op);
+}
+
+void serve_straight_packs(struct op *op)
+{
+    Star__StraightPacks *q = (Star__StraightPacks *)op->body;
+
+    if (op_deduped(op, q->head, packs_given))
+        return;
+    if (pool_quota_reached(op->c)) {
+        op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
+        return;
+    }
+    op_submit(op, STAR__MSG_TYPE__STRAIGHT_PACKS, op->body, false, packs_given);
+}
+
+static void confirmed(struct op *op, const struct state_result *r)
+{
+    const Star__Confirm *cut = ((Star__StraightConfirm *)op->body)->cut;
+
+    for (size_t k = 0; cut && k < cut->n_files; k++)
+        if (cut->files[k]->attrs)
+            home_caught_up(op->c, cut->files[k]->attrs->ino);
+    packs_given(op, r);
+}
+
+void serve_straight_confirm(struct op *op)
+{
+    Star__StraightConfirm *q = (Star__StraightConfirm *)op->body;
+
+    if (op_deduped(op, q->head, confirmed))
+        return;
+    if (!q->cut) {
+        op_reply(op, -EINVAL, NULL);
+        return;
+    }
+    q->cut->node = 0;
+    op_submit(op, STAR__MSG_TYPE__STRAIGHT_CONFIRM, op->body, false, confirmed);
+}
