@@ -120,7 +120,7 @@ static int pack_begin(struct group *g)
         snprintf(g->detail, sizeof(g->detail), "allocating packs: %s", strerror(-rc));
         return rc;
     }
-    rc = pack_create(g->flush->pool, g->pack, &g->writer, g->detail);
+    rc = pack_create(g->flush->pool, NULL, g->pack, &g->writer, g->detail);
     if (rc < 0) {
         g->pool_failed = true;
         return rc;

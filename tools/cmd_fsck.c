@@ -214,7 +214,7 @@ static int verify(struct fsck *f, const struct pack *p)
 {
     char detail[POOL_DETAIL] = "";
     uint64_t bytes = 0;
-    int rc = pack_verify(f->pool, p->id, &bytes, detail);
+    int rc = pack_verify(f->pool, NULL, p->id, &bytes, detail);
 
     if (rc == -ENOENT && !still_live(f, p->id))
         return 0;

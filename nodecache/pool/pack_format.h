@@ -73,7 +73,7 @@ bool file_sane(const struct pack_file *file);
 /* Trailer, header and footer of a pack, read and checked: records tile the pack from the header to
  * the footer. *footer is the content (record entries, then file entries), to be freed
  * (pack_index.c). */
-int pack_load(struct pool *p, uint64_t pack, struct pack_shape *shape, uint8_t **footer,
-              char *detail);
+int pack_load(struct pool *p, const struct pool_key *key, uint64_t pack, struct pack_shape *shape,
+              uint8_t **footer, char *detail);
 
 #endif

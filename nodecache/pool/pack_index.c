@@ -76,8 +76,8 @@ static int load_footer(struct pool *p, uint64_t pack, const struct pack_shape *s
     return rc;
 }
 
-int pack_load(struct pool *p, uint64_t pack, struct pack_shape *shape, uint8_t **footer,
-              char *detail)
+int pack_load(struct pool *p, const struct pool_key *key, uint64_t pack, struct pack_shape *shape,
+              uint8_t **footer, char *detail)
 {
     char name[PACK_NAME];
     uint64_t size = 0;
@@ -85,6 +85,8 @@ int pack_load(struct pool *p, uint64_t pack, struct pack_shape *shape, uint8_t *
 
     if (rc != 0)
         return rc;
+    if (key != NULL)
+        return pool_fail(detail, -EOPNOTSUPP, "this version cannot seal packs");
     pack_name(pack, name);
     rc = p->driver->size(p->ctx, name, &size, detail);
     if (rc != 0)
@@ -102,14 +104,15 @@ int pack_load(struct pool *p, uint64_t pack, struct pack_shape *shape, uint8_t *
     return rc;
 }
 
-int pack_index(struct pool *p, uint64_t pack, void (*record)(void *arg, const struct pack_record *),
+int pack_index(struct pool *p, const struct pool_key *key, uint64_t pack,
+               void (*record)(void *arg, const struct pack_record *),
                void (*file)(void *arg, const struct pack_file *), void *arg, char *detail)
 {
     struct pack_shape shape = {.size = 0};
     struct pack_record one_record;
     struct pack_file one_file;
     uint8_t *footer;
-    int rc = pack_load(p, pack, &shape, &footer, detail);
+    int rc = pack_load(p, key, pack, &shape, &footer, detail);
 
     if (rc != 0)
         return rc;

@@ -125,8 +125,9 @@ int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, 
     return rc;
 }
 
-int pack_read(struct pool *p, uint64_t pack, uint32_t number, uint64_t pack_offset,
-              uint32_t record_length, uint32_t offset, void *buf, uint32_t length, char *detail)
+int pack_read(struct pool *p, const struct pool_key *key, uint64_t pack, uint32_t number,
+              uint64_t pack_offset, uint32_t record_length, uint32_t offset, void *buf,
+              uint32_t length, char *detail)
 {
     const struct run run = {.pack = pack,
                             .kind = RUN_RECORD,
@@ -134,6 +135,8 @@ int pack_read(struct pool *p, uint64_t pack, uint32_t number, uint64_t pack_offs
                             .length = record_length,
                             .at = pack_offset};
 
+    if (key != NULL)
+        return pool_fail(detail, -EOPNOTSUPP, "this version cannot seal packs");
     if (record_length == 0 || record_length > POOL_RECORD_MAX || pack_offset < PACK_END)
         return pool_fail(detail, -EINVAL, "no record of %u bytes can be at byte %llu of a pack",
                          record_length, (unsigned long long)pack_offset);

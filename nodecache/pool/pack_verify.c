@@ -65,13 +65,14 @@ static int verify_record(struct window *w, const struct pack_record *record, cha
     return rc;
 }
 
-int pack_verify(struct pool *p, uint64_t pack, uint64_t *bytes, char *detail)
+int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint64_t *bytes,
+                char *detail)
 {
     struct window w = {.pool = p, .pack = pack, .at = PACK_END, .end = PACK_END};
     struct pack_shape shape = {.size = 0};
     struct pack_record record;
     uint8_t *footer = NULL;
-    int rc = pack_load(p, pack, &shape, &footer, detail);
+    int rc = pack_load(p, key, pack, &shape, &footer, detail);
 
     if (rc != 0)
         goto out;

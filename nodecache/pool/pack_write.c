@@ -101,13 +101,16 @@ static int put_header(struct pack_writer *w, char *detail)
     return put_run(w, &run, content, detail);
 }
 
-int pack_create(struct pool *p, uint64_t pack, struct pack_writer **out, char *detail)
+int pack_create(struct pool *p, const struct pool_key *key, uint64_t pack, struct pack_writer **out,
+                char *detail)
 {
     char name[PACK_NAME];
     int rc = pool_here(p, detail);
 
     if (rc != 0)
         return rc;
+    if (key != NULL)
+        return pool_fail(detail, -EOPNOTSUPP, "this version cannot seal packs");
     rc = -ENOMEM;
     struct pack_writer *w = calloc(1, sizeof *w);
     if (w == NULL)

@@ -92,6 +92,24 @@ struct pool_driver {
 };
 #define POOL_IOV_MAX 128
 
+/* Keys of sealed clouds. Cloud key (of a generation; it never leaves the machines that control the
+ * cloud) -> key of a pack (for whoever writes or verifies it as a whole) -> key of one record (for
+ * whoever may read that record). Each comes from the one before by HKDF-SHA256, and none leads
+ * back. Whoever has a key wipes it after use. Where a key is asked for, NULL: the cloud is
+ * unsealed.
+ *
+ * Why no nonce ever repeats: README.md. */
+#define POOL_KEY 32
+struct pool_key {
+    uint8_t bytes[POOL_KEY];
+    uint32_t generation; /* of the cloud key that it comes from, from 1 */
+};
+/* out may be the same as from. -ENOMEM. */
+int pool_pack_key(const struct pool_key *cloud, uint64_t pack, struct pool_key *out);
+/* number: where the record lies now (gc moves records, and then seals them anew). */
+int pool_record_key(const struct pool_key *pack, uint32_t number, struct pool_key *out);
+void pool_key_wipe(struct pool_key *key);
+
 struct pack_writer;
 
 /* What the footer remembers of a file in this pack. */
@@ -108,9 +126,10 @@ struct pack_record {
     uint64_t pack_offset; /* of its first page */
 };
 
-/* -EEXIST: the id was used before. A writer buffers 1 MiB, and 88 bytes for each record with its
- * file. */
-int pack_create(struct pool *p, uint64_t pack, struct pack_writer **out, char *detail);
+/* key: the pack's; it is copied. -EEXIST: the id was used before. A writer buffers 1 MiB, and 88
+ * bytes for each record with its file. */
+int pack_create(struct pool *p, const struct pool_key *key, uint64_t pack, struct pack_writer **out,
+                char *detail);
 /* Seals and appends one record; fills number and pack_offset of *record from ino, offset, length.
  * -EFBIG: the pack is full (POOL_PACK_TARGET or POOL_PACK_RECORDS_MAX): finish it and start
  * another; -EINVAL: length or offset out of bounds. The writer is still good after these two; after
@@ -125,21 +144,25 @@ uint64_t pack_bytes(const struct pack_writer *w);
 int pack_finish(struct pack_writer *w, uint64_t *size, char *detail);
 void pack_abandon(struct pack_writer *w);
 
-/* Reads length bytes at offset of a record's content, verified; fetches only the pages that hold
- * them, by one call of the driver. -EBADMSG: damaged (detail names pack, record and page; the next
- * read asks the pool anew); -ENOENT: no such pack; -EINVAL: the arguments contradict each other;
- * -EIO and others: the driver's. */
-int pack_read(struct pool *p, uint64_t pack, uint32_t number, uint64_t pack_offset,
-              uint32_t record_length, uint32_t offset, void *buf, uint32_t length, char *detail);
+/* Reads length bytes at offset of a record's content, verified; key: the record's; fetches only the
+ * pages that hold them, by one call of the driver. -EBADMSG: damaged (detail names pack, record and
+ * page; the next read asks the pool anew); -ENOENT: no such pack; -EINVAL: the arguments contradict
+ * each other; -EIO and others: the driver's. */
+int pack_read(struct pool *p, const struct pool_key *key, uint64_t pack, uint32_t number,
+              uint64_t pack_offset, uint32_t record_length, uint32_t offset, void *buf,
+              uint32_t length, char *detail);
 int pack_remove(struct pool *p, uint64_t pack, char *detail);
 /* The packs that the pool holds, in no order, unfinished ones among them. fn returns false to end
  * it. */
 int pack_list(struct pool *p, bool (*fn)(void *arg, uint64_t pack), void *arg, char *detail);
-/* Footer. Verified as a whole before the first callback; callbacks may be NULL. -EBADMSG;
- * -EPROTONOSUPPORT: of a newer format. */
-int pack_index(struct pool *p, uint64_t pack, void (*record)(void *arg, const struct pack_record *),
+/* Footer. key: the pack's. Verified as a whole before the first callback; callbacks may be NULL.
+ * -EBADMSG; -EPROTONOSUPPORT: of a newer format. */
+int pack_index(struct pool *p, const struct pool_key *key, uint64_t pack,
+               void (*record)(void *arg, const struct pack_record *),
                void (*file)(void *arg, const struct pack_file *), void *arg, char *detail);
-/* Reads and verifies every page and the footer. bytes: of the whole object; may be NULL. */
-int pack_verify(struct pool *p, uint64_t pack, uint64_t *bytes, char *detail);
+/* Reads and verifies every page and the footer. key: the pack's. bytes: of the whole object; may be
+ * NULL. */
+int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint64_t *bytes,
+                char *detail);
 
 #endif

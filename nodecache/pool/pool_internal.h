@@ -31,6 +31,9 @@ int pool_open_driver(const struct pool_driver *driver, const char *rest_of_url, 
 /* 0, or -EIO while it is away: asked before each call of the driver that begins something. */
 int pool_here(struct pool *p, char *detail);
 
+/* As pool_record_key(), for any run: kind and number as in its pages' associated data. */
+int pool_run_key(const struct pool_key *pack, uint32_t kind, uint32_t number, struct pool_key *out);
+
 void pack_name(uint64_t pack, char name[PACK_NAME]);
 
 /* Writes the line into detail (if there is one) and returns error, which is -errno. */

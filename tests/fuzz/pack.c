@@ -14,7 +14,7 @@ static void use_record(void *arg, const struct pack_record *record)
     static uint8_t content[POOL_RECORD_MAX];
     char detail[POOL_DETAIL];
 
-    if (pack_read(p, PACK, record->number, record->pack_offset, record->length, 0, content,
+    if (pack_read(p, NULL, PACK, record->number, record->pack_offset, record->length, 0, content,
                   record->length, detail) == -EINVAL)
         abort(); /* the index gave what cannot be read */
 }
@@ -69,8 +69,8 @@ static void reads(struct pool *p, const uint8_t *data, size_t size)
 
     if (size < 24)
         return;
-    (void)pack_read(p, PACK, (uint32_t)get(data, 1), get(data + 1, 8), (uint32_t)get(data + 9, 4),
-                    (uint32_t)get(data + 13, 4), content,
+    (void)pack_read(p, NULL, PACK, (uint32_t)get(data, 1), get(data + 1, 8),
+                    (uint32_t)get(data + 9, 4), (uint32_t)get(data + 13, 4), content,
                     (uint32_t)get(data + 17, 4) % POOL_RECORD_MAX, detail);
 }
 
@@ -91,8 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     if (data[0] & 1)
         mend(((struct memory_object *)object)->bytes, size - 1);
-    (void)pack_index(p, PACK, use_record, use_file, p, detail);
-    (void)pack_verify(p, PACK, NULL, detail);
+    (void)pack_index(p, NULL, PACK, use_record, use_file, p, detail);
+    (void)pack_verify(p, NULL, PACK, NULL, detail);
     reads(p, data, size);
     pool_close(p);
     memory_pool_free(&memory);

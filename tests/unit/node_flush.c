@@ -33,7 +33,7 @@ static void expect_pool(uint64_t ino, int n, uint64_t offset, size_t length)
         uint64_t from = a > offset ? a : offset, to = b < offset + length ? b : offset + length;
         if (from >= to)
             continue;
-        cr_assert_eq(pack_read(rig.pool, f->extents[i].pack, f->extents[i].number,
+        cr_assert_eq(pack_read(rig.pool, NULL, f->extents[i].pack, f->extents[i].number,
                                f->extents[i].pack_offset, (uint32_t)f->extents[i].record_length,
                                (uint32_t)(f->extents[i].record_offset + from - a),
                                data + (from - offset), (uint32_t)(to - from), detail),
@@ -217,7 +217,7 @@ Test(node_flush, the_pool_has_a_moment_of_a_file_that_is_being_overwritten)
         (void)n;
         for (size_t i = 0; i < copy.count; i++)
             cr_assert_eq(
-                pack_read(rig.pool, copy.extents[i].pack, copy.extents[i].number,
+                pack_read(rig.pool, NULL, copy.extents[i].pack, copy.extents[i].number,
                           copy.extents[i].pack_offset, (uint32_t)copy.extents[i].record_length,
                           (uint32_t)copy.extents[i].record_offset, data + copy.extents[i].offset,
                           (uint32_t)copy.extents[i].length, detail),

@@ -63,7 +63,7 @@ static int write_pack(struct pool *p, uint64_t pack, uint32_t count, uint32_t le
     struct pack_writer *w;
     struct pack_record record = {.length = len};
     uint8_t *content = malloc(len);
-    int rc = pack_create(p, pack, &w, detail);
+    int rc = pack_create(p, NULL, pack, &w, detail);
 
     memset(content, (int)(pack & 0xff), len);
     if (rc != 0)
@@ -83,7 +83,7 @@ out:
 static int read_pack(struct pool *p, uint64_t pack, uint32_t len, char *why)
 {
     uint8_t *buf = malloc(len);
-    int rc = pack_read(p, pack, 0, 64, len, 0, buf, len, why);
+    int rc = pack_read(p, NULL, pack, 0, 64, len, 0, buf, len, why);
 
     for (uint32_t i = 0; i < len && rc == 0; i++) {
         if (buf[i] != (pack & 0xff))
@@ -198,7 +198,7 @@ Test(pool_dir, create_list_remove)
         wanted += pack;
     }
     cr_assert_eq(write_pack(p, 0x123456789, 1, 10), -EEXIST);
-    cr_assert_eq(pack_verify(p, 0x123456789, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_verify(p, NULL, 0x123456789, NULL, detail), 0, "%s", detail);
     write_file("packs/89/0000000123456789x", "no pack");
     write_file("packs/89/0000000123456788", "in the wrong folder");
     write_file("packs/README", "no folder");
@@ -208,7 +208,7 @@ Test(pool_dir, create_list_remove)
     cr_assert_eq(calls, 1);
     cr_assert_eq(pack_remove(p, 0x123456789, detail), 0, "%s", detail);
     cr_assert_eq(pack_remove(p, 0x123456789, detail), 0, "removing twice is fine");
-    cr_assert_eq(pack_verify(p, 0x123456789, NULL, detail), -ENOENT);
+    cr_assert_eq(pack_verify(p, NULL, 0x123456789, NULL, detail), -ENOENT);
     pool_close(p);
 }
 
@@ -278,7 +278,7 @@ Test(pool_dir, opened_before_it_is_there)
         cr_assert_eq(write_pack(p, 1, 1, 10), -EIO);
         cr_assert_neq(strstr(detail, base), NULL, "it says where: %s", detail);
         cr_assert_eq(read_pack(p, 1, 10, detail), -EIO);
-        cr_assert_eq(pack_verify(p, 1, &bytes, detail), -EIO);
+        cr_assert_eq(pack_verify(p, NULL, 1, &bytes, detail), -EIO);
         cr_assert_eq(pack_remove(p, 1, detail), -EIO, "it may be there");
         cr_assert_eq(pack_list(p, only_one, &calls, detail), -EIO);
         cr_assert_eq(pool_statvfs(p, &vfs, detail), -EIO);
@@ -310,7 +310,7 @@ Test(pool_dir, moved_away_while_a_pack_is_written)
         struct pool *p = open_pool(), *other;
         struct pack_record record = {.length = sizeof(content)};
         struct pack_writer *w;
-        cr_assert_eq(pack_create(p, 2 + 256 * i, &w, detail), 0, "%s", detail);
+        cr_assert_eq(pack_create(p, NULL, 2 + 256 * i, &w, detail), 0, "%s", detail);
         cr_assert_eq(pack_add_record(w, content, &record, detail), 0, "%s", detail);
         move(from[i], "old");
         if (i == 0) { /* a copy of it stands there now */
@@ -400,9 +400,9 @@ Test(pool_dir, short_write)
     signal(SIGXFSZ, SIG_IGN);
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
     cr_assert_eq(write_pack(p, 3, 10, POOL_RECORD_MAX), -EFBIG);
-    cr_assert_eq(pack_verify(p, 3, NULL, detail), -ENOENT, "the torso was removed");
+    cr_assert_eq(pack_verify(p, NULL, 3, NULL, detail), -ENOENT, "the torso was removed");
     cr_assert_eq(write_pack(p, 4, 3, POOL_RECORD_MAX), 0, "%s", detail);
-    cr_assert_eq(pack_verify(p, 4, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_verify(p, NULL, 4, NULL, detail), 0, "%s", detail);
     pool_close(p);
 }
 
@@ -425,11 +425,11 @@ Test(pool_dir, full_filesystem)
     }
     cr_expect_eq(rc, -ENOSPC, "%d", rc);
     uint64_t full = pack - 1;
-    cr_expect_eq(pack_verify(p, full, NULL, detail), -ENOENT, "the torso was removed");
-    cr_expect_eq(pack_verify(p, 1, NULL, detail), 0, "%s", detail);
+    cr_expect_eq(pack_verify(p, NULL, full, NULL, detail), -ENOENT, "the torso was removed");
+    cr_expect_eq(pack_verify(p, NULL, 1, NULL, detail), 0, "%s", detail);
     cr_expect_eq(pack_remove(p, 1, detail), 0, "%s", detail);
     cr_expect_eq(write_pack(p, full + 100, 2, POOL_RECORD_MAX), 0, "room again: %s", detail);
-    cr_expect_eq(pack_verify(p, full + 100, NULL, detail), 0, "%s", detail);
+    cr_expect_eq(pack_verify(p, NULL, full + 100, NULL, detail), 0, "%s", detail);
     pool_close(p);
     cr_assert_eq(umount2(path, MNT_DETACH), 0);
 }
@@ -448,7 +448,7 @@ static void with_fault(const char *fault, int expected)
         setenv("UMBEL_FAULT", fault, 1);
         int rc = write_pack(p, 1, 3, POOL_RECORD_MAX);
         int left = rc == 0
-                       ? pack_verify(p, 1, NULL, detail)
+                       ? pack_verify(p, NULL, 1, NULL, detail)
                        : pool_dir.size(p->ctx, "packs/01/0000000000000001", &(uint64_t){0}, detail);
         _exit(rc != expected ? 101 : rc == 0 ? -left : left != -ENOENT);
     }

@@ -94,7 +94,7 @@ static void write_sample(struct sample *s, uint64_t pack, const uint32_t *sizes,
     struct pack_writer *w;
     char name[PACK_NAME];
 
-    cr_assert_eq(pack_create(s->pool, pack, &w, detail), 0, "%s", detail);
+    cr_assert_eq(pack_create(s->pool, NULL, pack, &w, detail), 0, "%s", detail);
     for (uint32_t i = 0; i < count; i++) {
         s->content[i] = malloc(sizes[i]);
         fill(s->content[i], sizes[i], i + 1);
@@ -131,7 +131,8 @@ static void free_sample(struct sample *s)
 static int read_record(struct sample *s, uint32_t i, uint32_t offset, void *buf, uint32_t len)
 {
     const struct pack_record *r = &s->record[i];
-    return pack_read(s->pool, PACK, r->number, r->pack_offset, r->length, offset, buf, len, detail);
+    return pack_read(s->pool, NULL, PACK, r->number, r->pack_offset, r->length, offset, buf, len,
+                     detail);
 }
 
 /* ---- good packs */
@@ -144,7 +145,7 @@ Test(pool_pack, round_trip_at_borders)
     uint64_t seed = 1, bytes = 0;
 
     cr_assert_eq(s->size, s->object->size);
-    cr_assert_eq(pack_verify(s->pool, PACK, &bytes, detail), 0, "%s", detail);
+    cr_assert_eq(pack_verify(s->pool, NULL, PACK, &bytes, detail), 0, "%s", detail);
     cr_assert_eq(bytes, s->size);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t length = s->record[i].length;
@@ -193,13 +194,14 @@ Test(pool_pack, index_tells_what_was_written)
     struct sample *s = new_sample(border_sizes, 20);
     struct seen seen = {.s = s};
 
-    cr_assert_eq(pack_index(s->pool, PACK, see_record, see_file, &seen, detail), 0, "%s", detail);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, see_record, see_file, &seen, detail), 0, "%s",
+                 detail);
     cr_assert_eq(seen.records, 20);
     cr_assert_eq(seen.files, 20);
-    cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), 0, "%s", detail);
-    cr_assert_eq(pack_index(s->pool, PACK + 1, NULL, NULL, NULL, detail), -ENOENT);
-    cr_assert_eq(pack_verify(s->pool, PACK + 1, NULL, detail), -ENOENT);
-    cr_assert_eq(pack_read(s->pool, PACK + 1, 0, PACK_END, 1, 0, &seen, 1, detail), -ENOENT);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK + 1, NULL, NULL, NULL, detail), -ENOENT);
+    cr_assert_eq(pack_verify(s->pool, NULL, PACK + 1, NULL, detail), -ENOENT);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK + 1, 0, PACK_END, 1, 0, &seen, 1, detail), -ENOENT);
     free_sample(s);
 }
 
@@ -207,7 +209,7 @@ Test(pool_pack, empty_pack)
 {
     struct sample *s = new_sample(NULL, 0);
     cr_assert_eq(s->size, 2 * PACK_END);
-    cr_assert_eq(pack_verify(s->pool, PACK, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_verify(s->pool, NULL, PACK, NULL, detail), 0, "%s", detail);
     free_sample(s);
 }
 
@@ -224,7 +226,7 @@ Test(pool_pack, many_tiny_records)
     uint8_t byte;
 
     cr_assert_eq(memory_pool_open(&memory, &p, detail), 0);
-    cr_assert_eq(pack_create(p, 9, &w, detail), 0);
+    cr_assert_eq(pack_create(p, NULL, 9, &w, detail), 0);
     for (uint32_t i = 0; i < count; i++) {
         byte = (uint8_t)i;
         record.ino = i;
@@ -233,10 +235,12 @@ Test(pool_pack, many_tiny_records)
         places[i == 0 ? 0 : i == count / 2 ? 1 : 2] = record.pack_offset;
     }
     cr_assert_eq(pack_finish(w, NULL, detail), 0, "%s", detail);
-    cr_assert_eq(pack_verify(p, 9, NULL, detail), 0, "%s", detail);
-    cr_assert_eq(pack_read(p, 9, count / 2, places[1], 1, 0, &byte, 1, detail), 0, "%s", detail);
+    cr_assert_eq(pack_verify(p, NULL, 9, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_read(p, NULL, 9, count / 2, places[1], 1, 0, &byte, 1, detail), 0, "%s",
+                 detail);
     cr_assert_eq(byte, (uint8_t)(count / 2));
-    cr_assert_eq(pack_read(p, 9, count - 1, places[2], 1, 0, &byte, 1, detail), 0, "%s", detail);
+    cr_assert_eq(pack_read(p, NULL, 9, count - 1, places[2], 1, 0, &byte, 1, detail), 0, "%s",
+                 detail);
     cr_assert_eq(byte, (uint8_t)(count - 1));
     pool_close(p);
     memory_pool_free(&memory);
@@ -346,9 +350,9 @@ static void flip_bits(enum region region)
         uint64_t at = pick(s, region, &seed, &record);
         uint8_t bit = (uint8_t)(1u << below(&seed, 8));
         s->object->bytes[at] ^= bit;
-        cr_assert_eq(pack_verify(s->pool, PACK, NULL, detail), -EBADMSG, "byte %" PRIu64, at);
+        cr_assert_eq(pack_verify(s->pool, NULL, PACK, NULL, detail), -EBADMSG, "byte %" PRIu64, at);
         cr_assert_neq(strstr(detail, "pack 001234567890abcd"), NULL, "%s", detail);
-        int rc = pack_index(s->pool, PACK, NULL, NULL, NULL, detail);
+        int rc = pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail);
         cr_assert_eq(rc, record == UINT32_MAX ? -EBADMSG : 0, "byte %" PRIu64, at);
         uint32_t read = record == UINT32_MAX ? below(&seed, s->records) : record;
         cr_assert_eq(all_parts_right(s, read, buf), record == UINT32_MAX);
@@ -361,7 +365,7 @@ static void flip_bits(enum region region)
         }
         s->object->bytes[at] ^= bit;
     }
-    cr_assert_eq(pack_verify(s->pool, PACK, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_verify(s->pool, NULL, PACK, NULL, detail), 0, "%s", detail);
     free(buf);
     free_sample(s);
 }
@@ -399,8 +403,8 @@ Test(pool_pack, cut_off_anywhere)
         /* The last 2000 lengths one by one, and others at random. */
         s->object->size = n < 2000 && (size_t)n + 1 < whole ? whole - 1 - (size_t)n
                                                             : below(&seed, (uint32_t)whole);
-        cr_assert_eq(pack_verify(s->pool, PACK, NULL, detail), -EBADMSG);
-        cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), -EBADMSG);
+        cr_assert_eq(pack_verify(s->pool, NULL, PACK, NULL, detail), -EBADMSG);
+        cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), -EBADMSG);
         uint32_t i = below(&seed, s->records);
         uint64_t end = s->record[i].pack_offset + run_sealed(s->record[i].length);
         cr_assert_eq(all_parts_right(s, i, buf), end <= s->object->size);
@@ -416,7 +420,7 @@ Test(pool_pack, bytes_behind_the_end)
     struct sample *s = new_sample(sizes, 1);
 
     cr_assert_eq(memory_append(s->object, "", 1, detail), 0);
-    cr_assert_eq(pack_verify(s->pool, PACK, NULL, detail), -EBADMSG);
+    cr_assert_eq(pack_verify(s->pool, NULL, PACK, NULL, detail), -EBADMSG);
     free_sample(s);
 }
 
@@ -428,16 +432,20 @@ Test(pool_pack, wrong_place)
     uint8_t *buf = malloc(3 * PC), *page = malloc(POOL_PAGE);
     char name[PACK_NAME];
 
-    cr_assert_eq(pack_read(s->pool, PACK, 1, r[0].pack_offset, 3 * PC, 0, buf, 10, detail),
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 1, r[0].pack_offset, 3 * PC, 0, buf, 10, detail),
                  -EBADMSG);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, r[0].pack_offset, 3 * PC - 1, 0, buf, 10, detail),
+    cr_assert_eq(
+        pack_read(s->pool, NULL, PACK, 0, r[0].pack_offset, 3 * PC - 1, 0, buf, 10, detail),
+        -EBADMSG);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, r[0].pack_offset, 2 * PC, 0, buf, 10, detail),
                  -EBADMSG);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, r[0].pack_offset, 2 * PC, 0, buf, 10, detail),
+    cr_assert_eq(
+        pack_read(s->pool, NULL, PACK, 0, r[0].pack_offset + 1, 3 * PC, 0, buf, 10, detail),
+        -EBADMSG);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, s->size - 5, 3 * PC, 0, buf, 10, detail),
                  -EBADMSG);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, r[0].pack_offset + 1, 3 * PC, 0, buf, 10, detail),
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, s->size + 5000, 3 * PC, 0, buf, 10, detail),
                  -EBADMSG);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, s->size - 5, 3 * PC, 0, buf, 10, detail), -EBADMSG);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, s->size + 5000, 3 * PC, 0, buf, 10, detail), -EBADMSG);
     /* Two pages of one record change places. */
     uint8_t *first = s->object->bytes + r[0].pack_offset;
     memcpy(page, first, POOL_PAGE);
@@ -449,13 +457,14 @@ Test(pool_pack, wrong_place)
     /* A whole record in the place of another of the same length. */
     memcpy(first, s->object->bytes + r[1].pack_offset, run_sealed(3 * PC));
     cr_assert_eq(read_record(s, 0, 2 * PC, buf, 10), -EBADMSG);
-    cr_assert_eq(pack_verify(s->pool, PACK, NULL, detail), -EBADMSG);
+    cr_assert_eq(pack_verify(s->pool, NULL, PACK, NULL, detail), -EBADMSG);
     cr_assert_neq(strstr(detail, "record 0, page 0"), NULL, "%s", detail);
     /* The whole pack under the name of another one. */
     pack_name(PACK + 1, name);
     strcpy(s->object->name, name);
-    cr_assert_eq(pack_read(s->pool, PACK + 1, 2, r[2].pack_offset, 5, 0, buf, 5, detail), -EBADMSG);
-    cr_assert_eq(pack_index(s->pool, PACK + 1, NULL, NULL, NULL, detail), -EBADMSG);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK + 1, 2, r[2].pack_offset, 5, 0, buf, 5, detail),
+                 -EBADMSG);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK + 1, NULL, NULL, NULL, detail), -EBADMSG);
     free(buf);
     free(page);
     free_sample(s);
@@ -470,12 +479,14 @@ Test(pool_pack, contradicting_arguments)
     cr_assert_eq(read_record(s, 0, 990, buf, 11), -EINVAL);
     cr_assert_eq(read_record(s, 0, 1001, buf, 0), -EINVAL);
     cr_assert_eq(read_record(s, 0, UINT32_MAX, buf, 2), -EINVAL);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, 64, POOL_RECORD_MAX + 1, 0, buf, 1, detail), -EINVAL);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, 64, UINT32_MAX, 0, buf, 1, detail), -EINVAL);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, 64, 0, 0, buf, 0, detail), -EINVAL);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, 0, 1000, 0, buf, 1, detail), -EINVAL);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, UINT64_MAX, 1000, 0, buf, 1, detail), -EINVAL);
-    cr_assert_eq(pack_read(s->pool, PACK, 0, UINT64_MAX - 100, 1000, 0, buf, 1, detail), -EINVAL);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, 64, POOL_RECORD_MAX + 1, 0, buf, 1, detail),
+                 -EINVAL);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, 64, UINT32_MAX, 0, buf, 1, detail), -EINVAL);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, 64, 0, 0, buf, 0, detail), -EINVAL);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, 0, 1000, 0, buf, 1, detail), -EINVAL);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, UINT64_MAX, 1000, 0, buf, 1, detail), -EINVAL);
+    cr_assert_eq(pack_read(s->pool, NULL, PACK, 0, UINT64_MAX - 100, 1000, 0, buf, 1, detail),
+                 -EINVAL);
     free_sample(s);
 }
 
@@ -499,10 +510,10 @@ static void expect_bad_trailer(struct sample *s, size_t field, size_t width, uin
     for (size_t i = 0; i < width; i++)
         s->object->bytes[at + field + i] = (uint8_t)(value >> (8 * i));
     seal_again(s, RUN_TRAILER, at, PACK_END_CONTENT);
-    cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), -EBADMSG,
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), -EBADMSG,
                  "field %zu = %" PRIu64, field, value);
     memcpy(s->object->bytes + at, saved, PACK_END);
-    cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), 0);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), 0);
 }
 
 Test(pool_pack, absurd_trailer)
@@ -546,12 +557,12 @@ static void expect_bad_footer(struct sample *s, size_t field, size_t width, uint
     for (size_t i = 0; i < width; i++)
         s->object->bytes[at + field + i] = (uint8_t)(value >> (8 * i));
     seal_again(s, RUN_FOOTER, at, length);
-    cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), -EBADMSG,
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), -EBADMSG,
                  "field %zu = %" PRIu64, field, value);
-    cr_assert_eq(pack_verify(s->pool, PACK, NULL, detail), -EBADMSG);
+    cr_assert_eq(pack_verify(s->pool, NULL, PACK, NULL, detail), -EBADMSG);
     memcpy(s->object->bytes + at + field, saved, width);
     seal_again(s, RUN_FOOTER, at, length);
-    cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), 0);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), 0);
 }
 
 Test(pool_pack, absurd_footer)
@@ -584,11 +595,11 @@ Test(pool_pack, newer_format)
 
     s->object->bytes[8] = PACK_FORMAT + 1;
     seal_again(s, RUN_HEADER, 0, PACK_END_CONTENT);
-    cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), -EPROTONOSUPPORT);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), -EPROTONOSUPPORT);
     s->object->bytes[8] = PACK_FORMAT;
     s->object->bytes[12] = 9; /* sealing */
     seal_again(s, RUN_HEADER, 0, PACK_END_CONTENT);
-    cr_assert_eq(pack_index(s->pool, PACK, NULL, NULL, NULL, detail), -EBADMSG);
+    cr_assert_eq(pack_index(s->pool, NULL, PACK, NULL, NULL, NULL, detail), -EBADMSG);
     free_sample(s);
 }
 
@@ -606,8 +617,8 @@ Test(pool_pack, writer_limits)
     int rc;
 
     cr_assert_eq(memory_pool_open(&memory, &p, detail), 0);
-    cr_assert_eq(pack_create(p, 1, &w, detail), 0);
-    cr_assert_eq(pack_create(p, 1, &w, detail), -EEXIST);
+    cr_assert_eq(pack_create(p, NULL, 1, &w, detail), 0);
+    cr_assert_eq(pack_create(p, NULL, 1, &w, detail), -EEXIST);
     cr_assert_eq(pack_add_record(w, content, &record, detail), -EINVAL);
     record.length = POOL_RECORD_MAX + 1;
     cr_assert_eq(pack_add_record(w, content, &record, detail), -EINVAL);
@@ -624,7 +635,7 @@ Test(pool_pack, writer_limits)
     file.mtime_nsec = 0;
     cr_assert_eq(pack_add_file(w, &file, detail), 0, "a full pack still takes its files");
     cr_assert_eq(pack_finish(w, &size, detail), 0, "%s", detail);
-    cr_assert_eq(pack_verify(p, 1, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_verify(p, NULL, 1, NULL, detail), 0, "%s", detail);
     free(content);
     pool_close(p);
     memory_pool_free(&memory);
@@ -641,28 +652,28 @@ Test(pool_pack, pool_runs_full)
 
     cr_assert_eq(memory_pool_open(&memory, &p, detail), 0);
     memory.room = 5 << 20;
-    cr_assert_eq(pack_create(p, 1, &w, detail), 0);
+    cr_assert_eq(pack_create(p, NULL, 1, &w, detail), 0);
     for (int i = 0; i < 20 && rc == 0; i++)
         rc = pack_add_record(w, content, &record, detail);
     cr_assert_eq(rc, -ENOSPC);
     memory.room = 0; /* too late: bytes are missing in the middle */
     cr_assert_eq(pack_add_record(w, content, &record, detail), -ENOSPC);
     cr_assert_eq(pack_finish(w, NULL, detail), -ENOSPC);
-    cr_assert_eq(pack_verify(p, 1, NULL, detail), -ENOENT, "the torso was removed");
+    cr_assert_eq(pack_verify(p, NULL, 1, NULL, detail), -ENOENT, "the torso was removed");
 
     memory.room = 1000; /* met only when the buffer goes out at the end */
     record.length = 2000;
-    cr_assert_eq(pack_create(p, 2, &w, detail), 0);
+    cr_assert_eq(pack_create(p, NULL, 2, &w, detail), 0);
     cr_assert_eq(pack_add_record(w, content, &record, detail), 0);
     cr_assert_eq(pack_finish(w, NULL, detail), -ENOSPC);
     memory.room = 0;
     memory.finish_error = -EIO;
-    cr_assert_eq(pack_create(p, 3, &w, detail), 0);
+    cr_assert_eq(pack_create(p, NULL, 3, &w, detail), 0);
     cr_assert_eq(pack_finish(w, NULL, detail), -EIO);
-    cr_assert_eq(pack_create(p, 4, &w, detail), 0);
+    cr_assert_eq(pack_create(p, NULL, 4, &w, detail), 0);
     pack_abandon(w);
     for (uint64_t pack = 1; pack <= 4; pack++)
-        cr_assert_eq(pack_verify(p, pack, NULL, detail), -ENOENT);
+        cr_assert_eq(pack_verify(p, NULL, pack, NULL, detail), -ENOENT);
     free(content);
     pool_close(p);
     memory_pool_free(&memory);
