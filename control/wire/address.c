@@ -1,4 +1,4 @@
-#include "control/wire/address.h"
+#include "control/wire/address_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,9 +24,15 @@ static const char *path_of(const char *address)
     return address && strncmp(address, "unix:/", 6) == 0 && address[6] ? address + 5 : NULL;
 }
 
+bool address_is_tcp(const char *address)
+{
+    return address && strncmp(address, "tcp:", 4) == 0;
+}
+
 int address_check(const char *address)
 {
-    return path_of(address) ? 0 : -EINVAL;
+    struct address_tcp tcp;
+    return path_of(address) ? 0 : address_parse_tcp(address, &tcp);
 }
 
 static int new_socket(void)
@@ -59,7 +65,7 @@ int address_connect(const char *address)
 {
     const char *path = path_of(address);
     if (!path)
-        return -EINVAL;
+        return tcp_connect(address);
     int fd = new_socket();
     if (fd < 0)
         return fd;
@@ -134,7 +140,7 @@ int address_listen(const char *address, struct listener *out)
     struct stat st;
     int fd = -1;
     if (!path)
-        return -EINVAL;
+        return tcp_listen(address, out);
     int folder = lock_folder(path, &name);
     if (folder < 0)
         return folder;

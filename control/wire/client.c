@@ -58,16 +58,31 @@ static void client_free(struct client *c)
     free(c);
 }
 
+/* Whom the address names, else what the user expects. */
+static void expect_from(struct client *c)
+{
+    struct address_tcp a;
+    c->expect.role = c->ops.expect;
+    if (!c->address || address_parse_tcp(c->address, &a) < 0 || !a.peer[0])
+        return;
+    char *slash = strchr(a.peer, '/');
+    *slash = '\0';
+    c->expect.role = identity_role_parse(a.peer);
+    snprintf(c->expect.name, sizeof(c->expect.name), "%s", slash + 1);
+}
+
 int client_start(const char *address, const char *name, const struct client_ops *ops, void *ctx,
                  struct client **out)
 {
     int err = address_check(address);
+    if (!err && address_is_tcp(address) && !(ops && ops->identity))
+        err = -ENOKEY;
     if (err)
         return err;
     struct client *c = calloc(1, sizeof(*c));
     if (!c)
         return -ENOMEM;
-    c->fd = c->wake = c->epoll = -1;
+    c->channel.fd = c->wake = c->epoll = -1;
     if (ops)
         c->ops = *ops;
     c->ctx = ctx;
@@ -76,6 +91,7 @@ int client_start(const char *address, const char *name, const struct client_ops 
     pthread_mutex_init(&c->table, NULL);
     inbox_init(&c->inbox, STREAM_INBOX_LARGE);
     c->address = strdup(address);
+    expect_from(c);
     err = c->address ? calls_init(&c->calls, CLIENT_PENDING_MAX, 1) : -ENOMEM;
     if (!err)
         err = make_descriptors(c);
@@ -111,9 +127,14 @@ void client_stop(struct client *c)
 void client_reset(struct client *c)
 {
     pthread_mutex_lock(&c->send);
-    if (c->fd >= 0)
-        shutdown(c->fd, SHUT_RDWR);
+    if (c->channel.fd >= 0)
+        shutdown(c->channel.fd, SHUT_RDWR);
     pthread_mutex_unlock(&c->send);
+}
+
+const struct identity_peer *client_peer(struct client *c)
+{
+    return &c->peer;
 }
 
 unsigned client_inflight(struct client *c)
@@ -172,30 +193,29 @@ static void watch_for_room(struct client *c)
 {
     if (c->want_write)
         return;
-    struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.fd = c->fd};
-    if (epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &e) == 0)
+    struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.fd = c->channel.fd};
+    if (epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->channel.fd, &e) == 0)
         c->want_write = true;
     else
-        shutdown(c->fd, SHUT_RDWR);
+        shutdown(c->channel.fd, SHUT_RDWR);
 }
 
 int stream_put(struct client *c, struct iovec *iov, int n)
 {
     int err = 0;
     if (outbox_waiting(&c->outbox) == 0) {
-        struct msghdr h = {.msg_iov = iov, .msg_iovlen = (size_t)n};
-        ssize_t done;
-        do
-            done = sendmsg(c->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
-        while (done < 0 && errno == EINTR);
-        if (done < 0 && errno != EAGAIN) {
-            err = -errno;
+        ssize_t done = channel_send(&c->channel, iov, n, MSG_DONTWAIT);
+        if (done < 0 && done != -EAGAIN) {
+            err = (int)done;
             goto out;
         }
         iov_advance(&iov, &n, done > 0 ? (size_t)done : 0);
     }
-    if (n == 0)
+    if (n == 0) {
+        if (channel_waiting(&c->channel))
+            watch_for_room(c);
         return 0;
+    }
     if (outbox_waiting(&c->outbox) + iov_length(iov, n) > CLIENT_HELD_MAX)
         err = -EBUSY; /* nothing is sent for seconds: the stream is no good */
     else
@@ -204,7 +224,7 @@ int stream_put(struct client *c, struct iovec *iov, int n)
         watch_for_room(c);
 out:
     if (err)
-        shutdown(c->fd, SHUT_RDWR);
+        shutdown(c->channel.fd, SHUT_RDWR);
     return err;
 }
 

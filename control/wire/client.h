@@ -12,6 +12,9 @@
  * with -ETIMEDOUT (its deadline passed), -ECONNRESET, or -ESHUTDOWN (client_stop). After -ETIMEDOUT
  * a late reply is dropped.
  *
+ * Over tcp: the stream is TLS (channel.h). The other side must show a certificate of our cloud with
+ * the role, and the name, that the address or client_ops.expect asks for.
+ *
  * Threads. Every function may be called from any thread, also from callbacks, except client_stop
  * and client_free (never from a callback). Callbacks of one client never run at the same time. A
  * callback must not wait for another call of the same client (client_call_wait from one is
@@ -24,6 +27,7 @@
 #include <sys/uio.h>
 
 #include "control/wire/frame.h"
+#include "control/wire/identity.h"
 
 #define CLIENT_BACKOFF_MIN_MS 5
 #define CLIENT_BACKOFF_MAX_MS 1000
@@ -39,6 +43,10 @@ struct client;
 typedef void (*client_reply_fn)(void *arg, const struct message *reply);
 
 struct client_ops {
+    /* tcp: addresses need an identity, which must outlive the client. expect: the role that must
+     * answer, if the address names nobody (NONE: any of this cloud). */
+    const struct identity *identity;
+    enum identity_role expect;
     /* The stream is up: say HELLO with client_handshake(). < 0: the stream is closed and tried
      * again after the back-off. May be NULL. */
     int (*on_connect)(void *ctx, struct client *c);
@@ -47,10 +55,14 @@ struct client_ops {
     /* A request or notify of the peer. Requests are answered with client_reply, now or later, from
      * any thread. May be NULL: requests are answered -EOPNOTSUPP. */
     void (*on_push)(void *ctx, struct client *c, const struct message *m);
+    /* It did not come to a stream, or the other side refused us; detail is a line for people. Tried
+     * again after the back-off. May be NULL. */
+    void (*on_fail)(void *ctx, struct client *c, int err, const char *detail);
 };
 
-/* address: "unix:/path". Starts the thread; connecting happens there. ops is copied. name is for
- * the thread's name and logs. -EINVAL: the address is not of a known form. */
+/* address: see address.h. Starts the thread; connecting happens there. ops is copied. name is for
+ * the thread's name and logs. -EINVAL: the address is not of a known form; -ENOKEY: tcp: without an
+ * identity. */
 int client_start(const char *address, const char *name, const struct client_ops *ops, void *ctx,
                  struct client **out);
 
@@ -93,6 +105,9 @@ int client_notify(struct client *c, uint16_t type, const ProtobufCMessage *body)
 
 /* Closes the stream now, as if it had broken; the thread reconnects. */
 void client_reset(struct client *c);
+
+/* Who is at the other end; only in callbacks of the client. */
+const struct identity_peer *client_peer(struct client *c);
 
 /* Calls sent or queued and not yet answered. */
 unsigned client_inflight(struct client *c);

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "control/wire/calls.h"
+#include "control/wire/channel.h"
 #include "control/wire/client.h"
 #include "control/wire/stream.h"
 
@@ -46,9 +47,9 @@ struct client {
     int wake;  /* eventfd */
 
     pthread_mutex_t send;
-    int fd;          /* -1: no stream; changed by the thread only */
-    bool up;         /* calls may go out: on_connect has returned */
-    bool want_write; /* epoll waits for room */
+    struct channel channel; /* fd -1: no stream; changed by the thread only */
+    bool up;                /* calls may go out: on_connect has returned */
+    bool want_write;        /* epoll waits for room */
     struct outbox outbox;
     _Atomic uint32_t stream; /* number of the stream, from 1; changed under send */
 
@@ -60,6 +61,9 @@ struct client {
     unsigned chunk_count;
 
     /* The thread's own. */
+    struct identity_name expect;
+    struct identity_peer peer;
+    bool more; /* TLS holds bytes that the descriptor does not show any more */
     struct inbox inbox;
     bool handshaking;
     struct outbox deferred; /* whole frames that came during on_connect */

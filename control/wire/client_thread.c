@@ -1,5 +1,6 @@
 /* The thread of a client: connects, receives, expires deadlines, connects again. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -143,27 +144,39 @@ static int deliver_all(struct client *c)
     return more;
 }
 
+/* > 0: bytes; 0: none now; -errno. */
+static ssize_t receive_some(struct client *c, bool *drained)
+{
+    *drained = true;
+    ssize_t n = inbox_receive(&c->inbox, &c->channel, MSG_DONTWAIT, drained);
+    c->more = n > 0 && !*drained && channel_is_tls(&c->channel);
+    return n == -EAGAIN ? 0 : n;
+}
+
 static int receive(struct client *c)
 {
     bool drained = false;
     for (int i = 0; i < CLIENT_RECEIVES_MAX && !drained; i++) {
-        ssize_t n = inbox_receive(&c->inbox, c->fd, MSG_DONTWAIT, &drained);
-        if (n == -EAGAIN)
-            return 0;
-        int err = n < 0 ? (int)n : deliver_all(c);
-        if (err)
+        ssize_t n = receive_some(c, &drained);
+        int err = n < 0 ? (int)n : n > 0 ? deliver_all(c) : 0;
+        if (err || n == 0)
             return err;
     }
     return 0;
 }
 
+static int watch(struct client *c, uint32_t events)
+{
+    struct epoll_event e = {.events = events, .data.fd = c->channel.fd};
+    return epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->channel.fd, &e) < 0 ? -errno : 0;
+}
+
 static int send_waiting(struct client *c)
 {
     pthread_mutex_lock(&c->send);
-    int err = outbox_send(&c->outbox, c->fd);
+    int err = outbox_send(&c->outbox, &c->channel);
     if (!err && c->want_write) {
-        struct epoll_event e = {.events = EPOLLIN, .data.fd = c->fd};
-        err = epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &e) < 0 ? -errno : 0;
+        err = watch(c, EPOLLIN);
         c->want_write = false;
     }
     pthread_mutex_unlock(&c->send);
@@ -212,11 +225,10 @@ static int handshake_reply(struct client *c, uint64_t id, int64_t deadline, stru
             return -ESHUTDOWN;
         if (clock_boot_ms() >= deadline)
             return -ETIMEDOUT;
-        unsigned got = wait_events(c, deadline);
+        unsigned got = wait_events(c, c->more ? 0 : deadline);
         bool drained;
-        ssize_t n =
-            got & EVENT_SOCKET ? inbox_receive(&c->inbox, c->fd, MSG_DONTWAIT, &drained) : 0;
-        int err = n < 0 && n != -EAGAIN ? (int)n : got & EVENT_ROOM ? send_waiting(c) : 0;
+        ssize_t n = got & EVENT_SOCKET || c->more ? receive_some(c, &drained) : 0;
+        int err = n < 0 ? (int)n : got & EVENT_ROOM ? send_waiting(c) : 0;
         if (err)
             return err;
     }
@@ -292,35 +304,139 @@ static int send_pending(struct client *c)
     return err;
 }
 
-static int stream_open(struct client *c)
+/* The socket becomes the client's. */
+static int attach(struct client *c, int fd, uint32_t events)
 {
-    int fd = address_connect(c->address);
-    if (fd < 0)
-        return fd;
-    stream_tune(fd);
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
+    struct epoll_event e = {.events = events, .data.fd = fd};
     if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &e) < 0) {
         int err = -errno;
         close(fd);
         return err;
     }
     pthread_mutex_lock(&c->send);
-    c->fd = fd;
+    c->channel.fd = fd;
     c->want_write = false;
+    pthread_mutex_unlock(&c->send);
+    return 0;
+}
+
+static void detach(struct client *c)
+{
+    pthread_mutex_lock(&c->send);
+    channel_close(&c->channel);
+    close(c->channel.fd); /* leaves epoll, too */
+    c->channel.fd = -1;
+    c->up = false;
+    outbox_free(&c->outbox);
+    pthread_mutex_unlock(&c->send);
+}
+
+/* Until the socket has one of the events, with an eye on the deadlines of calls. */
+static int wait_socket(struct client *c, int64_t until, unsigned events)
+{
+    for (;;) {
+        if (is_stopping(c))
+            return -ESHUTDOWN;
+        if (clock_boot_ms() >= until)
+            return -ETIMEDOUT;
+        unsigned got = wait_events(c, until);
+        expire(c);
+        if (got & events)
+            return 0;
+    }
+}
+
+static int open_unix(struct client *c)
+{
+    int fd = address_connect(c->address);
+    return fd < 0 ? fd : attach(c, fd, EPOLLIN);
+}
+
+static int open_candidate(struct client *c, const struct address_candidate *to)
+{
+    bool more;
+    int fd = address_try(to, &more);
+    int err = fd < 0 ? fd : attach(c, fd, more ? EPOLLOUT : EPOLLIN);
+    if (err || !more)
+        return err;
+    err = wait_socket(c, clock_boot_ms() + ADDRESS_CONNECT_MS, EVENT_ROOM | EVENT_SOCKET);
+    if (!err)
+        err = address_finish(fd);
+    if (err)
+        detach(c);
+    return err;
+}
+
+static int open_tls(struct client *c)
+{
+    const struct identity_name *expect = c->expect.role ? &c->expect : NULL;
+    int64_t until = clock_boot_ms() + CHANNEL_HANDSHAKE_MS;
+    pthread_mutex_lock(&c->send);
+    int err = channel_tls(&c->channel, c->ops.identity, false, false, expect);
+    pthread_mutex_unlock(&c->send);
+    while (!err && (err = channel_handshake(&c->channel, &c->peer.who)) == -EAGAIN) {
+        bool waiting = channel_waiting(&c->channel);
+        err = watch(c, EPOLLIN | (waiting ? EPOLLOUT : 0u));
+        if (!err)
+            err = wait_socket(c, until, EVENT_SOCKET | (waiting ? EVENT_ROOM : 0u));
+    }
+    if (!err)
+        err = watch(c, EPOLLIN);
+    c->more = true;
+    return err;
+}
+
+static int open_tcp(struct client *c)
+{
+    struct address_candidate list[ADDRESS_CANDIDATES_MAX];
+    int n, err = address_resolve(c->address, list, &n);
+    if (err)
+        return err;
+    for (int i = 0; i < n; i++) {
+        err = open_candidate(c, &list[i]);
+        if (!err || err == -ESHUTDOWN)
+            break;
+    }
+    return err ? err : open_tls(c);
+}
+
+static int stream_open(struct client *c)
+{
+    bool tcp = address_is_tcp(c->address);
+    c->more = false;
+    c->peer = (struct identity_peer){.tls = tcp};
+    inbox_reset(&c->inbox);
+    int err = tcp ? open_tcp(c) : open_unix(c);
+    if (err)
+        return err;
+    stream_tune(c->channel.fd);
+    pthread_mutex_lock(&c->send);
     c->stream = c->stream + 1 ? c->stream + 1 : 1; /* 0 means: not known */
     pthread_mutex_unlock(&c->send);
-    inbox_reset(&c->inbox);
     return 0;
+}
+
+/* Says why there is no stream. Of a refused handshake the reason may still be on its way when we
+ * have already spoken. */
+static void tell_failure(struct client *c, int err, bool only_refused)
+{
+    uint8_t rest[64];
+    bool drained;
+    char detail[IDENTITY_DETAIL];
+    if (!c->ops.on_fail || is_stopping(c))
+        return;
+    if (channel_is_tls(&c->channel) && !channel_text(&c->channel)[0])
+        (void)channel_receive(&c->channel, rest, sizeof(rest), MSG_DONTWAIT, &drained);
+    const char *text = channel_text(&c->channel);
+    if (only_refused && !text[0])
+        return; /* on_connect knows why */
+    snprintf(detail, sizeof(detail), "%.150s: %s", c->address, text[0] ? text : strerror(-err));
+    c->ops.on_fail(c->ctx, c, err, detail);
 }
 
 static void stream_close(struct client *c)
 {
-    pthread_mutex_lock(&c->send);
-    close(c->fd); /* leaves epoll, too */
-    c->fd = -1;
-    c->up = false;
-    outbox_free(&c->outbox);
-    pthread_mutex_unlock(&c->send);
+    detach(c);
     outbox_free(&c->deferred);
 }
 
@@ -345,19 +461,25 @@ static int stream_begin(struct client *c)
 static void stream_run(struct client *c, bool *lived)
 {
     int err = stream_open(c);
-    if (err)
+    if (err) {
+        tell_failure(c, err, false);
+        if (c->channel.fd >= 0)
+            stream_close(c);
         return;
+    }
     err = stream_begin(c);
     *lived = c->up;
+    if (!*lived)
+        tell_failure(c, err, true);
     if (*lived)
         deliver_deferred(c);
     if (!err)
         err = deliver_all(c); /* what came behind the handshake's reply */
     while (!err && !is_stopping(c)) {
-        unsigned got = wait_events(c, INT64_MAX);
+        unsigned got = wait_events(c, c->more ? 0 : INT64_MAX);
         if (got & EVENT_ROOM)
             err = send_waiting(c);
-        if (!err && got & EVENT_SOCKET)
+        if (!err && (got & EVENT_SOCKET || c->more))
             err = receive(c);
         expire(c);
     }

@@ -18,6 +18,8 @@
 #define HUB_PAUSE_MS 100
 /* Deadlines are looked at no more often than this. */
 #define HUB_TIMER_LEAST_MS 5
+/* How often it is looked who has not finished a handshake. */
+#define HUB_HALF_TICK_MS 500
 
 uint64_t hub_garbage(const struct hub *h)
 {
@@ -26,9 +28,32 @@ uint64_t hub_garbage(const struct hub *h)
 
 /* ---- sending at the end of a turn */
 
-static void stay_awake(uv_idle_t *idle)
+/* An active idle handle makes the loop poll without sleeping. */
+static void on_idle(uv_idle_t *idle)
 {
-    (void)idle; /* an active idle handle makes the loop poll without sleeping */
+    struct hub *h = idle->data;
+    struct peer *p = h->more;
+    h->more = NULL;
+    if (!h->dirty)
+        uv_idle_stop(idle);
+    while (p) {
+        struct peer *next = p->next_more;
+        p->more = false;
+        peer_receive(p);
+        peer_unref(p);
+        p = next;
+    }
+}
+
+void hub_mark_more(struct peer *p)
+{
+    struct hub *h = p->hub;
+    if (p->more)
+        return;
+    p->more = true;
+    p->next_more = h->more;
+    h->more = peer_ref(p);
+    uv_idle_start(&h->idle, on_idle);
 }
 
 void hub_mark(struct peer *p)
@@ -37,7 +62,7 @@ void hub_mark(struct peer *p)
     if (p->dirty)
         return;
     if (!h->dirty)
-        uv_idle_start(&h->idle, stay_awake);
+        uv_idle_start(&h->idle, on_idle);
     p->dirty = true;
     p->next_dirty = h->dirty;
     h->dirty = p;
@@ -49,7 +74,7 @@ void hub_flush(struct hub *h)
         struct peer *p = h->dirty;
         h->dirty = p->next_dirty;
         p->dirty = false;
-        if (!h->dirty)
+        if (!h->dirty && !h->more)
             uv_idle_stop(&h->idle);
         peer_flush(p);
     }
@@ -94,6 +119,40 @@ void hub_timer(struct hub *h, int64_t deadline)
     uv_update_time(
         h->loop); /* the timer counts from the loop's time, which a long turn leaves behind */
     uv_timer_start(&h->timer, on_timer, (uint64_t)wait, 0);
+}
+
+/* ---- peers of whom it is not known who they are */
+
+static void on_half_timer(uv_timer_t *timer)
+{
+    struct hub *h = timer->data;
+    int64_t now = clock_boot_ms();
+    for (struct peer *p = h->peers; p; p = p->next)
+        if (p->half_until && p->half_until <= now)
+            peer_give_up(p, p->shaking ? "it does not finish the handshake in time"
+                                       : "it did not join in time");
+}
+
+/* The list has the newest first. */
+static void cut_oldest_half_open(struct hub *h)
+{
+    struct peer *oldest = NULL;
+    for (struct peer *p = h->peers; p; p = p->next)
+        if (p->half_until && p->open)
+            oldest = p;
+    if (oldest)
+        peer_give_up(oldest, "too many others do not finish their handshakes");
+}
+
+void hub_half_open(struct hub *h, int change)
+{
+    if (change > 0 && h->half_open >= CHANNEL_HALF_OPEN_MAX)
+        cut_oldest_half_open(h);
+    h->half_open += (unsigned)change;
+    if (h->half_open == 0)
+        uv_timer_stop(&h->half_timer);
+    else if (change > 0 && h->half_open == 1)
+        uv_timer_start(&h->half_timer, on_half_timer, HUB_HALF_TICK_MS, HUB_HALF_TICK_MS);
 }
 
 /* ---- accepting */
@@ -150,12 +209,13 @@ static void start_handles(struct hub *h)
 {
     uv_timer_init(h->loop, &h->pause);
     uv_timer_init(h->loop, &h->timer);
+    uv_timer_init(h->loop, &h->half_timer);
     uv_check_init(h->loop, &h->check);
     uv_prepare_init(h->loop, &h->prepare);
     uv_idle_init(h->loop, &h->idle);
     h->accepting.data = h->pause.data = h->timer.data = h->check.data = h->prepare.data =
-        h->idle.data = h;
-    h->handles += 6;
+        h->idle.data = h->half_timer.data = h;
+    h->handles += 7;
     uv_check_start(&h->check, on_check);
     uv_prepare_start(&h->prepare, on_prepare);
 }
@@ -175,6 +235,8 @@ int hub_start(uv_loop_t *loop, const char *address, const struct hub_ops *ops, v
     /* Ids begin anywhere: an answer to a hub that has died must not fit a request of the next one.
      */
     int err = h->address ? calls_init(&h->calls, HUB_PENDING_MAX, random_id()) : -ENOMEM;
+    if (!err && address_is_tcp(address) && !ops->identity)
+        err = -ENOKEY;
     if (!err)
         err = address_listen(address, &h->listener);
     if (!err)
@@ -196,6 +258,18 @@ int hub_start(uv_loop_t *loop, const char *address, const struct hub_ops *ops, v
     return err;
 }
 
+int hub_bound(const struct hub *h, char *out)
+{
+    return address_bound(&h->listener, out);
+}
+
+void hub_each(struct hub *h, void (*f)(void *arg, struct peer *p), void *arg)
+{
+    for (struct peer *p = h->peers; p; p = p->next)
+        if (p->open && !p->shaking)
+            f(arg, p);
+}
+
 void hub_close(struct hub *h, void (*done)(void *arg), void *arg)
 {
     h->closing = true;
@@ -205,9 +279,15 @@ void hub_close(struct hub *h, void (*done)(void *arg), void *arg)
         peer_close(h->peers);
         hub_flush(h);
     }
+    while (h->more) {
+        struct peer *p = h->more;
+        h->more = p->next_more;
+        peer_unref(p);
+    }
     uv_close((uv_handle_t *)&h->accepting, on_closed);
     uv_close((uv_handle_t *)&h->pause, on_closed);
     uv_close((uv_handle_t *)&h->timer, on_closed);
+    uv_close((uv_handle_t *)&h->half_timer, on_closed);
     uv_close((uv_handle_t *)&h->check, on_closed);
     uv_close((uv_handle_t *)&h->prepare, on_closed);
     uv_close((uv_handle_t *)&h->idle, on_closed);

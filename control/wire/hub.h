@@ -2,9 +2,13 @@
  * A server of the star on a libuv loop, for control processes: all callbacks run on the loop's
  * thread, none may block. Frames that arrive in one turn of the loop are delivered in order.
  *
- * Unix sockets ("unix:/path", mode 0600) with peer credentials, as service.h. A peer with more than
- * HUB_SEND_MAX bytes waiting to be sent is cut off (it reconnects and asks again). Garbage closes
- * the connection and counts.
+ * Unix sockets ("unix:/path", mode 0600) with peer credentials, and tcp: with TLS, as service.h. A
+ * peer with more than HUB_SEND_MAX bytes waiting to be sent is cut off (it reconnects and asks
+ * again). Garbage closes the connection and counts.
+ *
+ * With hub_ops.anonymous a peer over TLS may come without a certificate: peer_identity says role
+ * NONE. It may send frames up to HUB_ANONYMOUS_FRAME, has HUB_ANONYMOUS_MS for all that it wants,
+ * and counts as half open (CHANNEL_HALF_OPEN_MAX) to its end.
  */
 #ifndef UMBEL_WIRE_HUB_H
 #define UMBEL_WIRE_HUB_H
@@ -14,9 +18,12 @@
 #include <uv.h>
 
 #include "control/wire/frame.h"
+#include "control/wire/identity.h"
 
 #define HUB_CONNECTIONS_MAX 4096
 #define HUB_SEND_MAX        (64u << 20)
+#define HUB_ANONYMOUS_FRAME ((size_t)16 << 10)
+#define HUB_ANONYMOUS_MS    20000
 
 struct hub;
 struct peer;
@@ -28,6 +35,12 @@ struct hub_ops {
      * another call of this header but hub_close and hub_flush. p is valid until this returns
      * (longer with a reference); its open peer_requests have ended -ECONNRESET. */
     void (*on_close)(void *ctx, struct peer *p);
+    /* tcp: addresses need one; it must outlive the hub. */
+    const struct identity *identity;
+    bool anonymous;
+    /* Somebody was turned away in the handshake (there is no on_close then): a line for people,
+     * with where it came from. May be NULL. */
+    void (*on_refused)(void *ctx, const char *detail);
 };
 
 int hub_start(uv_loop_t *loop, const char *address, const struct hub_ops *ops, void *ctx,
@@ -42,7 +55,10 @@ struct peer *peer_ref(struct peer *p);
 void peer_unref(struct peer *p);
 void peer_set_data(struct peer *p, void *data);
 void *peer_data(struct peer *p);
+/* Of a unix socket; over TLS all are 0. */
 void peer_cred(const struct peer *p, uid_t *uid, gid_t *gid, pid_t *pid);
+/* Who is at the other end; valid as long as p. */
+const struct identity_peer *peer_identity(const struct peer *p);
 /* No more is received or taken for sending from now on; what was said before is sent if the socket
  * takes it. on_close follows at the end of the turn. */
 void peer_close(struct peer *p);
@@ -71,5 +87,9 @@ int peer_notify(struct peer *p, uint16_t type, const ProtobufCMessage *body);
 void hub_flush(struct hub *h);
 
 uint64_t hub_garbage(const struct hub *h); /* connections closed for garbage since start */
+/* Where a tcp: hub listens, as address_bound. */
+int hub_bound(const struct hub *h, char *out);
+/* Runs f for each peer that is open; f may call peer_close. */
+void hub_each(struct hub *h, void (*f)(void *arg, struct peer *p), void *arg);
 
 #endif

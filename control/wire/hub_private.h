@@ -16,13 +16,18 @@ struct peer {
     struct hub *hub; /* as long as the poll handle lives */
     struct peer *prev, *next;
     unsigned refs; /* one is the handle's */
-    int fd;
+    struct channel channel;
+    struct identity_peer identity;
     uid_t uid;
     gid_t gid;
     pid_t pid;
-    bool open;   /* may send and receive */
-    bool failed; /* the stream is broken: nothing more can be sent */
-    bool dirty;  /* stands in the hub's list: has to send, or to end */
+    bool shaking;           /* the TLS handshake is not done */
+    int64_t half_until;     /* clock_boot_ms by which it must be; 0: it is known who this is */
+    bool more;              /* stands in the hub's list: TLS holds bytes that poll does not show */
+    struct peer *next_more; /* a reference is held */
+    bool open;              /* may send and receive */
+    bool failed;            /* the stream is broken: nothing more can be sent */
+    bool dirty;             /* stands in the hub's list: has to send, or to end */
     struct peer *next_dirty;
     bool want_write;
     uv_poll_t poll;
@@ -46,8 +51,11 @@ struct hub {
     int64_t timer_at;
     struct peer *peers;
     struct peer *dirty;
+    struct peer *more;
     unsigned count;
-    unsigned handles; /* that the loop knows */
+    unsigned half_open;
+    uv_timer_t half_timer; /* runs while there are half-open peers */
+    unsigned handles;      /* that the loop knows */
     struct calls calls;
     uint64_t garbage;
     bool closing;
@@ -62,6 +70,14 @@ void peer_flush(struct peer *p);
 void peer_finish(struct peer *p);
 
 void hub_mark(struct peer *p);
+/* It is received from again before the loop sleeps. */
+void hub_mark_more(struct peer *p);
+/* One more half-open peer, or one less. */
+void hub_half_open(struct hub *h, int change);
+/* Receives from a peer in hub_mark_more's list. */
+void peer_receive(struct peer *p);
+/* It has not said in time who it is. */
+void peer_give_up(struct peer *p, const char *why);
 void hub_timer(struct hub *h, int64_t deadline);
 void hub_handle_closed(struct hub *h);
 

@@ -47,6 +47,11 @@ void peer_cred(const struct peer *p, uid_t *uid, gid_t *gid, pid_t *pid)
         *pid = p->pid;
 }
 
+const struct identity_peer *peer_identity(const struct peer *p)
+{
+    return &p->identity;
+}
+
 bool peer_is_open(const struct peer *p)
 {
     return p->open;
@@ -82,6 +87,13 @@ static void end_requests(struct hub *h, const struct peer *p)
     }
 }
 
+static void not_half_open(struct peer *p)
+{
+    if (p->half_until)
+        hub_half_open(p->hub, -1);
+    p->half_until = 0;
+}
+
 static void handle_closed(uv_handle_t *handle)
 {
     struct peer *p = handle->data;
@@ -98,7 +110,9 @@ void peer_finish(struct peer *p)
     struct hub *h = p->hub;
     p->open = false;
     if (!p->failed)
-        (void)outbox_send(&p->outbox, p->fd); /* a refusal should reach who is closed for it */
+        (void)outbox_send(&p->outbox,
+                          &p->channel); /* a refusal should reach who is closed for it */
+    not_half_open(p);
     if (p->prev)
         p->prev->next = p->next;
     else
@@ -107,11 +121,12 @@ void peer_finish(struct peer *p)
         p->next->prev = p->prev;
     h->count--;
     end_requests(h, p);
-    if (h->ops.on_close)
+    if (h->ops.on_close && !p->shaking)
         h->ops.on_close(h->ctx, p);
     uv_close((uv_handle_t *)&p->poll, handle_closed);
-    close(p->fd); /* uv_close has taken it out of the loop */
-    p->fd = -1;
+    channel_close(&p->channel);
+    close(p->channel.fd); /* uv_close has taken it out of the loop */
+    p->channel.fd = -1;
 }
 
 /* ---- receiving */
@@ -145,7 +160,7 @@ static void receive(struct peer *p)
 {
     bool drained = false;
     for (int i = 0; i < PEER_RECEIVES_MAX && !drained && p->open; i++) {
-        ssize_t n = inbox_receive(&p->inbox, p->fd, MSG_DONTWAIT, &drained);
+        ssize_t n = inbox_receive(&p->inbox, &p->channel, MSG_DONTWAIT, &drained);
         if (n == -EAGAIN)
             return;
         int err = n < 0 ? (int)n : deliver_all(p);
@@ -154,6 +169,62 @@ static void receive(struct peer *p)
         if (err)
             peer_fail(p);
     }
+    if (!drained && p->open && channel_is_tls(&p->channel))
+        hub_mark_more(p);
+}
+
+/* ---- TLS: the handshake */
+
+static int watch(struct peer *p, bool writable);
+
+static void turn_away(struct peer *p, const char *why)
+{
+    struct hub *h = p->hub;
+    char where[64], detail[IDENTITY_DETAIL];
+    if (h->ops.on_refused && !h->closing) {
+        address_peer_text(p->channel.fd, where);
+        snprintf(detail, sizeof(detail), "%s is turned away: %s", where, why);
+        h->ops.on_refused(h->ctx, detail);
+    }
+    peer_fail(p);
+}
+
+void peer_give_up(struct peer *p, const char *why)
+{
+    if (p->open)
+        turn_away(p, why);
+}
+
+static void known(struct peer *p)
+{
+    p->shaking = false;
+    if (p->identity.who.role == IDENTITY_NONE) {
+        p->half_until += HUB_ANONYMOUS_MS - CHANNEL_HANDSHAKE_MS;
+        p->inbox.limit = HUB_ANONYMOUS_FRAME;
+    } else {
+        not_half_open(p);
+    }
+}
+
+static void shake_hands(struct peer *p)
+{
+    int err = channel_handshake(&p->channel, &p->identity.who);
+    if (err == -EPROTO)
+        p->hub->garbage++;
+    if (!err)
+        known(p);
+    if (!err || err == -EAGAIN)
+        err = watch(p, channel_waiting(&p->channel));
+    if (err)
+        turn_away(p, channel_text(&p->channel)[0] ? channel_text(&p->channel) : strerror(-err));
+    else if (!p->shaking)
+        receive(p);
+}
+
+void peer_receive(struct peer *p)
+{
+    if (p->open && !p->shaking)
+        receive(p);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -161,6 +232,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     struct peer *p = poll->data;
     if (!p->open)
         return;
+    if (p->shaking) {
+        shake_hands(p);
+        return;
+    }
     if (events & UV_WRITABLE)
         hub_mark(p);
     if (status < 0 || events & UV_READABLE)
@@ -180,7 +255,7 @@ static int watch(struct peer *p, bool writable)
 void peer_flush(struct peer *p)
 {
     if (p->open) {
-        int err = outbox_send(&p->outbox, p->fd);
+        int err = outbox_send(&p->outbox, &p->channel);
         if (err == -EAGAIN || !err)
             err = watch(p, err == -EAGAIN);
         if (!err)
@@ -304,19 +379,29 @@ int peer_request(struct peer *p, uint16_t type, const ProtobufCMessage *body, in
 
 /* ---- the beginning */
 
+static int begin_tls(struct peer *p)
+{
+    p->identity.tls = p->shaking = true;
+    int err = address_tune_tcp(p->channel.fd);
+    return err ? err
+               : channel_tls(&p->channel, p->hub->ops.identity, true, p->hub->ops.anonymous, NULL);
+}
+
 int peer_open(struct hub *h, int fd)
 {
     struct peer *p = calloc(1, sizeof(*p));
     if (!p)
         return -ENOMEM;
     p->hub = h;
-    p->fd = fd;
+    p->channel.fd = fd;
     p->refs = 1;
     inbox_init(&p->inbox, STREAM_INBOX_SMALL);
-    int err = address_peer(fd, &p->uid, &p->gid, &p->pid);
+    int err =
+        address_is_tcp(h->address) ? begin_tls(p) : address_peer(fd, &p->uid, &p->gid, &p->pid);
     if (!err)
         err = uv_poll_init(h->loop, &p->poll, fd);
     if (err) {
+        channel_close(&p->channel);
         free(p);
         return err;
     }
@@ -329,6 +414,10 @@ int peer_open(struct hub *h, int fd)
     h->peers = p;
     h->count++;
     h->handles++;
+    if (p->shaking) {
+        hub_half_open(h, 1);
+        p->half_until = clock_boot_ms() + CHANNEL_HANDSHAKE_MS;
+    }
     if (uv_poll_start(&p->poll, UV_READABLE, on_poll) < 0)
         peer_fail(p);
     return 0;

@@ -6,6 +6,7 @@
 #include "control/wire/service.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,6 +22,8 @@
 #include <unistd.h>
 
 #include "control/wire/address.h"
+#include "control/wire/channel.h"
+#include "control/wire/clock.h"
 #include "control/wire/stream.h"
 
 /* Without free descriptors or memory for a connection, the next try is made after this time. */
@@ -36,7 +39,11 @@ struct service_conn {
     bool finished; /* under service.lock: the thread can be joined */
     atomic_uint refs;
     _Atomic(void *) data;
-    int socket; /* open as long as the conn lives, so that shutdown is always safe */
+    int socket;             /* open as long as the conn lives, so that shutdown is always safe */
+    struct channel channel; /* of socket */
+    struct identity_peer peer;
+    bool half_open; /* under service.lock: its handshake is not done */
+    bool cut;       /* under service.lock: nor will it be */
 
     pthread_mutex_t send;
     bool open;
@@ -60,6 +67,7 @@ struct service {
     pthread_mutex_t lock;
     struct service_conn *conns;
     unsigned count;
+    unsigned half_open;
 };
 
 /* ---- connections */
@@ -74,6 +82,7 @@ void service_unref(struct service_conn *conn)
 {
     if (atomic_fetch_sub_explicit(&conn->refs, 1, memory_order_acq_rel) > 1)
         return;
+    channel_close(&conn->channel);
     close(conn->socket);
     pthread_mutex_destroy(&conn->send);
     free(conn->copy);
@@ -92,22 +101,65 @@ void *service_data(struct service_conn *conn)
 
 /* ---- sending */
 
-/* With send held. Sends everything or breaks the connection. */
-static int send_all(struct service_conn *conn, struct iovec *iov, int n, int flags)
+const struct identity_peer *service_peer(const struct service_conn *conn)
+{
+    return &conn->peer;
+}
+
+void service_hang_up(struct service_conn *conn)
+{
+    shutdown(conn->socket, SHUT_RDWR);
+}
+
+/* Until the socket has one of the events. */
+static int wait_socket(const struct service_conn *conn, short events, int64_t until)
+{
+    struct pollfd p = {.fd = conn->socket, .events = events};
+    int64_t left = until - clock_boot_ms();
+    if (left <= 0)
+        return -ETIMEDOUT;
+    int n = poll(&p, 1, (int)left);
+    return n > 0 || (n < 0 && errno == EINTR) ? 0 : n < 0 ? -errno : -ETIMEDOUT;
+}
+
+/* With send held, over TLS, whose socket never blocks. */
+static int send_encrypted(struct service_conn *conn, struct iovec *iov, int n)
+{
+    int64_t until = clock_boot_ms() + SERVICE_SEND_DEADLINE_MS;
+    int err = 0;
+    while (!err && (n > 0 || channel_waiting(&conn->channel))) {
+        ssize_t done =
+            n > 0 ? channel_send(&conn->channel, iov, n, 0) : channel_flush(&conn->channel);
+        if (done > 0) {
+            iov_advance(&iov, &n, (size_t)done);
+            until = clock_boot_ms() + SERVICE_SEND_DEADLINE_MS;
+        }
+        err = done == -EAGAIN ? wait_socket(conn, POLLOUT, until) : done < 0 ? (int)done : 0;
+    }
+    return err;
+}
+
+static int send_plain(struct service_conn *conn, struct iovec *iov, int n, int flags)
 {
     while (n > 0) {
-        struct msghdr h = {.msg_iov = iov, .msg_iovlen = (size_t)n};
-        ssize_t done = sendmsg(conn->socket, &h, MSG_NOSIGNAL | flags);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0) { /* also EAGAIN: SERVICE_SEND_DEADLINE_MS is over */
-            conn->open = false;
-            shutdown(conn->socket, SHUT_RDWR);
-            return -ENOTCONN;
-        }
+        ssize_t done = channel_send(&conn->channel, iov, n, flags);
+        if (done < 0) /* also EAGAIN: SERVICE_SEND_DEADLINE_MS is over */
+            return (int)done;
         iov_advance(&iov, &n, (size_t)done);
     }
     return 0;
+}
+
+/* With send held. Sends everything or breaks the connection. */
+static int send_all(struct service_conn *conn, struct iovec *iov, int n, int flags)
+{
+    int err = channel_is_tls(&conn->channel) ? send_encrypted(conn, iov, n)
+                                             : send_plain(conn, iov, n, flags);
+    if (!err)
+        return 0;
+    conn->open = false;
+    shutdown(conn->socket, SHUT_RDWR);
+    return -ENOTCONN;
 }
 
 int service_reply(struct service_conn *conn, const struct message *request, int status,
@@ -216,7 +268,7 @@ int service_reply_file(struct service_conn *conn, const struct message *request,
     pthread_mutex_lock(&conn->send);
     if (!conn->open)
         err = -ENOTCONN;
-    else if (length <= FILE_COPY_MAX ||
+    else if (length <= FILE_COPY_MAX || channel_is_tls(&conn->channel) ||
              atomic_load_explicit(&conn->service->careful, memory_order_relaxed))
         err = send_copied(conn, &p, fd, offset, length);
     else
@@ -255,6 +307,12 @@ static int serve_received(struct service_conn *conn, struct inbox *in)
     return more;
 }
 
+static int wait_readable(const struct service_conn *conn)
+{
+    struct pollfd p = {.fd = conn->socket, .events = POLLIN};
+    return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0; /* service_stop shuts it down */
+}
+
 static void serve(struct service_conn *conn)
 {
     struct inbox in;
@@ -262,12 +320,61 @@ static void serve(struct service_conn *conn)
     int err = 0;
     inbox_init(&in, STREAM_INBOX_LARGE);
     while (!err) {
-        ssize_t n = inbox_receive(&in, conn->socket, 0, &drained);
-        err = n < 0 ? (int)n : serve_received(conn, &in);
+        ssize_t n = inbox_receive(&in, &conn->channel, 0, &drained);
+        if (n == -EAGAIN) /* TLS: outside of its lock */
+            err = wait_readable(conn);
+        else
+            err = n < 0 ? (int)n : serve_received(conn, &in);
     }
     if (err == -EPROTO)
         atomic_fetch_add(&conn->service->garbage, 1);
     inbox_free(&in);
+}
+
+/* ---- TLS: the handshake, in the connection's thread */
+
+static int shake_hands(struct service_conn *conn)
+{
+    int64_t until = clock_boot_ms() + CHANNEL_HANDSHAKE_MS;
+    int err;
+    while ((err = channel_handshake(&conn->channel, &conn->peer.who)) == -EAGAIN) {
+        short out = channel_waiting(&conn->channel) ? POLLOUT : 0;
+        err = wait_socket(conn, POLLIN | out, until);
+        if (err)
+            return err;
+    }
+    return err;
+}
+
+static void refused(struct service_conn *conn, int err)
+{
+    struct service *s = conn->service;
+    char where[64], detail[IDENTITY_DETAIL];
+    const char *text = channel_text(&conn->channel);
+    if (err == -EPROTO)
+        atomic_fetch_add(&s->garbage, 1);
+    if (!s->ops.on_refused || atomic_load(&s->stopping))
+        return;
+    address_peer_text(conn->socket, where);
+    snprintf(detail, sizeof(detail), "%s is turned away: %s", where,
+             text[0] ? text : strerror(-err));
+    s->ops.on_refused(s->ctx, detail);
+}
+
+/* 0: whoever it is may be served. */
+static int begin(struct service_conn *conn)
+{
+    struct service *s = conn->service;
+    if (!channel_is_tls(&conn->channel))
+        return 0;
+    int err = shake_hands(conn);
+    if (err)
+        refused(conn, err);
+    pthread_mutex_lock(&s->lock);
+    conn->half_open = false;
+    s->half_open--;
+    pthread_mutex_unlock(&s->lock);
+    return err;
 }
 
 static void *conn_thread(void *arg)
@@ -275,14 +382,16 @@ static void *conn_thread(void *arg)
     struct service_conn *conn = arg;
     struct service *s = conn->service;
     pthread_setname_np(pthread_self(), s->name);
-    if (s->ops.on_open)
+    bool begun = begin(conn) == 0;
+    if (begun && s->ops.on_open)
         s->ops.on_open(s->ctx, conn);
-    serve(conn);
+    if (begun)
+        serve(conn);
     shutdown(conn->socket, SHUT_RDWR); /* ends a send of another thread */
     pthread_mutex_lock(&conn->send);
     conn->open = false;
     pthread_mutex_unlock(&conn->send);
-    if (s->ops.on_close)
+    if (begun && s->ops.on_close)
         s->ops.on_close(s->ctx, conn);
     pthread_mutex_lock(&s->lock);
     conn->finished = true;
@@ -330,36 +439,75 @@ static void reap(struct service *s, bool all)
     pthread_mutex_unlock(&s->lock);
 }
 
-static int open_conn(struct service *s, int fd)
+static int tune_plain(int fd)
 {
     uid_t uid;
     gid_t gid;
     pid_t pid;
     struct timeval patience = {.tv_sec = SERVICE_SEND_DEADLINE_MS / 1000};
     int err = address_peer(fd, &uid, &gid, &pid);
-    if (!err && s->count >= SERVICE_CONNECTIONS_MAX)
-        err = -EBUSY;
     if (!err && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
         err = -errno;
-    struct service_conn *conn = err ? NULL : calloc(1, sizeof(*conn));
-    if (!conn)
-        return err ? err : -ENOMEM;
-    stream_tune(fd);
-    *conn = (struct service_conn){.service = s, .socket = fd, .open = true};
-    atomic_init(&conn->refs, 1);
-    pthread_mutex_init(&conn->send, NULL);
+    return err;
+}
 
+static int tune_tls(const struct service *s, struct service_conn *conn)
+{
+    int err = address_tune_tcp(conn->socket);
+    if (!err && fcntl(conn->socket, F_SETFL, O_NONBLOCK) < 0)
+        err = -errno;
+    if (!err)
+        err = channel_tls(&conn->channel, s->ops.identity, true, false, NULL);
+    conn->peer.tls = conn->half_open = true;
+    return err;
+}
+
+/* With the lock held. The list has the newest first. */
+static void cut_oldest_half_open(struct service *s)
+{
+    struct service_conn *oldest = NULL;
+    for (struct service_conn *conn = s->conns; conn; conn = conn->next)
+        if (conn->half_open && !conn->cut)
+            oldest = conn;
+    if (oldest) {
+        oldest->cut = true;
+        shutdown(oldest->socket, SHUT_RDWR);
+    }
+}
+
+static int list_conn(struct service *s, struct service_conn *conn)
+{
     pthread_mutex_lock(&s->lock);
-    err = start_thread(&conn->thread, conn_thread, conn);
+    if (conn->half_open && s->half_open >= CHANNEL_HALF_OPEN_MAX)
+        cut_oldest_half_open(s);
+    int err = start_thread(&conn->thread, conn_thread, conn);
     if (!err) {
         conn->next = s->conns;
         if (s->conns)
             s->conns->prev = conn;
         s->conns = conn;
         s->count++;
+        s->half_open += conn->half_open;
     }
     pthread_mutex_unlock(&s->lock);
+    return err;
+}
+
+static int open_conn(struct service *s, int fd)
+{
+    struct service_conn *conn =
+        s->count < SERVICE_CONNECTIONS_MAX ? calloc(1, sizeof(*conn)) : NULL;
+    if (!conn)
+        return s->count < SERVICE_CONNECTIONS_MAX ? -ENOMEM : -EBUSY;
+    *conn = (struct service_conn){.service = s, .socket = fd, .channel.fd = fd, .open = true};
+    atomic_init(&conn->refs, 1);
+    pthread_mutex_init(&conn->send, NULL);
+    int err = address_is_tcp(s->address) ? tune_tls(s, conn) : tune_plain(fd);
+    stream_tune(fd);
+    if (!err)
+        err = list_conn(s, conn);
     if (err) {
+        channel_close(&conn->channel);
         pthread_mutex_destroy(&conn->send);
         free(conn);
     }
@@ -403,6 +551,8 @@ int service_start(const char *address, const char *name, const struct service_op
                   struct service **out)
 {
     int err = address_check(address);
+    if (!err && address_is_tcp(address) && !ops->identity)
+        err = -ENOKEY;
     struct service *s = err ? NULL : calloc(1, sizeof(*s));
     if (!s)
         return err ? err : -ENOMEM;
@@ -441,6 +591,20 @@ void service_stop(struct service *s)
     pthread_mutex_unlock(&s->lock);
     reap(s, true);
     service_free(s);
+}
+
+int service_bound(const struct service *s, char *out)
+{
+    return address_bound(&s->listener, out);
+}
+
+void service_each(struct service *s, void (*f)(void *arg, struct service_conn *conn), void *arg)
+{
+    pthread_mutex_lock(&s->lock);
+    for (struct service_conn *conn = s->conns; conn; conn = conn->next)
+        if (!conn->half_open && !conn->finished)
+            f(arg, conn);
+    pthread_mutex_unlock(&s->lock);
 }
 
 uint64_t service_garbage(const struct service *s)

@@ -3,8 +3,10 @@
  * handled one after the other in its thread, so a handler may do blocking file I/O; a mount opens
  * as many connections as it wants work done at once (at most SERVICE_CONNECTIONS_MAX in all).
  *
- * Only unix sockets here ("unix:/path", mode 0600); the peer's uid must be 0 or the server's own
- * (SO_PEERCRED), others are closed. Garbage closes the connection and counts, nothing else.
+ * Unix sockets ("unix:/path", mode 0600): the peer's uid must be 0 or the server's own
+ * (SO_PEERCRED), others are closed. tcp: is TLS (channel.h): the peer must show a certificate of
+ * our cloud, within CHANNEL_HANDSHAKE_MS; of more than CHANNEL_HALF_OPEN_MAX that have not, the
+ * oldest is cut off. Garbage closes the connection and counts, nothing else.
  */
 #ifndef UMBEL_WIRE_SERVICE_H
 #define UMBEL_WIRE_SERVICE_H
@@ -13,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "control/wire/frame.h"
+#include "control/wire/identity.h"
 
 #define SERVICE_CONNECTIONS_MAX 512
 /* A peer that takes no bytes of an answer for so long is cut off. */
@@ -27,9 +30,15 @@ struct service_ops {
     void (*on_request)(void *ctx, struct service_conn *conn, const struct message *m);
     void (*on_open)(void *ctx, struct service_conn *conn);  /* may be NULL */
     void (*on_close)(void *ctx, struct service_conn *conn); /* may be NULL */
+    /* tcp: addresses need one; it must outlive the service. */
+    const struct identity *identity;
+    /* Somebody was turned away before on_open: a line for people, with where it came from. In any
+     * thread of the service. May be NULL. */
+    void (*on_refused)(void *ctx, const char *detail);
 };
 
-/* -EADDRINUSE: a live server answers there (a stale socket file is replaced). */
+/* -EADDRINUSE: a live server answers there (a stale socket file is replaced); -ENOKEY: tcp: without
+ * an identity. */
 int service_start(const char *address, const char *name, const struct service_ops *ops, void *ctx,
                   struct service **out);
 /* Closes all connections, joins all threads, removes the socket file. */
@@ -39,6 +48,16 @@ struct service_conn *service_ref(struct service_conn *conn);
 void service_unref(struct service_conn *conn);
 void service_set_data(struct service_conn *conn, void *data);
 void *service_data(struct service_conn *conn);
+
+/* Who is at the other end; valid as long as conn. */
+const struct identity_peer *service_peer(const struct service_conn *conn);
+/* Where a tcp: service listens, as address_bound. */
+int service_bound(const struct service *s, char *out);
+/* Closes it, as if it had broken: on_close follows in its thread. */
+void service_hang_up(struct service_conn *conn);
+/* Runs f for each connection that is open now, with a lock held: f may call service_peer and
+ * service_hang_up only. */
+void service_each(struct service *s, void (*f)(void *arg, struct service_conn *conn), void *arg);
 
 /* Thread-safe. A gone connection: -ENOTCONN. */
 int service_reply(struct service_conn *conn, const struct message *request, int status,

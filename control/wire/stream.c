@@ -30,7 +30,7 @@ void inbox_init(struct inbox *in, size_t base)
 void inbox_free(struct inbox *in)
 {
     free(in->data);
-    *in = (struct inbox){.base = in->base};
+    *in = (struct inbox){.base = in->base, .limit = in->limit};
 }
 
 void inbox_reset(struct inbox *in)
@@ -81,22 +81,14 @@ static int inbox_make_room(struct inbox *in)
     return 0;
 }
 
-ssize_t inbox_receive(struct inbox *in, int fd, int flags, bool *drained)
+ssize_t inbox_receive(struct inbox *in, struct channel *c, int flags, bool *drained)
 {
     int err = inbox_make_room(in);
     if (err)
         return err;
-    size_t room = in->size - in->end;
-    ssize_t n;
-    do
-        n = recv(fd, in->data + in->end, room, flags);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
-    if (n == 0)
-        return -ECONNRESET;
-    in->end += (size_t)n;
-    *drained = (size_t)n < room;
+    ssize_t n = channel_receive(c, in->data + in->end, in->size - in->end, flags, drained);
+    if (n > 0)
+        in->end += (size_t)n;
     return n;
 }
 
@@ -110,6 +102,8 @@ int inbox_next(struct inbox *in, struct message *m)
     if (err)
         return err;
     size_t total = FRAME_HEADER_SIZE + m->body_len + m->payload_len;
+    if (in->limit && total > in->limit)
+        return -EPROTO;
     if (have < total)
         return 0;
     m->body = at + FRAME_HEADER_SIZE;
@@ -225,19 +219,17 @@ int outbox_add(struct outbox *out, const struct iovec *iov, int n)
     return 0;
 }
 
-int outbox_send(struct outbox *out, int fd)
+int outbox_send(struct outbox *out, struct channel *c)
 {
     while (out->start < out->end) {
-        ssize_t n =
-            send(fd, out->data + out->start, out->end - out->start, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
+        struct iovec iov = {out->data + out->start, out->end - out->start};
+        ssize_t n = channel_send(c, &iov, 1, MSG_DONTWAIT);
         if (n < 0)
-            return -errno;
+            return (int)n;
         out->start += (size_t)n;
     }
     out->start = out->end = 0;
     if (out->size > OUTBOX_KEEP)
         outbox_free(out);
-    return 0;
+    return channel_flush(c);
 }

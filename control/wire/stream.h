@@ -10,6 +10,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "control/wire/channel.h"
 #include "control/wire/frame.h"
 
 /* Best effort: needs CAP_NET_ADMIN to pass net.core.wmem_max. Holds some 1 MiB payloads. */
@@ -33,7 +34,8 @@ void stream_tune(int fd);
 struct inbox {
     uint8_t *data; /* size bytes, made at the first receive */
     size_t size, start, end;
-    size_t base; /* the size that it has, if no larger frame is on its way */
+    size_t base;  /* the size that it has, if no larger frame is on its way */
+    size_t limit; /* of a frame, for who is not known yet; 0: what a frame may have */
 };
 
 void inbox_init(struct inbox *in, size_t base);
@@ -44,7 +46,7 @@ void inbox_reset(struct inbox *in);
 /* One recv of as much as fits, and at least room for the rest of the frame begun. > 0: bytes;
  * -ECONNRESET at the end of the stream; -EAGAIN (flags has MSG_DONTWAIT); -errno. Everything that
  * inbox_next gave before is invalid afterwards. *drained: the socket was emptied. */
-ssize_t inbox_receive(struct inbox *in, int fd, int flags, bool *drained);
+ssize_t inbox_receive(struct inbox *in, struct channel *c, int flags, bool *drained);
 
 /* The next whole frame, its body and payload in place. 1: there is one; 0: more bytes are needed;
  * -EPROTO. */
@@ -86,7 +88,8 @@ void outbox_free(struct outbox *out);
 /* Room for n more bytes at the end, counted as written. NULL: no memory. */
 uint8_t *outbox_grow(struct outbox *out, size_t n);
 int outbox_add(struct outbox *out, const struct iovec *iov, int n);
-/* Sends without waiting. 0: all sent; -EAGAIN: some still wait; -errno: the stream is broken. */
-int outbox_send(struct outbox *out, int fd);
+/* Sends without waiting. 0: all sent; -EAGAIN: some still wait, here or in the channel; -errno: the
+ * stream is broken. */
+int outbox_send(struct outbox *out, struct channel *c);
 
 #endif

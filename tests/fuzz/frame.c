@@ -125,7 +125,7 @@ static void follow(const uint8_t *data, size_t size, uint8_t which, size_t piece
         size_t n = size - at < piece ? size - at : piece;
         if (send(fds[0], data + at, n, MSG_NOSIGNAL) != (ssize_t)n)
             abort();
-        while (more == 0 && inbox_receive(&in, fds[1], MSG_DONTWAIT, &drained) > 0)
+        while (more == 0 && inbox_receive(&in, &(struct channel){.fd = fds[1]}, MSG_DONTWAIT, &drained) > 0)
             while ((more = inbox_next(&in, &m)) > 0)
                 use_message(&m, which);
     }

@@ -189,7 +189,8 @@ Test(wire_frame, inbox_any_pieces)
         for (size_t at = 0; at < total; at += piece) {
             size_t n = at + piece < total ? piece : total - at;
             cr_assert_eq(write(fds[0], bytes + at, n), (ssize_t)n);
-            while (inbox_receive(&in, fds[1], MSG_DONTWAIT, &drained) > 0) {
+            while (inbox_receive(&in, &(struct channel){.fd = fds[1]}, MSG_DONTWAIT, &drained) >
+                   0) {
                 struct message m;
                 int more;
                 while ((more = inbox_next(&in, &m)) > 0) {
@@ -201,7 +202,7 @@ Test(wire_frame, inbox_any_pieces)
         }
         cr_assert_eq(next, 6, "pieces of %zu", piece);
         close(fds[0]);
-        cr_assert_eq(inbox_receive(&in, fds[1], 0, &drained), -ECONNRESET);
+        cr_assert_eq(inbox_receive(&in, &(struct channel){.fd = fds[1]}, 0, &drained), -ECONNRESET);
         close(fds[1]);
         inbox_free(&in);
     }
@@ -222,14 +223,15 @@ Test(wire_frame, inbox_grows_and_shrinks)
     for (size_t at = 0; at < total;) {
         ssize_t n = send(fds[0], bytes + at, total - at, MSG_DONTWAIT);
         at += n > 0 ? (size_t)n : 0;
-        while (inbox_receive(&in, fds[1], MSG_DONTWAIT, &drained) > 0)
+        while (inbox_receive(&in, &(struct channel){.fd = fds[1]}, MSG_DONTWAIT, &drained) > 0)
             while (inbox_next(&in, &m) > 0) {
                 check_frame(&m, got ? 10 : 9, got ? 3 : BODY, got ? 0 : PAYLOAD);
                 got++;
             }
     }
     cr_assert_eq(got, 2);
-    cr_assert_eq(inbox_receive(&in, fds[1], MSG_DONTWAIT, &drained), -EAGAIN);
+    cr_assert_eq(inbox_receive(&in, &(struct channel){.fd = fds[1]}, MSG_DONTWAIT, &drained),
+                 -EAGAIN);
     cr_assert_eq(in.size, STREAM_INBOX_SMALL);
     close(fds[0]);
     close(fds[1]);
@@ -250,7 +252,7 @@ Test(wire_frame, outbox_keeps_order)
             struct iovec iov[] = {{&put, 1}, {(uint8_t *)&put + 1, 0}, {(uint8_t *)&put + 1, 3}};
             cr_assert_eq(outbox_add(&out, iov, 3), 0);
         }
-        int err = outbox_send(&out, fds[0]);
+        int err = outbox_send(&out, &(struct channel){.fd = fds[0]});
         cr_assert(err == 0 || err == -EAGAIN);
         uint32_t some[1000]; /* slower than what comes: it has to wait in the outbox */
         ssize_t n = recv(fds[1], some, sizeof(some), MSG_DONTWAIT);
@@ -261,7 +263,7 @@ Test(wire_frame, outbox_keeps_order)
     cr_assert_eq(outbox_waiting(&out), 0);
     close(fds[1]);
     cr_assert_eq(outbox_add(&out, &(struct iovec){&put, 4}, 1), 0);
-    cr_assert_eq(outbox_send(&out, fds[0]), -EPIPE, "and no signal");
+    cr_assert_eq(outbox_send(&out, &(struct channel){.fd = fds[0]}), -EPIPE, "and no signal");
     close(fds[0]);
     outbox_free(&out);
 }

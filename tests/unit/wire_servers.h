@@ -15,16 +15,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "control/wire/authority.h"
+#include "control/wire/client.h"
 #include "control/wire/hub.h"
 #include "control/wire/service.h"
 
 #define NOTED_MAX 200000
 
 struct server {
-    bool is_hub;
-    char address[128];
+    bool is_hub, tls;
+    struct identity *identity; /* tls */
+    char folder[64];
+    _Atomic unsigned refused;
+    char refusal[256]; /* the first; read when refused has grown */
+    bool anonymous;    /* hub */
+    char address[256];
     struct service *service;
     struct hub *hub;
     uv_loop_t loop;
@@ -190,6 +198,18 @@ static inline void on_hub_close(void *ctx, struct peer *p)
     atomic_store(&s->garbage, hub_garbage(s->hub));
 }
 
+static inline void on_refused(void *ctx, const char *detail)
+{
+    struct server *s = ctx;
+    pthread_mutex_lock(&s->lock); /* a service has many threads */
+    if (atomic_load(&s->refused) == 0)
+        snprintf(s->refusal, sizeof(s->refusal), "%s", detail);
+    if (s->hub)
+        atomic_store(&s->garbage, hub_garbage(s->hub));
+    atomic_fetch_add(&s->refused, 1);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static inline void release_held(struct server *s)
 {
     pthread_mutex_lock(&s->lock);
@@ -231,17 +251,28 @@ static inline void *run_loop(void *arg)
 
 static inline void server_start(struct server *s)
 {
-    static const struct service_ops service_ops = {on_service_request, on_service_open,
-                                                   on_service_close};
-    static const struct hub_ops hub_ops = {on_hub_request, on_hub_close};
+    const struct service_ops service_ops = {.on_request = on_service_request,
+                                            .on_open = on_service_open,
+                                            .on_close = on_service_close,
+                                            .identity = s->identity,
+                                            .on_refused = on_refused};
+    const struct hub_ops hub_ops = {.on_request = on_hub_request,
+                                    .on_close = on_hub_close,
+                                    .identity = s->identity,
+                                    .anonymous = s->anonymous,
+                                    .on_refused = on_refused};
     if (!s->is_hub) {
         cr_assert_eq(service_start(s->address, "test", &service_ops, s, &s->service), 0);
+        if (s->tls)
+            cr_assert_eq(service_bound(s->service, s->address), 0);
         return;
     }
     cr_assert_eq(uv_loop_init(&s->loop), 0);
     cr_assert_eq(uv_async_init(&s->loop, &s->async, on_async), 0);
     s->async.data = s;
     cr_assert_eq(hub_start(&s->loop, s->address, &hub_ops, s, &s->hub), 0);
+    if (s->tls)
+        cr_assert_eq(hub_bound(s->hub, s->address), 0);
     cr_assert_eq(pthread_create(&s->thread, NULL, run_loop, s), 0);
 }
 
@@ -277,6 +308,27 @@ static inline void server_run(struct server *s, void (*f)(struct server *s))
     uv_async_send(&s->async);
 }
 
+/* An identity signed by the authority in folder/ca, which is made with the first one. */
+static inline struct identity *identity_made(const char *folder, const char *cloud,
+                                             enum identity_role role, const char *name,
+                                             const struct authority_times *times)
+{
+    char ca[128], dir[192], detail[IDENTITY_DETAIL];
+    struct identity_name who = {.role = role};
+    struct authority *a;
+    struct identity *id;
+    snprintf(ca, sizeof(ca), "%s/ca-%s", folder, cloud);
+    snprintf(dir, sizeof(dir), "%s/%s-%s", folder, cloud, name);
+    snprintf(who.name, sizeof(who.name), "%s", name);
+    mkdir(ca, 0700);
+    cr_assert_eq(authority_create(ca, cloud, detail), 0, "%s", detail);
+    cr_assert_eq(authority_open(ca, cloud, &a, detail), 0, "%s", detail);
+    cr_assert_eq(authority_issue(a, dir, &who, times, detail), 0, "%s", detail);
+    authority_close(a);
+    cr_assert_eq(identity_load(dir, cloud, &id, detail), 0, "%s", detail);
+    return id;
+}
+
 static inline struct server *server_new(bool is_hub)
 {
     static atomic_int number;
@@ -286,6 +338,38 @@ static inline struct server *server_new(bool is_hub)
     snprintf(s->address, sizeof(s->address), "unix:/tmp/umbel-wire-%ld-%d", (long)getpid(),
              number++);
     return s;
+}
+
+/* One that speaks TLS on a free port of the loopback. One identity serves both ends. */
+static inline struct server *server_new_tls(bool is_hub)
+{
+    struct server *s = server_new(is_hub);
+    s->tls = true;
+    snprintf(s->folder, sizeof(s->folder), "/tmp/umbel-wire-ids-XXXXXX");
+    cr_assert_not_null(mkdtemp(s->folder));
+    s->identity = identity_made(s->folder, "test", IDENTITY_CONTROL, "control-1", NULL);
+    strcpy(s->address, "tcp:127.0.0.1:0");
+    return s;
+}
+
+static inline void server_free(struct server *s)
+{
+    char command[96];
+    identity_free(s->identity);
+    snprintf(command, sizeof(command), "rm -rf '%s'", s->folder);
+    if (s->folder[0])
+        cr_assert_eq(system(command), 0);
+    free(s);
+}
+
+/* client_start, with what the server's address needs. */
+static inline int server_client(struct server *s, const char *name, const struct client_ops *ops,
+                                void *ctx, struct client **out)
+{
+    struct client_ops o = ops ? *ops : (struct client_ops){0};
+    if (s->tls && !o.identity)
+        o.identity = s->identity;
+    return client_start(s->address, name, &o, ctx, out);
 }
 
 /* Waits until what is true, at most 20 s: sanitized programs on busy machines are slow. */
