@@ -238,8 +238,10 @@ int control_run(const struct control_options *options)
     rc = c->result;
     daemon_pid_remove(options->pid_file);
     log_info("stopped");
-    if (rc == 0)
-        uv_loop_close(&c->loop);
+    /* libuv's threads may still be at work for the log, perhaps for ever, and they use the loop. */
+    if (rc < 0)
+        _exit(EXIT_FAILURE);
+    uv_loop_close(&c->loop);
     centre_free(c);
-    return rc;
+    return 0;
 }

@@ -17,7 +17,8 @@ struct control_options {
     const char *pid_file;
 };
 
-/* Runs until SIGTERM or SIGINT. 0 or -errno. */
+/* Runs until SIGTERM or SIGINT. 0; -errno: it could not start. When it cannot go on with its log it
+ * ends the process with status 1: nothing of it may be used any more. */
 int control_run(const struct control_options *options);
 
 #endif

@@ -36,12 +36,13 @@ struct fake {
     struct fake_file *files[FAKE_FILES];
     size_t count;
     uint64_t next_pack;
-    unsigned confirms, maps, discards;
+    unsigned confirms, maps;
+    _Atomic unsigned discards;
     unsigned lose_answers;  /* so many confirms are taken, but answered -ETIMEDOUT */
     unsigned fail_confirms; /* so many are answered -EIO, not taken */
     uint64_t refuse;        /* inode */
-    bool away;              /* every call: -ETIMEDOUT */
-    bool fail_discards;
+    _Atomic bool away;      /* every call: -ETIMEDOUT */
+    _Atomic bool fail_discards;
     void (*on_confirm)(void *arg); /* before it is taken */
     void *on_confirm_arg;
 };
