@@ -61,6 +61,7 @@
 struct centre;
 struct live;
 struct op;
+struct gc;
 
 /* Bits of Ticket.rights. */
 #define RIGHT_READ  1u
@@ -254,8 +255,16 @@ struct centre {
     struct op *check_waiting; /* they want one of their own after it */
     atomic_bool check_cancel;
     void (*checked)(struct centre *c); /* once, when none runs */
-    bool gc_running;
+    struct gc *gc;                     /* the run that goes on, or NULL */
     struct op *gc_waiting;             /* they asked during a run: there is one more */
+    struct gc_counts {                 /* of the newest run that did something or was asked for */
+        uint64_t deleted, freed;       /* packs, bytes */
+        uint64_t rewritten, records, moved; /* packs emptied; records, bytes copied */
+        uint64_t todo;                      /* bytes that this round shall copy */
+        uint64_t failed;                    /* records that could not be read */
+    } gc_counts;
+    uint64_t *gc_bad; /* packs that have such: they are not tried again by themselves */
+    size_t gc_bad_n;
     uint64_t gc_stuck, gc_first_stuck; /* packs that the newest run could not delete */
     int64_t gc_ms;
     struct events events, errors;
@@ -479,8 +488,11 @@ void hello_settings(struct centre *c, Star__HelloReply *r);
 uint64_t setting_u64(struct centre *c, const char *name);
 bool pool_quota_reached(struct centre *c);
 void gc_tick(struct centre *c, int64_t now);
-/* Answered when all that was garbage at the call is deleted. */
+/* Answered when all that was garbage at the call is deleted, and sparse packs are rewritten. */
 void gc_start(struct op *op);
+void gc_free(struct centre *c); /* at the end of the process */
+/* What the run that goes on has done, or the one before if there is nothing to tell yet. */
+const struct gc_counts *gc_show(const struct centre *c);
 
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */

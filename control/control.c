@@ -205,6 +205,7 @@ static void centre_free(struct centre *c)
     session_free_all(c);
     lives_free_all(c);
     node_free_all(c);
+    gc_free(c);
     events_free(&c->events);
     events_free(&c->errors);
     free(c->reap);

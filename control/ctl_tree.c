@@ -307,6 +307,17 @@ static void text_packs(struct centre *c, struct text *t)
         put(t, "# end\n");
 }
 
+static void text_gc(struct centre *c, struct text *t)
+{
+    const struct gc_counts *g = gc_show(c);
+
+    put(t, "running %d\n", c->gc != NULL);
+    put(t, "packs_deleted %" PRIu64 "\nbytes_freed %" PRIu64 "\n", g->deleted, g->freed);
+    put(t, "packs_rewritten %" PRIu64 "\nrecords_moved %" PRIu64 "\nbytes_moved %" PRIu64 "\n",
+        g->rewritten, g->records, g->moved);
+    put(t, "bytes_to_move %" PRIu64 "\nrecords_failed %" PRIu64 "\n", g->todo, g->failed);
+}
+
 static void problem_line(void *arg, const char *line)
 {
     put(arg, "problem %s\n", line);
@@ -328,6 +339,7 @@ static const struct ctl_file top_files[] = {
     {"errors", 0444, text_errors, false},
     {"cache", 0440, text_cache, true},
     {"packs", 0440, text_packs, true},
+    {"gc", 0444, text_gc, false},
     {"fsck", 0400, NULL, false},
     {"ctl", 0200, NULL, false},
 };

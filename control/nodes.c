@@ -596,12 +596,15 @@ void serve_node_log(struct op *op)
     /* Without packs nothing more is flushed: writers wait, and then meet a full node. A node that
      * starts asks for none. */
     if (op->request.type == STAR__MSG_TYPE__ALLOC_PACKS &&
-        ((Star__AllocPacks *)op->body)->count > 0 && pool_quota_reached(op->c)) {
+        ((Star__AllocPacks *)op->body)->count > 0 && !((Star__AllocPacks *)op->body)->gc &&
+        pool_quota_reached(op->c)) {
         op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
         return;
     }
     if (op->request.type == STAR__MSG_TYPE__CONFIRM)
         ((Star__Confirm *)op->body)->node = n->id;
+    else if (op->request.type == STAR__MSG_TYPE__MOVED)
+        ((Star__Moved *)op->body)->node = n->id;
     else if (op->request.type == STAR__MSG_TYPE__COPIES)
         ((Star__Copies *)op->body)->node = n->id;
     op->node = n->id; /* ALLOC_PACKS: the writer */

@@ -3,7 +3,7 @@
  * the pool and says so (logged). A pack that cannot be deleted is passed over. A node that still
  * reads by an old map meets ENOENT and fetches the map again.
  */
-#include "control/centre.h"
+#include "control/gc.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,20 +17,6 @@
 /* Requests to delete of which nothing comes; then the rest is left to the next run. */
 #define GC_IDLE_MAX 2
 
-struct gc {
-    struct centre *c;
-    struct op *ops; /* who asked for it (list by wait_next) */
-    Star__PackRefs body;
-    uint64_t *packs; /* the batch in hand, ascending */
-    size_t n, size;
-    enum pack_state want;
-    uint64_t after;  /* condemned packs up to here had their turn */
-    bool condemning; /* what earlier runs left has had its turn */
-    unsigned idle;
-    uint64_t stuck, first_stuck; /* packs that could not be deleted */
-    int rc;                      /* why */
-};
-
 /* --- which packs --- */
 
 static bool collect(void *arg, const struct state_pack *p)
@@ -41,14 +27,17 @@ static bool collect(void *arg, const struct state_pack *p)
         return true;
     if (g->n == g->size) {
         size_t size = g->size ? g->size * 2 : 64;
-        uint64_t *grown = realloc(g->packs, size * sizeof(*grown));
-        if (!grown) {
+        uint64_t *packs = realloc(g->packs, size * sizeof(*packs));
+        g->packs = packs ? packs : g->packs;
+        uint64_t *sizes = realloc(g->sizes, size * sizeof(*sizes));
+        g->sizes = sizes ? sizes : g->sizes;
+        if (!packs || !sizes) {
             g->rc = -ENOMEM;
             return false;
         }
-        g->packs = grown;
         g->size = size;
     }
+    g->sizes[g->n] = p->size;
     g->packs[g->n++] = p->id;
     return g->n < NODE_BATCH_MAX;
 }
@@ -80,8 +69,10 @@ static bool keep_condemned(void *arg, const struct state_pack *p)
 
     while (d->at < g->n && g->packs[d->at] < p->id)
         d->at++;
-    if (d->at < g->n && g->packs[d->at] == p->id && p->state == PACK_CONDEMNED)
+    if (d->at < g->n && g->packs[d->at] == p->id && p->state == PACK_CONDEMNED) {
+        g->sizes[d->n] = p->size;
         g->packs[d->n++] = p->id;
+    }
     return d->at < g->n;
 }
 
@@ -111,14 +102,54 @@ static void tell_stuck(struct centre *c, const struct gc *g)
     c->gc_first_stuck = g->first_stuck;
 }
 
-static void gc_end(struct gc *g, int status)
+static void tell_done(struct centre *c, const struct gc *g)
+{
+    const struct gc_counts *n = &g->counts;
+
+    if (n->rewritten > 0 || (!g->own && n->deleted > 0))
+        events_add(&c->events, "gc",
+                   "%" PRIu64 " packs rewritten (%" PRIu64 " bytes moved), %" PRIu64
+                   " deleted (%" PRIu64 " bytes freed)",
+                   n->rewritten, n->moved, n->deleted, n->freed);
+}
+
+static bool worth_telling(const struct gc *g)
+{
+    return !g->own || g->counts.deleted > 0 || g->counts.records > 0;
+}
+
+const struct gc_counts *gc_show(const struct centre *c)
+{
+    return c->gc && worth_telling(c->gc) ? &c->gc->counts : &c->gc_counts;
+}
+
+static void gc_release(struct gc *g)
+{
+    gc_move_free(g);
+    free(g->packs);
+    free(g->sizes);
+    free(g);
+}
+
+void gc_free(struct centre *c)
+{
+    if (c->gc)
+        gc_release(c->gc);
+    c->gc = NULL;
+    free(c->gc_bad);
+}
+
+void gc_end(struct gc *g, int status)
 {
     struct centre *c = g->c;
     struct op *op, *waiting = c->gc_waiting;
 
     status = status < 0 ? status : g->rc;
     tell_stuck(c, g);
-    c->gc_running = false;
+    tell_done(c, g);
+    if (worth_telling(g))
+        c->gc_counts = g->counts;
+    c->gc = NULL;
     c->gc_waiting = NULL;
     while ((op = g->ops)) {
         g->ops = op->wait_next;
@@ -128,11 +159,12 @@ static void gc_end(struct gc *g, int status)
                      g->first_stuck, strerror(-status));
         else if (status < 0)
             op_error(op, status, "packs could not be deleted from the pool: %s", strerror(-status));
+        else if (g->move_rc < 0)
+            op_error(op, g->move_rc, "not all packs could be rewritten: %s", g->detail);
         else
             op_reply(op, 0, NULL);
     }
-    free(g->packs);
-    free(g);
+    gc_release(g);
     if (waiting)
         gc_run(c, waiting); /* what they mean may be newer than what this run has seen */
 }
@@ -140,19 +172,25 @@ static void gc_end(struct gc *g, int status)
 /* --- deleting --- */
 
 static void gc_leftovers(struct gc *g);
-static void gc_condemn(struct gc *g);
 
 static void on_deleted(void *arg, const struct message *reply)
 {
     struct gc *g = arg;
     size_t asked = g->n;
+    uint64_t bytes = 0;
 
     if (g->c->stopping) {
         gc_end(g, -ESHUTDOWN);
         return;
     }
     g->after = g->packs[asked - 1];
+    for (size_t n = 0; n < asked; n++)
+        bytes += g->sizes[n];
     int rc = only_condemned(g);
+    for (size_t n = 0; n < g->n; n++)
+        bytes -= g->sizes[n];
+    g->counts.deleted += asked - g->n;
+    g->counts.freed += bytes;
     if (g->n > 0) {
         g->first_stuck = g->stuck ? g->first_stuck : g->packs[0];
         g->stuck += g->n;
@@ -171,7 +209,7 @@ static void on_deleted(void *arg, const struct message *reply)
 
 /* One that can use the pool, if there is one; but a full pool is an error too, and only deleting
  * ends it. */
-static struct node *any_node(struct centre *c)
+struct node *gc_node(struct centre *c)
 {
     struct node *n, *any = NULL;
 
@@ -185,7 +223,7 @@ static struct node *any_node(struct centre *c)
 
 static void gc_delete(struct gc *g)
 {
-    struct node *n = any_node(g->c);
+    struct node *n = gc_node(g->c);
 
     if (!n || peer_request(n->peer, STAR__MSG_TYPE__DELETE_PACKS, &g->body.base,
                            GC_DELETE_DEADLINE_MS, on_deleted, g) < 0)
@@ -219,7 +257,7 @@ static void on_condemned(void *arg, int status, const struct state_result *r)
         gc_delete(g);
 }
 
-static void gc_condemn(struct gc *g)
+void gc_condemn(struct gc *g)
 {
     g->condemning = true;
     g->idle = 0;
@@ -227,8 +265,10 @@ static void gc_condemn(struct gc *g)
     if (rc == 0 && g->n > 0)
         rc = centre_submit(g->c, STAR__LOG_TYPE__LOG_CONDEMN, &g->body.base, CONSENSUS_NOW,
                            on_condemned, g);
-    if (rc < 0 || g->n == 0)
+    if (rc < 0)
         gc_end(g, rc);
+    else if (g->n == 0)
+        gc_move(g);
 }
 
 /* --- the beginning --- */
@@ -277,7 +317,11 @@ static void gc_run(struct centre *c, struct op *ops)
     }
     g->c = c;
     g->ops = ops;
-    c->gc_running = true;
+    g->own = ops == NULL;
+    g->begun_ms = c->now;
+    c->gc = g;
+    if (!g->own)
+        c->gc_bad_n = 0; /* they may have been mended */
     if (ops)
         gc_begin(g);
     else
@@ -288,7 +332,7 @@ void gc_start(struct op *op)
 {
     struct centre *c = op->c;
 
-    if (!c->gc_running) {
+    if (!c->gc) {
         gc_run(c, op);
         return;
     }
@@ -297,7 +341,14 @@ void gc_start(struct op *op)
 
 void gc_tick(struct centre *c, int64_t now)
 {
-    if (!c->serving || c->gc_running || now - c->gc_ms < GC_INTERVAL_MS)
+    struct gc *g = c->gc;
+
+    if (g && g->wait_ms != 0 && now >= g->wait_ms) {
+        g->wait_ms = 0;
+        g->then(g);
+        return;
+    }
+    if (!c->serving || g || now - c->gc_ms < GC_INTERVAL_MS)
         return;
     c->gc_ms = now;
     gc_run(c, NULL);

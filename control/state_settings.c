@@ -22,6 +22,11 @@ static const struct setting settings[] = {
     {"pool_quota", 0, 0, INT64_MAX, true,
      "bytes of file data that this cloud may keep in the pool; beyond, data stays staged until the "
      "nodes are full; 0: no bound"},
+    {"gc_live_ratio", 50, 0, 95, false,
+     "percent: packs of which less lives are rewritten, their live records into new packs; 0: "
+     "never"},
+    {"gc_min_age", 3600, 0, 31536000, false,
+     "seconds that a pack is left alone before it is rewritten; `umbel gc` does not wait"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
 };
 

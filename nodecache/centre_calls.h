@@ -21,6 +21,9 @@ struct centre_calls {
     int (*alloc_packs)(void *ctx, uint32_t count, uint64_t *first, uint32_t *got);
     int (*confirm)(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out);
     int (*discard_pack)(void *ctx, uint64_t pack);
+    /* gc: one pack to move records into; and these lie in new packs, on stable storage. */
+    int (*alloc_gc)(void *ctx, uint64_t *pack);
+    int (*moved)(void *ctx, const Star__Moved *moved, uint64_t *count);
 };
 
 static inline bool centre_unsure(int rc)

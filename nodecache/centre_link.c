@@ -100,7 +100,8 @@ static int call_homed(void *ctx, uint64_t after, Star__HomedReply **out)
     return rc < 0 ? rc : 0;
 }
 
-static int alloc(struct link *l, uint32_t count, bool fresh, uint64_t *first, uint32_t *got)
+static int alloc(struct link *l, uint32_t count, bool fresh, bool gc, uint64_t *first,
+                 uint32_t *got)
 {
     Star__AllocPacks m = STAR__ALLOC_PACKS__INIT;
     ProtobufCMessage *reply = NULL;
@@ -108,6 +109,7 @@ static int alloc(struct link *l, uint32_t count, bool fresh, uint64_t *first, ui
     m.count = count;
     m.seq = random_id();
     m.fresh = fresh;
+    m.gc = gc;
     int rc =
         call(l, STAR__MSG_TYPE__ALLOC_PACKS, &m.base, &star__alloc_packs_reply__descriptor, &reply);
     if (rc < 0)
@@ -127,7 +129,7 @@ int link_fresh(struct link *l)
     /* Nobody allocates before it is known, or his packs would be taken for an earlier process's. */
     pthread_mutex_lock(&l->fresh_lock);
     if (!l->fresh_told)
-        rc = alloc(l, 0, true, &first, &got);
+        rc = alloc(l, 0, true, false, &first, &got);
     l->fresh_told = l->fresh_told || rc == 0;
     pthread_mutex_unlock(&l->fresh_lock);
     return rc;
@@ -137,7 +139,31 @@ static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
 {
     int rc = link_fresh(ctx);
 
-    return rc < 0 ? rc : alloc(ctx, count, false, first, got);
+    return rc < 0 ? rc : alloc(ctx, count, false, false, first, got);
+}
+
+static int call_alloc_gc(void *ctx, uint64_t *pack)
+{
+    uint32_t got = 0;
+    int rc = link_fresh(ctx);
+
+    if (rc == 0)
+        rc = alloc(ctx, 1, false, true, pack, &got);
+    return rc == 0 && (got == 0 || *pack == 0) ? -EPROTO : rc;
+}
+
+static int call_moved(void *ctx, const Star__Moved *moved, uint64_t *count)
+{
+    ProtobufCMessage *reply = NULL;
+    int rc = call(ctx, STAR__MSG_TYPE__MOVED, &moved->base, &star__moved_reply__descriptor, &reply);
+
+    if (rc == -EPROTO)
+        rc = -ECONNRESET; /* an answer that cannot be read: it may have been taken */
+    if (rc >= 0) {
+        *count = ((Star__MovedReply *)reply)->moved;
+        protobuf_c_message_free_unpacked(reply, NULL);
+    }
+    return rc < 0 ? rc : 0;
 }
 
 static int call_confirm(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out)
@@ -167,7 +193,9 @@ const struct centre_calls *link_calls(void)
                                               .homed = call_homed,
                                               .alloc_packs = call_alloc,
                                               .confirm = call_confirm,
-                                              .discard_pack = call_discard};
+                                              .discard_pack = call_discard,
+                                              .alloc_gc = call_alloc_gc,
+                                              .moved = call_moved};
     return &calls;
 }
 

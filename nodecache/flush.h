@@ -48,6 +48,10 @@ struct flush_result {
  * failed, or the deadline: -ETIMEDOUT. */
 int flush_wait(struct flush *fl, const uint64_t *inos, size_t count, int deadline_ms,
                struct flush_result *result);
+/* A pack that was allocated will not be used: tells the centre, now or later, and removes what was
+ * written of it. sent: the centre may have confirmed it; then the object goes only when it says so.
+ */
+void flush_discard(struct flush *fl, uint64_t pack, bool sent);
 /* The pool is there again: what waits for it need not wait longer. */
 void flush_pool_back(struct flush *fl);
 /* "" while the pool answers. */

@@ -144,6 +144,8 @@ static int record_room(struct member *m)
     return 0;
 }
 
+static int add_file(struct group *g, const struct member *m, uint32_t records);
+
 int packs_add(struct group *g, struct member *m, uint64_t offset, uint32_t length)
 {
     struct pack_record r = {.ino = m->file->ino, .offset = offset, .length = length};
@@ -159,7 +161,9 @@ int packs_add(struct group *g, struct member *m, uint64_t offset, uint32_t lengt
             g->pool_failed = rc < 0;
             break;
         }
-        rc = finish_start(g); /* full: the next one */
+        rc = m->count > 0 && m->records[m->count - 1].pack == g->pack ? add_file(g, m, 0) : 0;
+        if (rc == 0)
+            rc = finish_start(g); /* full: the next one */
     }
     if (rc < 0)
         return rc;
@@ -172,7 +176,8 @@ int packs_add(struct group *g, struct member *m, uint64_t offset, uint32_t lengt
     return 0;
 }
 
-int packs_add_file(struct group *g, const struct member *m)
+/* Each pack with records of the cut names the file; the last one says how many they are. */
+static int add_file(struct group *g, const struct member *m, uint32_t records)
 {
     const struct cut *c = m->file->cut;
     struct pack_file f = {.ino = m->file->ino,
@@ -181,14 +186,19 @@ int packs_add_file(struct group *g, const struct member *m)
                           .cut = m->file->cut_number + 1,
                           .base_limit = c->base_limit,
                           .mtime_sec = c->attrs.mtime.tv_sec,
-                          .mtime_nsec = (uint32_t)c->attrs.mtime.tv_nsec};
-    int rc;
+                          .mtime_nsec = (uint32_t)c->attrs.mtime.tv_nsec,
+                          .records = records};
+    int rc = pack_add_file(g->writer, &f, g->detail);
 
-    if (m->count == 0 || !g->writer)
-        return 0; /* only truncated: the log says so */
-    rc = pack_add_file(g->writer, &f, g->detail);
     g->pool_failed = rc < 0;
     return rc;
+}
+
+int packs_add_file(struct group *g, const struct member *m)
+{
+    if (m->count == 0 || !g->writer)
+        return 0; /* only truncated: the log says so */
+    return add_file(g, m, (uint32_t)m->count);
 }
 
 int packs_finish(struct group *g)
@@ -218,6 +228,12 @@ static int discard(struct flush *fl, uint64_t pack, bool sent)
     return rc;
 }
 
+void flush_discard(struct flush *fl, uint64_t pack, bool sent)
+{
+    if (centre_unsure(discard(fl, pack, sent)))
+        remember(fl, pack);
+}
+
 void packs_discard_again(struct flush *fl)
 {
     int rc = 0;
@@ -242,9 +258,7 @@ void packs_discard(struct group *g, bool sent)
     if (g->writer)
         pack_abandon(g->writer);
     g->writer = NULL;
-    for (size_t i = 0; i < g->packs_count; i++) {
-        if (centre_unsure(discard(fl, g->packs[i].pack, sent)))
-            remember(fl, g->packs[i].pack);
-    }
+    for (size_t i = 0; i < g->packs_count; i++)
+        flush_discard(fl, g->packs[i].pack, sent);
     g->packs_count = 0;
 }

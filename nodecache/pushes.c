@@ -10,6 +10,7 @@
 
 #include "control/wire/log.h"
 #include "nodecache/link_private.h"
+#include "nodecache/move.h"
 
 /* Attempts to evict what a read or a cut holds, 10 ms apart. */
 #define EVICT_TRIES 200
@@ -242,6 +243,37 @@ static void do_delete_packs(struct push *p, const Star__PackRefs *m)
         answer(p, 0, NULL);
 }
 
+static bool stopping(void *arg)
+{
+    struct link *l = arg;
+
+    pthread_mutex_lock(&l->lock);
+    bool stop = l->stop;
+    pthread_mutex_unlock(&l->lock);
+    return stop;
+}
+
+static void do_move(struct push *p, const Star__MoveRecords *m)
+{
+    struct link *l = p->link;
+    Star__MoveReply reply = STAR__MOVE_REPLY__INIT;
+    struct move_result r;
+    int rc = move_records(l->pool, link_calls(), l, l->flush, m, stopping, l, &r);
+
+    reply.records = r.records;
+    reply.bytes = r.bytes;
+    reply.packs = r.packs;
+    reply.failed = r.failed;
+    reply.detail = r.detail;
+    reply.failed_pack = r.failed_packs;
+    reply.n_failed_pack = r.failed_packs_n;
+    if (rc < 0)
+        refuse(p, rc, r.detail);
+    else
+        answer(p, 0, &reply.base);
+    free(r.failed_packs);
+}
+
 /* ---- dispatch ---- */
 
 struct kind {
@@ -261,6 +293,7 @@ static const struct kind *kind_of(uint16_t type)
         {STAR__MSG_TYPE__EVICT, true, &star__flush_request__descriptor},
         {STAR__MSG_TYPE__WARM, true, &star__flush_request__descriptor},
         {STAR__MSG_TYPE__DELETE_PACKS, true, &star__pack_refs__descriptor},
+        {STAR__MSG_TYPE__MOVE_RECORDS, true, &star__move_records__descriptor},
         {STAR__MSG_TYPE__DRAIN, true, &star__empty__descriptor},
     };
 
@@ -304,6 +337,9 @@ static void push_do(struct push *p)
         break;
     case STAR__MSG_TYPE__DELETE_PACKS:
         do_delete_packs(p, (Star__PackRefs *)m);
+        break;
+    case STAR__MSG_TYPE__MOVE_RECORDS:
+        do_move(p, (Star__MoveRecords *)m);
         break;
     default:
         do_drain(p);

@@ -101,18 +101,6 @@ int cmd_warm(int argc, char **argv)
     return on_path(&a, "warm", "warming");
 }
 
-int cmd_gc(int argc, char **argv)
-{
-    struct admin a = {0};
-    struct ctl c;
-
-    if (parse_admin(&a, NULL, "Frees what nothing needs any more in the pool.", argc, argv) != 0)
-        return EXIT_USAGE;
-    if (ctl_find(&c, &a.ctl, NULL) != 0)
-        return EXIT_FAILED;
-    return ctl_write_slow(&c, "ctl", "gc", "collecting garbage") == 0 ? EXIT_DONE : EXIT_FAILED;
-}
-
 static void tell_no_such(const struct ctl *c, const char *folder, const char *what,
                          const char *word)
 {

@@ -213,6 +213,7 @@ int ctl_write(const struct ctl *c, const char *file, const char *command)
 struct slow {
     const struct ctl *ctl;
     const char *file, *command;
+    ctl_show_fn show;
     pthread_mutex_t lock;
     pthread_cond_t done_cond;
     bool done;
@@ -260,7 +261,7 @@ static void wait_slow(struct slow *s, const char *what)
         if (pthread_cond_timedwait(&s->done_cond, &s->lock, &until) == 0)
             continue;
         pthread_mutex_unlock(&s->lock);
-        show_staged(s->ctl, &progress);
+        s->show(s->ctl, &progress);
         pthread_mutex_lock(&s->lock);
     }
     pthread_mutex_unlock(&s->lock);
@@ -269,7 +270,26 @@ static void wait_slow(struct slow *s, const char *what)
 
 int ctl_write_slow(const struct ctl *c, const char *file, const char *command, const char *what)
 {
+    return ctl_write_watched(c, file, command, what, show_staged);
+}
+
+uint64_t ctl_number(const struct ctl *c, const char *file, const char *key)
+{
+    char *text = NULL, value[32] = "";
+    uint64_t number = 0;
+
+    if (ctl_read(c, file, &text) == 0 && text_value(text, key, value, sizeof(value)) &&
+        text_parse_number(value, 0, UINT64_MAX, &number) != 0)
+        number = 0;
+    free(text);
+    return number;
+}
+
+int ctl_write_watched(const struct ctl *c, const char *file, const char *command, const char *what,
+                      ctl_show_fn show)
+{
     struct slow s = {
+        .show = show,
         .ctl = c,
         .file = file,
         .command = command,

@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* --root and --mount, for argp_child; input is a struct ctl_options. */
 struct ctl_options {
@@ -32,6 +33,13 @@ int ctl_write(const struct ctl *c, const char *file, const char *command);
 
 /* As ctl_write, with a progress line that shows how much is staged meanwhile. */
 int ctl_write_slow(const struct ctl *c, const char *file, const char *command, const char *what);
+/* The same with a progress line of its own: show calls progress_tick. */
+struct progress;
+typedef void (*ctl_show_fn)(const struct ctl *c, struct progress *p);
+int ctl_write_watched(const struct ctl *c, const char *file, const char *command, const char *what,
+                      ctl_show_fn show);
+/* "KEY N" in a control file; 0 if it is not there. */
+uint64_t ctl_number(const struct ctl *c, const char *file, const char *key);
 
 /* "cannot read .umbel/FILE of MOUNT: ..." on standard error. */
 void ctl_tell(const struct ctl *c, const char *file, int error);

@@ -198,7 +198,7 @@ void pack_file_put(uint8_t entry[PACK_FILE_ENTRY], const struct pack_file *file)
     put64(entry + 32, file->base_limit);
     put64(entry + 40, (uint64_t)file->mtime_sec);
     put32(entry + 48, file->mtime_nsec);
-    put32(entry + 52, 0);
+    put32(entry + 52, file->records);
 }
 
 bool pack_file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file)
@@ -210,7 +210,22 @@ bool pack_file_get(const uint8_t entry[PACK_FILE_ENTRY], struct pack_file *file)
     file->base_limit = get64(entry + 32);
     file->mtime_sec = (int64_t)get64(entry + 40);
     file->mtime_nsec = get32(entry + 48);
-    return get32(entry + 52) == 0 && file_sane(file);
+    file->records = get32(entry + 52);
+    return file_sane(file);
+}
+
+void pack_origin_put(uint8_t entry[POOL_ORIGIN], const struct pack_origin *origin)
+{
+    put64(entry, origin->record);
+    put64(entry + 8, origin->version);
+    put64(entry + 16, origin->cut);
+}
+
+void pack_origin_get(const uint8_t entry[POOL_ORIGIN], struct pack_origin *origin)
+{
+    origin->record = get64(entry);
+    origin->version = get64(entry + 8);
+    origin->cut = get64(entry + 16);
 }
 
 bool record_sane(const struct pack_record *record)

@@ -112,12 +112,21 @@ void pool_key_wipe(struct pool_key *key);
 
 struct pack_writer;
 
-/* What the footer remembers of a file in this pack. */
+/* What the footer remembers of a file's cut that has records in this pack. The last pack of the cut
+ * says how many it has in all its packs, the others 0: whether a cut lies whole in the pool can be
+ * seen without the state. */
 struct pack_file {
     uint64_t ino, size, version, cut, base_limit;
     int64_t mtime_sec;
     uint32_t mtime_nsec;
+    uint32_t records;
 };
+/* Records of no file carry one of these as their inode; real ones have the top bit clear.
+ * MOVES: the last record of a pack that gc wrote, a struct pack_origin for each record before it.
+ * META: a part of a copy of the centre's state, at its offset in it. */
+#define POOL_INO_MOVES   UINT64_MAX
+#define POOL_INO_META    (UINT64_MAX - 1)
+#define POOL_INO_IS(ino) ((ino) >= POOL_INO_META)
 struct pack_record {
     uint32_t number; /* 0, 1, ... in the order of adding */
     uint64_t ino;
@@ -125,6 +134,16 @@ struct pack_record {
     uint32_t length;      /* content bytes, 1 to POOL_RECORD_MAX */
     uint64_t pack_offset; /* of its first page */
 };
+
+/* Where a record that gc moved comes from: its id in file maps, and the cut that brought it. 24
+ * bytes each in a MOVES record, little-endian. */
+struct pack_origin {
+    uint64_t record, version, cut;
+};
+#define POOL_ORIGIN      24u
+#define POOL_ORIGINS_MAX (POOL_RECORD_MAX / POOL_ORIGIN)
+void pack_origin_put(uint8_t entry[POOL_ORIGIN], const struct pack_origin *origin);
+void pack_origin_get(const uint8_t entry[POOL_ORIGIN], struct pack_origin *origin);
 
 /* key: the pack's; it is copied. -EEXIST: the id was used before. A writer buffers 1 MiB, and 88
  * bytes for each record with its file. */

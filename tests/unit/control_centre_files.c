@@ -647,6 +647,43 @@ Test(control_centre_files, a_pack_that_stays_does_not_stop_the_others)
     cr_expect_not(ctl_says(&a, "health", "cannot be deleted"));
 }
 
+/* Sparse packs are emptied into a new one, and go when no lease of before the switch is left. */
+Test(control_centre_files, gc_moves_what_lives)
+{
+    uint64_t first = packs_new(3), x = file_new(&a, T(CREATE), "x");
+    char line[80];
+
+    flushed_to(x, first);
+    node.move_to = first + 2;
+    cr_assert_eq(release(&a, x, true, 100, 2), 0);
+    struct ask *run = gc(); /* as long as a lease */
+    while (ask_waits(run, 500)) {
+        cr_assert_eq(mount_renew(&a), 0);
+        cr_assert_eq(mount_renew(&b), 0);
+    }
+    cr_expect_eq(ask_end(run), 0);
+    cr_expect_eq(node_count(&node, &node.moves), 1);
+    snprintf(line, sizeof(line), "%" PRIu64 " live 2000 100 1", first + 2);
+    cr_expect(ctl_says(&a, "packs", line));
+    snprintf(line, sizeof(line), "%" PRIu64 " live", first);
+    cr_expect_not(ctl_says(&a, "packs", line));
+    cr_expect(ctl_says(&a, "gc", "packs_rewritten 1\n"));
+    cr_expect(ctl_says(&a, "gc", "packs_deleted 1\n"));
+    cr_expect(ctl_says(&a, "gc", "bytes_freed 4096\n"));
+
+    /* It cannot be read: said, kept, and not an endless loop. */
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/gc_live_ratio", "95\n")), 0);
+    cr_expect_eq(ask_end(gc()), -EBADMSG);
+    cr_expect_eq(node_count(&node, &node.moves), 2);
+    cr_expect(ctl_says(&a, "packs", "live 2000 100 1"));
+    cr_expect(ctl_says(&a, "events", "it is damaged"));
+
+    cr_assert_eq(ask_end(ctl_write(&a, "settings/gc_live_ratio", "0\n")), 0);
+    cr_expect_eq(ask_end(gc()), 0);
+    cr_expect_eq(node_count(&node, &node.moves), 2);
+    cr_expect(ctl_says(&a, "fsck", "problems 0\n"));
+}
+
 /* More packs than one control file holds. */
 Test(control_centre_files, all_packs_are_listed)
 {

@@ -17,6 +17,8 @@ struct fake_node {
     atomic_bool deaf;    /* DROPs are lost */
     uint64_t pack_stuck; /* this one cannot be deleted */
     unsigned deletes;
+    uint64_t move_to; /* pack of ours to move records into; 0: none can be read */
+    unsigned moves;
     atomic_bool silent; /* does not answer what it is asked about attributes */
     atomic_bool refuse; /* answers it -EIO */
     atomic_uint connects;
@@ -195,6 +197,50 @@ static inline void node_delete(struct fake_node *n, struct client *client, const
         star__pack_refs__free_unpacked(q, NULL);
 }
 
+/* All records of a request go into one pack, which is used up. */
+static inline void node_move(struct fake_node *n, struct client *client, const struct message *m)
+{
+    Star__MoveRecords *q = (Star__MoveRecords *)frame_unpack(m, &star__move_records__descriptor);
+    Star__Moved moved = STAR__MOVED__INIT;
+    Star__ConfirmPack pack = STAR__CONFIRM_PACK__INIT, *packs = &pack;
+    Star__MovedRecord record[FAKE_ITEMS], *list[FAKE_ITEMS];
+    Star__MoveReply reply = STAR__MOVE_REPLY__INIT;
+
+    n->moves++;
+    pack.pack = n->move_to;
+    pack.size = 2000; /* for one small record */
+    moved.n_packs = 1;
+    moved.packs = &packs;
+    moved.records = list;
+    for (size_t k = 0; q && k < q->n_records && k < FAKE_ITEMS; k++) {
+        star__moved_record__init(&record[k]);
+        list[k] = &record[k];
+        record[k].record = q->records[k]->record;
+        record[k].from_pack = q->records[k]->pack;
+        record[k].from_number = q->records[k]->number;
+        record[k].pack = n->move_to;
+        record[k].number = (uint32_t)k;
+        record[k].pack_offset = 1000 * k;
+        moved.n_records++;
+        reply.bytes += q->records[k]->length;
+    }
+    reply.records = moved.n_records;
+    if (n->move_to == 0 && q && q->n_records > 0) {
+        reply.failed = reply.records;
+        reply.records = reply.bytes = 0;
+        reply.n_failed_pack = 1;
+        reply.failed_pack = &q->records[0]->pack;
+        reply.detail = (char *)"it is damaged";
+    } else {
+        client_call(client, T(MOVED), &moved.base, NULL, 0, FAKE_MS, 0, ignore_answer, NULL, NULL);
+        nap(100); /* until the log has it */
+        n->move_to = 0;
+    }
+    client_reply(client, m, 0, &reply.base);
+    if (q)
+        star__move_records__free_unpacked(q, NULL);
+}
+
 static inline void node_on_push(void *ctx, struct client *client, const struct message *m)
 {
     Star__FlushReply flushed = STAR__FLUSH_REPLY__INIT;
@@ -214,6 +260,9 @@ static inline void node_on_push(void *ctx, struct client *client, const struct m
         break;
     case T(DELETE_PACKS):
         node_delete(n, client, m);
+        break;
+    case T(MOVE_RECORDS):
+        node_move(n, client, m);
         break;
     case T(FLUSH):
     case T(DRAIN):

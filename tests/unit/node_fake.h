@@ -36,7 +36,8 @@ struct fake {
     struct fake_file *files[FAKE_FILES];
     size_t count;
     uint64_t next_pack;
-    unsigned confirms, maps;
+    unsigned confirms, maps, moves;
+    unsigned fail_moves;    /* so many are refused */
     _Atomic unsigned discards;
     unsigned lose_answers;  /* so many confirms are taken, but answered -ETIMEDOUT */
     unsigned fail_confirms; /* so many are answered -EIO, not taken */
@@ -259,11 +260,52 @@ static inline int fake_discard(void *ctx, uint64_t pack)
     return 0;
 }
 
+static inline int fake_alloc_gc(void *ctx, uint64_t *pack)
+{
+    uint32_t got;
+
+    return fake_alloc(ctx, 1, pack, &got);
+}
+
+/* As the centre does: what still lies where it was read. */
+static inline int fake_moved(void *ctx, const Star__Moved *m, uint64_t *count)
+{
+    struct fake *k = ctx;
+    int rc = 0;
+
+    pthread_mutex_lock(&k->lock);
+    *count = 0;
+    k->moves++;
+    if (k->away || k->fail_moves > 0) {
+        rc = k->away ? -ETIMEDOUT : -ESTALE;
+        k->fail_moves -= k->fail_moves > 0;
+    }
+    for (size_t f = 0; rc == 0 && f < k->count; f++) {
+        for (size_t e = 0; e < k->files[f]->count; e++) {
+            for (size_t i = 0; i < m->n_records; i++) {
+                const Star__MovedRecord *r = m->records[i];
+                if (k->files[f]->extents[e].pack != r->from_pack ||
+                    k->files[f]->extents[e].number != r->from_number)
+                    continue;
+                k->files[f]->extents[e].pack = r->pack;
+                k->files[f]->extents[e].number = r->number;
+                k->files[f]->extents[e].pack_offset = r->pack_offset;
+                ++*count;
+                break;
+            }
+        }
+    }
+    pthread_mutex_unlock(&k->lock);
+    return rc;
+}
+
 static const struct centre_calls fake_calls = {.map = fake_map,
                                                .homed = fake_homed,
                                                .alloc_packs = fake_alloc,
                                                .confirm = fake_confirm,
-                                               .discard_pack = fake_discard};
+                                               .discard_pack = fake_discard,
+                                               .alloc_gc = fake_alloc_gc,
+                                               .moved = fake_moved};
 
 /* ---- a node without a process ---- */
 
