@@ -150,6 +150,17 @@ static void move_finish(struct op *op)
     op_reply(op, 0, &r.base);
 }
 
+/* The pool has all data now; with the names beside it nothing else is needed to have it all back.
+ */
+static void flushed_all(struct op *op)
+{
+    struct moved *sum = op->data;
+
+    if (op->status >= 0 && sum->failed == 0)
+        meta_after(op);
+    op_wait(op, move_finish);
+}
+
 static void move_at(struct op *op, struct node *n, uint16_t type, const struct inos *l, bool all)
 {
     size_t at = 0;
@@ -223,7 +234,7 @@ static void move_data(struct op *op, uint16_t type, const char *path)
         if (n->peer && (!warm || n == warm))
             move_at(op, n, type, &l, all);
     free(l.ino);
-    op_wait(op, move_finish);
+    op_wait(op, all && type == STAR__MSG_TYPE__FLUSH ? flushed_all : move_finish);
 }
 
 /* --- drain, release, forget --- */

@@ -62,6 +62,7 @@ struct centre;
 struct live;
 struct op;
 struct gc;
+struct meta;
 
 /* Bits of Ticket.rights. */
 #define RIGHT_READ  1u
@@ -267,6 +268,10 @@ struct centre {
     size_t gc_bad_n;
     uint64_t gc_stuck, gc_first_stuck; /* packs that the newest run could not delete */
     int64_t gc_ms;
+    struct meta *meta; /* the copy of the state that is on its way to the pool, or NULL */
+    int64_t meta_next;
+    uint64_t meta_count; /* commands applied when the newest was done; 0: none since the start */
+    void (*meta_stopped)(struct centre *c);
     struct events events, errors;
     uint64_t ended_pool_read, ended_pool_written; /* of sessions that have ended */
     uint64_t requests, mutations, recalls_sent, refused;
@@ -490,9 +495,18 @@ bool pool_quota_reached(struct centre *c);
 void gc_tick(struct centre *c, int64_t now);
 /* Answered when all that was garbage at the call is deleted, and sparse packs are rewritten. */
 void gc_start(struct op *op);
-void gc_free(struct centre *c); /* at the end of the process */
+struct node *gc_node(struct centre *c); /* one that can use the pool, best */
+void gc_free(struct centre *c);         /* at the end of the process */
 /* What the run that goes on has done, or the one before if there is nothing to tell yet. */
 const struct gc_counts *gc_show(const struct centre *c);
+
+/* --- meta.c: copies of the state in the pool --- */
+/* Makes one, if anything was logged since the last; op has one answer more pending until then. */
+void meta_after(struct op *op);
+void meta_tick(struct centre *c, int64_t now);
+void meta_stop(struct centre *c, void (*done)(struct centre *c)); /* done: none is being made */
+void meta_free(struct centre *c);
+void serve_meta_fetch(struct op *op);
 
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */

@@ -104,6 +104,8 @@ int consensus_room(const struct consensus *c);
  * certain. */
 bool consensus_leads(const struct consensus *c);
 
+/* What was applied is in the state's last committed turn: before a copy of it is made. */
+void consensus_commit_turn(struct consensus *c);
 uint64_t consensus_applied(const struct consensus *c);
 uint64_t consensus_free_bytes(const struct consensus *c);
 uint64_t consensus_ballast_bytes(const struct consensus *c);

@@ -110,7 +110,6 @@ uint64_t consensus_space_lack(struct consensus *c, uint64_t bytes);
 /* For state_on_full. */
 bool consensus_space_give(void *arg, uint64_t bytes);
 
-void consensus_commit_turn(struct consensus *c);
 int consensus_open_state(struct consensus *c, char *detail);
 /* The state holds all that the log does: what was set aside before it was rebuilt may go. */
 void consensus_forget_untrusted(struct consensus *c);

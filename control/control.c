@@ -60,6 +60,7 @@ static void on_tick(uv_timer_t *timer)
     sessions_tick(c, c->now);
     nodes_tick(c, c->now);
     gc_tick(c, c->now);
+    meta_tick(c, c->now);
     /* No memory for more: as many as before are kept. */
     (void)events_limit(&c->events, setting_u64(c, "event_limit"));
     (void)events_limit(&c->errors, setting_u64(c, "event_limit"));
@@ -157,12 +158,17 @@ static void stop_log(struct centre *c)
     consensus_stop(c->log, on_consensus_stopped, c);
 }
 
+static void stop_meta(struct centre *c)
+{
+    meta_stop(c, stop_log); /* so does this */
+}
+
 static void on_hub_closed(void *arg)
 {
     struct centre *c = arg;
 
     c->hub = NULL;
-    ctl_check_stop(c, stop_log); /* it reads the state */
+    ctl_check_stop(c, stop_meta); /* it reads the state */
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -206,6 +212,7 @@ static void centre_free(struct centre *c)
     lives_free_all(c);
     node_free_all(c);
     gc_free(c);
+    meta_free(c);
     events_free(&c->events);
     events_free(&c->errors);
     free(c->reap);

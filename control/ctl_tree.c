@@ -287,13 +287,13 @@ static void text_cache(struct centre *c, struct text *t)
 
 static bool pack_line(void *arg, const struct state_pack *p)
 {
-    static const char *const states[] = {"?", "allocated", "live", "condemned"};
+    static const char *const states[] = {"?", "allocated", "live", "condemned", "meta"};
     struct text *t = arg;
 
     if (!page_takes(t, p->id))
         return false;
     put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", p->id,
-        states[p->state <= PACK_CONDEMNED ? p->state : 0], p->size, p->live_bytes, p->live_records);
+        states[p->state <= PACK_META ? p->state : 0], p->size, p->live_bytes, p->live_records);
     return true;
 }
 

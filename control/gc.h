@@ -63,7 +63,6 @@ struct gc {
 };
 
 /* packs.c */
-struct node *gc_node(struct centre *c); /* one that can use the pool, best */
 void gc_end(struct gc *g, int status);
 void gc_condemn(struct gc *g); /* goes on with gc_move when nothing is left to delete */
 

@@ -603,6 +603,8 @@ void serve_node_log(struct op *op)
     }
     if (op->request.type == STAR__MSG_TYPE__CONFIRM)
         ((Star__Confirm *)op->body)->node = n->id;
+    else if (op->request.type == STAR__MSG_TYPE__META_STORED)
+        ((Star__MetaStored *)op->body)->node = n->id;
     else if (op->request.type == STAR__MSG_TYPE__MOVED)
         ((Star__Moved *)op->body)->node = n->id;
     else if (op->request.type == STAR__MSG_TYPE__COPIES)

@@ -61,6 +61,8 @@ static const struct route routes[] = {
     ROUTE(MAP, map_request, serve_map, NODES | MOUNTS, true),
     ROUTE(ALLOC_PACKS, alloc_packs, serve_node_log, NODES, true),
     ROUTE(CONFIRM, confirm, serve_node_log, NODES, true),
+    ROUTE(META_FETCH, meta_fetch, serve_meta_fetch, NODES, true),
+    ROUTE(META_STORED, meta_stored, serve_node_log, NODES, true),
     ROUTE(MOVED, moved, serve_node_log, NODES, true),
     ROUTE(DISCARD_PACK, pack_ref, serve_node_log, NODES, true),
     ROUTE(COPIES, copies, serve_node_log, NODES, true),

@@ -190,13 +190,15 @@ int state_setting(struct state *s, const char *name, char *value, size_t size);
 typedef bool (*state_setting_fn)(void *arg, const char *name, const char *value, const char *help);
 int state_settings(struct state *s, state_setting_fn fn, void *arg);
 
-enum pack_state { PACK_ALLOCATED = 1, PACK_LIVE, PACK_CONDEMNED };
+/* META: holds a part of a copy of the state, no records. */
+enum pack_state { PACK_ALLOCATED = 1, PACK_LIVE, PACK_CONDEMNED, PACK_META };
 struct state_pack {
     uint64_t id;
     enum pack_state state;
     uint64_t size, live_bytes, live_records;
     uint32_t writer;
-    int64_t born; /* seconds; when it became live */
+    int64_t born;  /* seconds; when it became live */
+    uint64_t meta; /* PACK_META: the command that the copy ends with */
 };
 typedef bool (*state_pack_fn)(void *arg, const struct state_pack *pack);
 int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg);

@@ -33,6 +33,7 @@ static const struct command commands[] = {
     {STAR__MSG_TYPE__STRAIGHT_PACKS, &star__straight_packs__descriptor, st_cmd_straight_packs},
     {STAR__MSG_TYPE__STRAIGHT_CONFIRM, &star__straight_confirm__descriptor,
      st_cmd_straight_confirm},
+    {STAR__MSG_TYPE__META_STORED, &star__meta_stored__descriptor, st_cmd_meta_stored},
     {STAR__MSG_TYPE__DISCARD_PACK, &star__pack_ref__descriptor, st_cmd_discard_pack},
     {STAR__MSG_TYPE__COPIES, &star__copies__descriptor, st_cmd_copies},
     {STAR__MSG_TYPE__DELETED_PACKS, &star__pack_refs__descriptor, st_cmd_deleted_packs},

@@ -20,7 +20,7 @@ static int add_pack(struct check *c, const MDB_val *key, const MDB_val *val)
     p->live_records = r.live_records;
     p->size = r.size;
     p->state = r.state;
-    if (r.state < PACK_ALLOCATED || r.state > PACK_CONDEMNED)
+    if (r.state < PACK_ALLOCATED || r.state > PACK_META)
         st_check_problem(c, "pack %" PRIu64 " has state %u", id, r.state);
     if (r.state != PACK_LIVE && r.live_records)
         st_check_problem(c, "pack %" PRIu64 " is not live but has live records", id);

@@ -228,7 +228,8 @@ int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg)
                                .live_bytes = row.live_bytes,
                                .live_records = row.live_records,
                                .writer = row.writer,
-                               .born = row.born};
+                               .born = row.born,
+                               .meta = row.meta};
         if (!fn(arg, &p))
             break;
     }

@@ -27,6 +27,9 @@ static const struct setting settings[] = {
      "never"},
     {"gc_min_age", 3600, 0, 31536000, false,
      "seconds that a pack is left alone before it is rewritten; `umbel gc` does not wait"},
+    {"meta_interval", 3600, 0, 31536000, false,
+     "seconds after which a copy of the centre's state is put into the pool if something has "
+     "changed (`umbel rebuild` needs it); 0: only after a flush of everything"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
 };
 

@@ -187,6 +187,58 @@ static int call_discard(void *ctx, uint64_t pack)
     return rc < 0 ? rc : 0;
 }
 
+struct part {
+    sem_t answered;
+    void *buf;
+    uint32_t length;
+    int status;
+};
+
+static void on_part(void *arg, const struct message *reply)
+{
+    struct part *p = arg;
+
+    p->status = reply->status;
+    if (reply->status >= 0 && reply->payload_len > p->length)
+        p->status = -EPROTO;
+    p->length = p->status < 0 ? 0 : (uint32_t)reply->payload_len;
+    if (p->length > 0)
+        memcpy(p->buf, reply->payload, p->length);
+    sem_post(&p->answered);
+}
+
+static int call_meta_fetch(void *ctx, uint64_t count, uint64_t offset, void *buf, uint32_t *length)
+{
+    Star__MetaFetch m = STAR__META_FETCH__INIT;
+    struct part p = {.buf = buf, .length = *length};
+    struct link *l = ctx;
+    int rc = -ESHUTDOWN;
+
+    m.count = count;
+    m.offset = offset;
+    m.length = *length;
+    sem_init(&p.answered, 0, 0);
+    pthread_rwlock_rdlock(&l->client_lock);
+    if (l->client && !l->client_stops)
+        rc = client_call(l->client, STAR__MSG_TYPE__META_FETCH, &m.base, NULL, 0, LINK_CALL_MS, 0,
+                         on_part, &p, NULL);
+    pthread_rwlock_unlock(&l->client_lock);
+    if (rc == 0) {
+        while (sem_wait(&p.answered) < 0) /* bounded by the call's deadline */
+            ;
+        rc = p.status;
+    }
+    sem_destroy(&p.answered);
+    *length = p.length;
+    return rc < 0 ? rc : 0;
+}
+
+static int call_meta_stored(void *ctx, const Star__MetaStored *stored)
+{
+    int rc = call(ctx, STAR__MSG_TYPE__META_STORED, &stored->base, NULL, NULL);
+    return rc < 0 ? rc : 0;
+}
+
 const struct centre_calls *link_calls(void)
 {
     static const struct centre_calls calls = {.map = call_map,
@@ -195,6 +247,8 @@ const struct centre_calls *link_calls(void)
                                               .confirm = call_confirm,
                                               .discard_pack = call_discard,
                                               .alloc_gc = call_alloc_gc,
+                                              .meta_fetch = call_meta_fetch,
+                                              .meta_stored = call_meta_stored,
                                               .moved = call_moved};
     return &calls;
 }

@@ -10,6 +10,7 @@
 
 #include "control/wire/log.h"
 #include "nodecache/link_private.h"
+#include "nodecache/meta.h"
 #include "nodecache/move.h"
 
 /* Attempts to evict what a read or a cut holds, 10 ms apart. */
@@ -274,6 +275,18 @@ static void do_move(struct push *p, const Star__MoveRecords *m)
     free(r.failed_packs);
 }
 
+static void do_meta(struct push *p, const Star__WriteMeta *m)
+{
+    struct link *l = p->link;
+    char detail[NODE_DETAIL];
+    int rc = meta_write(l->pool, link_calls(), l, l->flush, m, detail);
+
+    if (rc < 0)
+        refuse(p, rc, detail);
+    else
+        answer(p, 0, NULL);
+}
+
 /* ---- dispatch ---- */
 
 struct kind {
@@ -294,6 +307,7 @@ static const struct kind *kind_of(uint16_t type)
         {STAR__MSG_TYPE__WARM, true, &star__flush_request__descriptor},
         {STAR__MSG_TYPE__DELETE_PACKS, true, &star__pack_refs__descriptor},
         {STAR__MSG_TYPE__MOVE_RECORDS, true, &star__move_records__descriptor},
+        {STAR__MSG_TYPE__WRITE_META, true, &star__write_meta__descriptor},
         {STAR__MSG_TYPE__DRAIN, true, &star__empty__descriptor},
     };
 
@@ -337,6 +351,9 @@ static void push_do(struct push *p)
         break;
     case STAR__MSG_TYPE__DELETE_PACKS:
         do_delete_packs(p, (Star__PackRefs *)m);
+        break;
+    case STAR__MSG_TYPE__WRITE_META:
+        do_meta(p, (Star__WriteMeta *)m);
         break;
     case STAR__MSG_TYPE__MOVE_RECORDS:
         do_move(p, (Star__MoveRecords *)m);

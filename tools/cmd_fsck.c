@@ -23,7 +23,7 @@
 
 struct pack {
     uint64_t id, size;
-    char state[16]; /* allocated, live, condemned */
+    char state[16]; /* allocated, live, condemned, meta */
     bool in_pool;
     UT_hash_handle hh;
 };
@@ -205,7 +205,8 @@ static bool still_live(struct fsck *f, uint64_t id)
     if (id > 1) /* the page that begins with it */
         snprintf(file, sizeof(file), "packs.%ju", (uintmax_t)(id - 1));
     bool live = ctl_read(&f->ctl, file, &text) != 0 ||
-                (text_value(text, key, value, sizeof(value)) && strncmp(value, "live", 4) == 0);
+                (text_value(text, key, value, sizeof(value)) &&
+                 (strncmp(value, "live", 4) == 0 || strncmp(value, "meta", 4) == 0));
     free(text);
     return live;
 }
@@ -226,6 +227,12 @@ static int verify(struct fsck *f, const struct pack *p)
     return 0;
 }
 
+/* With live records, or a copy of the centre's state. */
+static bool is_kept(const struct pack *p)
+{
+    return strcmp(p->state, "live") == 0 || strcmp(p->state, "meta") == 0;
+}
+
 static void check_packs(struct fsck *f)
 {
     uint64_t total = 0, done = 0;
@@ -233,13 +240,13 @@ static void check_packs(struct fsck *f)
     struct pack *p, *next;
 
     HASH_ITER (hh, f->packs, p, next)
-        total += strcmp(p->state, "live") == 0 ? p->size : 0;
+        total += is_kept(p) ? p->size : 0;
     progress_begin(&progress, f->data ? "verifying packs" : "looking for packs");
     HASH_ITER (hh, f->packs, p, next) {
-        if (strcmp(p->state, "live") != 0)
+        if (!is_kept(p))
             continue;
         if (!p->in_pool && still_live(f, p->id))
-            problem(f, "pack %ju is live and not in the pool", (uintmax_t)p->id);
+            problem(f, "pack %ju is %s and not in the pool", (uintmax_t)p->id, p->state);
         else if (p->in_pool && f->data)
             verify(f, p);
         done += p->size;

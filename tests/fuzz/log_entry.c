@@ -39,6 +39,7 @@ static const uint32_t types[] = {
     STAR__LOG_TYPE__LOG_HOME_ATTRS,
     STAR__LOG_TYPE__LOG_DROP_COPIES,
     STAR__MSG_TYPE__MOVED,
+    STAR__MSG_TYPE__META_STORED,
 };
 
 static struct world w;

@@ -369,3 +369,48 @@ Test(state_move, random_cuts_and_moves)
             cr_assert_eq(world_check(&w), 0);
     }
 }
+
+static int meta_stored(uint64_t pack, uint64_t count)
+{
+    Star__MetaStored q = STAR__META_STORED__INIT;
+    Star__ConfirmPack p = STAR__CONFIRM_PACK__INIT, *packs = &p;
+
+    p.pack = pack;
+    p.size = 1000;
+    q.node = w.node;
+    q.count = count;
+    q.n_packs = 1;
+    q.packs = &packs;
+    return world_apply(&w, STAR__MSG_TYPE__META_STORED, &q.base);
+}
+
+/* The newest two copies of the state are kept, however late an older one comes. */
+Test(state_move, copies_of_the_state)
+{
+    uint64_t p = alloc_packs(5);
+
+    cr_assert_eq(meta_stored(p, 2), 0);
+    cr_assert_eq(pack_of(p).state, PACK_META);
+    cr_assert_eq(pack_of(p).meta, 2);
+    cr_assert_eq(meta_stored(p + 1, 4), 0);
+    cr_assert_eq(pack_of(p).state, PACK_META);
+    cr_assert_eq(meta_stored(p + 2, 5), 0);
+    cr_assert_eq(pack_of(p).state, PACK_CONDEMNED);
+    cr_assert_eq(pack_of(p + 1).state, PACK_META);
+    cr_assert_eq(meta_stored(p + 3, 3), 0);
+    cr_assert_eq(pack_of(p + 3).state, PACK_CONDEMNED);
+    cr_assert_eq(meta_stored(p + 2, 5), 0, "the same again");
+    cr_assert_eq(pack_of(p + 2).state, PACK_META);
+    cr_assert_eq(meta_stored(p + 4, 1000000), -EINVAL, "from the future");
+    cr_assert_eq(pack_of(p + 4).state, PACK_ALLOCATED);
+    w.node = 2;
+    cr_assert_eq(meta_stored(p + 4, 6), -EPERM, "another's pack");
+    w.node = 1;
+    confirm(0, 1); /* gc lets them be */
+    Star__PackRefs q = STAR__PACK_REFS__INIT;
+    uint64_t both[] = {p + 1, p + 2};
+    q.n_pack = 2;
+    q.pack = both;
+    cr_assert_eq(world_apply(&w, STAR__LOG_TYPE__LOG_CONDEMN, &q.base), 0);
+    cr_assert_eq(pack_of(p + 1).state, PACK_META);
+}
