@@ -19,7 +19,7 @@
 #define MARKER_WAIT_NS 20000000L
 #define PACK_DIGITS    16
 
-static const struct pool_driver *const drivers[] = {&pool_dir};
+static const struct pool_driver *const drivers[] = {&pool_dir, &pool_nfs};
 
 int pool_fail(char *detail, int error, const char *format, ...)
 {
@@ -238,7 +238,8 @@ static const struct pool_driver *driver_of(const char *url, const char **rest, c
         if (strncmp(url, drivers[i]->scheme, len) == 0 && url[len] == ':')
             return drivers[i];
     }
-    pool_fail(detail, -EINVAL, "unknown pool URL \"%s\" (known: dir:/path)", url);
+    pool_fail(detail, -EINVAL, "unknown pool URL \"%s\" (known: dir:/path nfs://host/export/path)",
+              url);
     return NULL;
 }
 

@@ -21,7 +21,7 @@ struct pool {
     char why[POOL_DETAIL]; /* it is away; under the lock */
 };
 
-extern const struct pool_driver pool_dir;
+extern const struct pool_driver pool_dir, pool_nfs;
 
 /* pool_open() with a driver that stands in no table (tests bring one that keeps objects in memory).
  */
