@@ -179,7 +179,8 @@ static int set_pool(struct root *r, const char *url)
     const char *path = url + 4, *slash;
 
     if (url[0] == '\0' || strpbrk(url, "\n#") != NULL || strlen(url) >= sizeof(r->conf.pool))
-        return fail(r, -EINVAL, "'%.200s' is not a pool URL (dir:/path)", url);
+        return fail(r, -EINVAL, "'%.200s' is not a pool URL (dir:/path nfs://host/export/path)",
+                    url);
     if (strncmp(url, "dir:", 4) != 0 || path[0] == '/') {
         snprintf(r->conf.pool, sizeof(r->conf.pool), "%s", url);
         return 0;

@@ -1,7 +1,7 @@
 /*
  * The pool: where data lives for good, as immutable packs of sealed records.
  *
- * A pool is a driver (dir: here; nfs: later) behind struct pool_driver, a small table of functions
+ * A pool is a driver (dir: or nfs:) behind struct pool_driver, a small table of functions
  * on named objects. Packs are written once, from front to back, then synced, and never changed.
  *
  * Pack (object "packs/XX/XXXXXXXXXXXXXXXX", the id in hex; the folder is its low byte):
@@ -16,7 +16,7 @@
  *
  * No byte is ever returned unverified: after an error the buffer holds zeros. Threads: a struct
  * pool may be used by any number of threads at once; a pack_writer by one at a time. Locks: only
- * the dir: driver has one, which it never holds across I/O. Errors: -errno plus one line in detail
+ * the drivers have some, never held across I/O. Errors: -errno plus one line in detail
  * (POOL_DETAIL bytes, or NULL).
  */
 #ifndef UMBEL_POOL_H
@@ -42,7 +42,8 @@
 
 struct pool;
 
-/* url: "dir:/path" (created if create is set; the parent must exist). cloud NULL: whichever cloud's
+/* url: "dir:/path" or "nfs://host/export/path?..." (README.md; created if create is set; the parent
+ * must exist). cloud NULL: whichever cloud's
  * it is (not with create). -EINVAL: unknown form; -ENOENT: no pool there; -EPROTONOSUPPORT: the
  * pool was made by a newer format; -EXDEV: it belongs to another cloud (its "umbel-pool" marker
  * names a different cloud id); -EBADMSG: its marker is damaged. Several processes may create the

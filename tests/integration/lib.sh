@@ -22,6 +22,8 @@ SANITIZE=${UMBEL_SANITIZE:-}
 FULL=${UMBEL_TEST_FULL:-0}
 KEEP=0
 STARTED=$SECONDS
+# dir: in $ROOT/pool, unless it is nfs: then a server of its own holds the pool, in $WORK/nfs/export/pool.
+POOL=${UMBEL_TEST_POOL:-dir}
 WORK='' ROOT='' MNT=''
 LOOPS=() EXTRA_MOUNTS=() PIDS=() DAEMONS=()
 
@@ -30,6 +32,8 @@ step() { printf '%s: [%3d s] %s\n' "$SELF" $((SECONDS - STARTED)) "$*"; }
 skip() { say "skipped: $*"; exit 77; }
 fail() { printf '%s: FAILED: %s\n' "$SELF" "$*" >&2; exit 1; }
 full() { [ "$FULL" = 1 ]; }
+
+. "$HERE/lib_ganesha.sh"
 
 for argument in "$@"; do
     case $argument in
@@ -82,6 +86,7 @@ cleanup() {
         for pid in "${DAEMONS[@]}"; do kill -KILL "$pid" 2>/dev/null; done
         umount -lf "$MNT" 2>/dev/null
     fi
+    ganesha_stop 2>/dev/null
     for at in "${EXTRA_MOUNTS[@]}"; do umount -l "$at" 2>/dev/null; done
     for loop in "${LOOPS[@]}"; do losetup -d "$loop" 2>/dev/null; done
     # Never reach through something that is still mounted.
@@ -104,10 +109,16 @@ make_work() {
     chmod 711 "$WORK" # other users go through it to the mount
     ROOT=$WORK/root MNT=$WORK/mnt
     mkdir "$MNT"
+    if [ "$POOL" = nfs ]; then
+        ! why=$(ganesha_missing) || skip "$why"
+        ganesha_set "$WORK/nfs" && ganesha_start || fail "NFS-Ganesha does not start"
+    fi
 }
 
 up() {
-    "$UMBEL" up --root "$ROOT" --mount "$MNT" "$@" >>"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "umbel up $*"; }
+    local pool=()
+    [ "$POOL" != nfs ] || [ -f "$ROOT/umbel.conf" ] || pool=(--pool "$(ganesha_url "$WORK/nfs/export/pool")")
+    "$UMBEL" up --root "$ROOT" --mount "$MNT" "${pool[@]}" "$@" >>"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "umbel up $*"; }
     mapfile -t DAEMONS < <(cat "$ROOT"/run/*.pid)
 }
 down() { "$UMBEL" down --root "$ROOT" >>"$WORK/up.log" 2>&1 || { tail -n 20 "$WORK/up.log" >&2; fail "umbel down"; }; }
