@@ -1,5 +1,5 @@
-/* Commands of the control files: flush, evict, warm, gc; and of nodes: flush, drain, release,
- * forget. */
+/* Commands of the control files: flush, evict, warm, gc; and of nodes: flush, drain and release
+ * (leave.c goes on with those that leave). */
 #include "control/centre.h"
 
 #include <ctype.h>
@@ -103,6 +103,7 @@ static int collect_files(struct centre *c, const char *path, struct inos *l, boo
 
 struct moved {
     uint64_t files, bytes, failed;
+    bool release; /* a drain at whose end the node leaves */
     char detail[128];
 };
 
@@ -257,10 +258,13 @@ static void on_drained(struct op *op)
     } else if (op->status == 0) {
         op->status = -ECANCELED;
     }
-    move_finish(op);
+    if (n && op->status == 0 && done && sum->release)
+        node_let_go(op, n);
+    else
+        move_finish(op);
 }
 
-static void node_drain(struct op *op, struct node *n)
+static void node_drain(struct op *op, struct node *n, bool release)
 {
     Star__Empty body = STAR__EMPTY__INIT;
 
@@ -269,17 +273,19 @@ static void node_drain(struct op *op, struct node *n)
                  n->name);
         return;
     }
-    if (strcmp(n->state, "ready") != 0) {
+    if (strcmp(n->state, "ready") != 0 && !(release && strcmp(n->state, "drained") == 0)) {
         op_error(op, -EBUSY, "node %s is %s already", n->name, n->state);
         return;
     }
+    struct moved *sum = calloc(1, sizeof(*sum));
     free(op->data);
-    op->data = calloc(1, sizeof(struct moved));
-    int rc = op->data ? node_set_state(op->c, n, "draining") : -ENOMEM;
+    op->data = sum;
+    int rc = sum ? node_set_state(op->c, n, "draining") : -ENOMEM;
     if (rc < 0) {
         op_reply(op, rc, NULL);
         return;
     }
+    sum->release = release;
     op->node = n->id;
     rc = peer_request(n->peer, STAR__MSG_TYPE__DRAIN, &body.base, NODE_COMMAND_DEADLINE_MS,
                       on_moved, op);
@@ -288,82 +294,6 @@ static void node_drain(struct op *op, struct node *n)
     else
         op->status = rc;
     op_wait(op, on_drained);
-}
-
-struct loss {
-    struct centre *c;
-    uint32_t node;
-};
-
-static bool report_loss(void *arg, const struct state_copy_line *line)
-{
-    struct loss *l = arg;
-    char path[512];
-
-    if (line->node != l->node || line->staged == 0)
-        return true;
-    state_path(l->c->state, line->ino, path, sizeof(path));
-    events_add(&l->c->events, "lost",
-               "%s: %" PRIu64 " bytes were staged only at the forgotten node", path, line->staged);
-    return true;
-}
-
-static void on_forgotten(struct op *op, const struct state_result *r)
-{
-    struct centre *c = op->c;
-    struct node *n = node_find(c, op->node);
-    struct live *l, *tmp;
-
-    if (r->status < 0) {
-        op_refuse(op, r);
-        return;
-    }
-    nodes_load(c);
-    HASH_ITER (hh, c->lives, l, tmp)
-        if (l->home_unknown || l->have_home)
-            home_caught_up(c, l->ino);
-    events_add(&c->events, "node-forgotten", "%s", n ? n->name : "?");
-    op_reply(op, 0, NULL);
-}
-
-static void forget_recalled(struct op *op)
-{
-    struct node *n = node_find(op->c, op->node);
-    struct loss l = {.c = op->c, .node = op->node};
-    Star__LogNode body;
-
-    if (!n || n->peer || op->status < 0) {
-        op_error(op, op->status < 0 ? op->status : -EBUSY,
-                 "node %s came back, or not everybody could be told", n ? n->name : "?");
-        return;
-    }
-    state_copies(op->c->state, 0, 0, 0, report_loss, &l);
-    node_entry(n, "gone", &body);
-    op_submit_own(op, STAR__LOG_TYPE__LOG_NODE, &body.base, on_forgotten);
-}
-
-/* Files that have their home there fall back to what the pool holds: nobody may go on with what he
- * remembers. */
-static void node_forget(struct op *op, struct node *n)
-{
-    struct centre *c = op->c;
-    struct session *asker = op->session;
-    struct live *l, *tmp;
-    struct inode i;
-
-    if (n->peer) {
-        op_error(op, -EBUSY, "node %s is here: drain it, or stop it first", n->name);
-        return;
-    }
-    op->node = n->id;
-    op->stops_leases = true;
-    c->lease_stops++;
-    op->session = NULL; /* it is recalled like all others */
-    HASH_ITER (hh, c->lives, l, tmp)
-        if (l->holders && state_inode(c->state, l->ino, &i) == 0 && i.home == n->id)
-            recall_all(op, l->ino);
-    op->session = asker;
-    op_wait(op, forget_recalled);
 }
 
 /* --- parsing --- */
@@ -436,7 +366,7 @@ void admin_node_command(struct op *op, struct node *n, char *command)
         move_at(op, n, STAR__MSG_TYPE__FLUSH, &none, true);
         op_wait(op, move_finish);
     } else if (strcmp(word, "drain") == 0 || strcmp(word, "release") == 0) {
-        node_drain(op, n);
+        node_drain(op, n, strcmp(word, "release") == 0);
     } else if (strcmp(word, "forget") == 0) {
         node_forget(op, n);
     } else {

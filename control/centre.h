@@ -167,6 +167,10 @@ struct node {
     uint64_t capacity, used, staged, cached, files, pool_total, pool_free;
     uint64_t read_bytes, write_bytes, fetched_bytes, flushed_bytes;
     double load;
+    uint64_t moved;    /* read and written, in the last report */
+    double rate;       /* bytes per second between the last two reports */
+    uint32_t promised; /* files that it was made home of since the last report */
+    uint32_t readers;  /* sent there since then */
     char pool_error[128], store_error[128];
     Star__HomeAttrs *logged; /* to be told: these versions are in the log */
     size_t logged_n;
@@ -447,6 +451,9 @@ void home_take(struct op *op, uint64_t ino, op_fn next);
 void home_drop_copies(struct op *op, uint64_t ino, uint32_t too);
 /* NULL: there is none now; again is called when there is (or the op ends after NODE_WAIT_MS). */
 struct node *home_for_new(struct op *op, op_fn again);
+/* op waits until node (0: any that takes data) is here; then again, also when NODE_WAIT_MS have
+ * passed. false: they have passed already. */
+bool node_awaited(struct op *op, uint32_t node, op_fn again);
 void homes_tick(struct centre *c);
 void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star__Ticket *t,
                  Star__Time *mtime);
@@ -470,6 +477,9 @@ bool straight_must_be_asked(struct centre *c, const struct session *s, const str
 struct node *node_find(struct centre *c, uint32_t id);
 struct node *node_of_peer(struct centre *c, struct peer *p);
 bool node_usable(const struct node *n);
+/* Work waiting per core, with what was sent there since it was reported. */
+double node_load(const struct node *n);
+bool node_is_local(const struct node *n, const struct session *s);
 /* Not drained, released or forgotten: what it is home of stays there, also while it is away. */
 bool node_keeps_homes(const struct node *n);
 /* The leader acts by it at once; the log follows. */
@@ -512,6 +522,20 @@ void serve_meta_fetch(struct op *op);
 /* command is NUL-terminated; answers the op. */
 void admin_command(struct op *op, char *command);
 void admin_node_command(struct op *op, struct node *n, char *command);
+
+/* --- leave.c: nodes that leave for good --- */
+/* Files that only n has the newest of, as far as the log, the cache table and mounts know. */
+struct losses {
+    uint64_t *ino;
+    uint64_t *bytes; /* staged there */
+    size_t n, size;
+};
+int losses_find(struct centre *c, const struct node *n, struct losses *l);
+void losses_free(struct losses *l);
+void node_forget(struct op *op, struct node *n);
+/* n is drained: it is let go. Answers the op. */
+void node_let_go(struct op *op, struct node *n);
+
 void serve_ctl_lookup(struct op *op);
 void serve_ctl_readdir(struct op *op);
 void serve_ctl_read(struct op *op);

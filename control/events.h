@@ -8,7 +8,8 @@
 
 /* Until events_limit() says otherwise. */
 #define EVENTS_DEFAULT 1000
-#define EVENT_LINE_MAX 512
+/* A whole path and some words. */
+#define EVENT_LINE_MAX 4352
 
 struct events {
     char **line;          /* number n is line[n % limit] */

@@ -222,9 +222,7 @@ void fill_ticket(struct centre *c, const struct inode *i, uint32_t rights, Star_
 
 /* --- waiting for a node --- */
 
-/* Until node (0: any that takes data) is here; then again, also when NODE_WAIT_MS have passed.
- * false: they have passed already. */
-static bool node_awaited(struct op *op, uint32_t node, op_fn again)
+bool node_awaited(struct op *op, uint32_t node, op_fn again)
 {
     struct centre *c = op->c;
 
@@ -359,16 +357,16 @@ struct node *home_choose(struct centre *c, const struct session *s)
     size_t count = 0;
     struct node *n;
 
-    (void)s; /* every mount and node is on this machine in a cloud that speaks over unix sockets */
     if (!list)
         return NULL;
     for (n = c->nodes; n; n = n->hh.next)
-        list[count++] = (struct placement_node){.id = n->id,
-                                                .usable = node_usable(n),
-                                                .local = true,
-                                                .capacity = n->capacity,
-                                                .staged = n->staged,
-                                                .load = n->load};
+        list[count++] = (struct placement_node){
+            .id = n->id,
+            .usable = node_usable(n),
+            .local = node_is_local(n, s),
+            .capacity = n->capacity,
+            .staged = n->staged + n->promised * (uint64_t)PLACEMENT_FILE_BYTES,
+            .load = n->load};
     uint32_t id = placement_home(list, count);
     free(list);
     return id ? node_find(c, id) : NULL;
@@ -519,6 +517,8 @@ struct node *home_for_new(struct op *op, op_fn again)
 
     if (!n)
         wait_for_node(op, 0, again);
+    else
+        n->promised++;
     return n;
 }
 

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "control/placement.h"
+
 /* Extents in one answer to MAP; the node asks on from where it ends. */
 #define MAP_EXTENTS_MAX 16384
 /* One answer to HOMED: so many files of so many inodes looked at, some milliseconds of the loop. */
@@ -38,6 +40,16 @@ bool node_usable(const struct node *n)
 bool node_keeps_homes(const struct node *n)
 {
     return strcmp(n->state, "ready") == 0 || strcmp(n->state, "draining") == 0;
+}
+
+double node_load(const struct node *n)
+{
+    return n->load + n->rate / PLACEMENT_RATE_LOAD + n->readers * PLACEMENT_READER_LOAD;
+}
+
+bool node_is_local(const struct node *n, const struct session *s)
+{
+    return s && s->machine[0] && strcmp(n->machine, s->machine) == 0;
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -121,7 +133,9 @@ static void on_node_logged(struct op *op, const struct state_result *r)
     link->node = n;
     n->peer = op->peer;
     n->instance = hello->instance;
+    answer.lines_lost = n->lost;
     n->reported = n->lost = false;
+    n->moved = 0;
     n->store_error[0] = n->pool_error[0] = '\0';
     n->seen_ms = c->now;
     events_add(&c->events, "node", "%s is here", n->name);
@@ -140,7 +154,8 @@ void node_hello(struct centre *c, struct peer *p, const struct message *m, Star_
                    "there is a node %s with another store; give this one another name",
                    hello->name);
     } else if (n && strcmp(n->state, "gone") == 0) {
-        peer_error(p, m, -EPERM, "node %s was forgotten; give it a new name and an empty store",
+        peer_error(p, m, -ENODEV,
+                   "node %s was given up for good; give it a new name and an empty store",
                    hello->name);
     } else {
         struct op *op = op_new(c, NULL, p, m, &hello->base);
@@ -280,7 +295,10 @@ void nodes_tick(struct centre *c, int64_t now)
     for (n = c->nodes; n; n = n->hh.next) {
         tell_logged(n);
         drops_send(n);
-        if (n->peer || n->lost || now - n->seen_ms < LEASE_MS || strcmp(n->state, "gone") == 0)
+        /* One that is connected and does not report is frozen. It may take long to recover before
+         * its first report. */
+        if ((n->peer && !n->reported) || n->lost || now - n->seen_ms < LEASE_MS ||
+            strcmp(n->state, "gone") == 0)
             continue;
         Star__LogHome body = STAR__LOG_HOME__INIT;
         body.node = n->id;
@@ -291,6 +309,8 @@ void nodes_tick(struct centre *c, int64_t now)
         events_add(&c->events, "node-lost",
                    "%s was not heard for %d s; its staged files wait for it", n->name,
                    LEASE_MS / 1000);
+        if (n->peer)
+            peer_close(n->peer);
     }
     homes_tick(c);
 }
@@ -321,6 +341,19 @@ void hello_settings(struct centre *c, Star__HelloReply *r)
 
 /* --- reports --- */
 
+/* seen_ms is that of the last report. */
+static void note_rate(struct centre *c, struct node *n, const Star__NodeReport *q)
+{
+    uint64_t moved = q->read_bytes + q->write_bytes;
+    int64_t ms = c->now - n->seen_ms;
+
+    n->rate = n->moved && moved > n->moved && ms > 0
+                  ? (double)(moved - n->moved) * 1000.0 / (double)ms
+                  : 0;
+    n->moved = moved;
+    n->promised = n->readers = 0;
+}
+
 static void note_error(struct centre *c, struct node *n, const char *what, char *kept, size_t size,
                        const char *now)
 {
@@ -344,6 +377,7 @@ void serve_node_report(struct op *op)
         op_reply(op, -EINVAL, NULL);
         return;
     }
+    note_rate(c, n, q);
     n->seen_ms = c->now;
     n->capacity = q->capacity;
     n->used = q->used;

@@ -35,3 +35,40 @@ uint32_t placement_home(const struct placement_node *nodes, size_t n)
             best = &nodes[i];
     return best ? best->id : 0;
 }
+
+/* Of `most`, nearly all. */
+static bool nearly(uint64_t cached, uint64_t most)
+{
+    return cached >= most - most / 16;
+}
+
+static bool better_to_read(const struct placement_copy *a, const struct placement_copy *b,
+                           uint64_t most)
+{
+    if (a->avoid != b->avoid)
+        return b->avoid;
+    bool a_has = nearly(a->cached, most), b_has = nearly(b->cached, most);
+    if (a_has != b_has)
+        return a_has;
+    if (a->local != b->local)
+        return a->local;
+    if (a->load < b->load || b->load < a->load)
+        return a->load < b->load;
+    if (a->cached != b->cached)
+        return a->cached > b->cached;
+    return a->id < b->id;
+}
+
+uint32_t placement_read(const struct placement_copy *copies, size_t n)
+{
+    const struct placement_copy *best = NULL;
+    uint64_t most = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (copies[i].usable && !copies[i].avoid && copies[i].cached > most)
+            most = copies[i].cached;
+    for (size_t i = 0; i < n; i++)
+        if (copies[i].usable && (!best || better_to_read(&copies[i], best, most)))
+            best = &copies[i];
+    return best ? best->id : 0;
+}

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "control/placement.h"
+
 /* linux/fuse.h, in SetAttr.valid */
 #define VALID_SIZE         (1u << 3)
 #define VALID_KILL_SUIDGID (1u << 11)
@@ -70,47 +72,98 @@ void open_uncount(struct op *op)
         handles_closed(op->c, h, !op->counted_write, op->counted_write);
 }
 
-/* The node to read and write at: the home, else one that caches it, else any. */
-struct best_copy {
+/* What the cache table has of an inode's newest version, by node. */
+struct copies {
     struct centre *c;
-    struct node *node;
-    uint64_t version, cached;
+    struct placement_copy *list;
+    size_t n;
+    uint64_t version;
 };
 
-static bool better_copy(void *arg, const struct state_copy_line *line)
+static bool note_copy(void *arg, const struct state_copy_line *line)
 {
-    struct best_copy *b = arg;
-    struct node *n = node_find(b->c, line->node);
+    struct copies *k = arg;
 
-    if (n && node_usable(n) && line->version == b->version && line->cached > b->cached) {
-        b->node = n;
-        b->cached = line->cached;
-    }
+    for (size_t i = 0; i < k->n; i++)
+        if (k->list[i].id == line->node && line->version == k->version)
+            k->list[i].cached = line->cached;
     return true;
 }
 
-static struct node *where_to_go(struct centre *c, struct session *s, const struct inode *i)
+/* LOCATE; NULL: it is another request. */
+static const Star__Inode *located(const struct op *op)
 {
-    struct node *home = i->home ? node_find(c, i->home) : NULL;
+    return op->request.type == STAR__MSG_TYPE__LOCATE ? (const Star__Inode *)op->body : NULL;
+}
 
-    if (home && node_keeps_homes(home))
-        return home;
-    struct best_copy b = {.c = c, .version = i->version};
-    state_copies(c->state, i->ino, 0, 0, better_copy, &b);
-    return b.node ? b.node : home_choose(c, s);
+static bool is_through_node(const struct op *op)
+{
+    const Star__Inode *q = located(op);
+
+    return q && q->through_node;
+}
+
+static bool is_avoided(const struct op *op, uint32_t node)
+{
+    const Star__Inode *q = located(op);
+
+    for (size_t i = 0; q && i < q->n_avoid; i++)
+        if (q->avoid[i] == node)
+            return true;
+    return false;
+}
+
+static struct node *node_to_read_at(struct op *op, const struct inode *i)
+{
+    struct centre *c = op->c;
+    struct copies k = {.c = c, .version = i->version};
+    struct node *n;
+
+    k.list = calloc(HASH_COUNT(c->nodes) + 1, sizeof(*k.list));
+    if (!k.list)
+        return NULL;
+    for (n = c->nodes; n; n = n->hh.next)
+        k.list[k.n++] = (struct placement_copy){.id = n->id,
+                                                .usable = node_usable(n),
+                                                .local = node_is_local(n, op->session),
+                                                .avoid = is_avoided(op, n->id),
+                                                .load = node_load(n)};
+    state_copies(c->state, i->ino, 0, 0, note_copy, &k);
+    uint32_t id = placement_read(k.list, k.n);
+    free(k.list);
+    n = id ? node_find(c, id) : NULL;
+    if (n)
+        n->readers++;
+    return n;
+}
+
+/* The node to read and write at. Whoever writes, or may not keep what he reads, goes to the home,
+ * if there is one: a reader elsewhere would not hear of the next write. */
+static struct node *where_to_go(struct op *op, const struct inode *i, bool reads, bool *copy)
+{
+    struct node *home = i->home ? node_find(op->c, i->home) : NULL;
+
+    *copy = !(home && node_keeps_homes(home)) || (reads && straight_newest(op->c, i));
+    return *copy ? node_to_read_at(op, i) : home;
 }
 
 void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct open_answer *a)
 {
+    struct node *n = NULL;
+    bool copy = false;
+
     star__open_reply__init(&a->reply);
+    a->reply.lease = lease_grant(op->c, op->session, i->ino);
+    bool reads = a->reply.lease != STAR__LEASE__LEASE_NONE && !flags_write(flags);
+    bool direct = reads && straight_reads(op->c, op->session, i);
+    if (!direct || is_through_node(op))
+        n = where_to_go(op, i, reads, &copy);
+    a->reply.direct = direct && !n;
     fill_ticket(op->c, i, rights_of(flags), &a->ticket, &a->mtime);
     a->reply.ticket = &a->ticket;
-    a->reply.lease = lease_grant(op->c, op->session, i->ino);
-    bool may = a->reply.lease != STAR__LEASE__LEASE_NONE && !flags_write(flags);
-    a->reply.direct = may && straight_reads(op->c, op->session, i);
-    struct node *n = a->reply.direct ? NULL : where_to_go(op->c, op->session, i);
     a->reply.address = n ? n->address : "";
     a->reply.node = n ? n->id : 0;
+    a->reply.copy = n && copy;
 }
 
 /* --- open --- */
@@ -256,12 +309,6 @@ static void locate_answer(struct op *op)
     struct live *l = live_find(op->c, q->ino);
     struct holder *h = l && op->session ? holder_find(l, op->session) : NULL;
     answer_open(op, &i, h && h->writers ? O_RDWR : O_RDONLY, &a);
-    if (q->through_node && a.reply.direct) {
-        struct node *n = where_to_go(op->c, op->session, &i);
-        a.reply.direct = n == NULL;
-        a.reply.address = n ? n->address : "";
-        a.reply.node = n ? n->id : 0;
-    }
     op_reply(op, 0, &a.reply.base);
 }
 

@@ -301,6 +301,7 @@ int st_inode_lost_home(struct apply *a, struct stored *i)
     struct inode_row *r = &i->r;
 
     r->home = 0;
+    r->file.home_epoch++; /* what it may still say of it is refused */
     if (r->version <= r->file.cut_version) {
         r->change++;
         return 0;

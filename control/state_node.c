@@ -127,7 +127,7 @@ static int node_number(struct apply *a, const Star__LogNode *q, uint32_t *id, st
     if (rc == -ENOENT && q->node == 0)
         return 0;
     if (rc == 0 && strcmp(r->state, "gone") == 0 && strcmp(q->state, "gone") != 0)
-        return st_refuse(a, -EPERM, "node %s was given up", q->name);
+        return st_refuse(a, -ENODEV, "node %s was given up", q->name);
     return rc;
 }
 

@@ -16,6 +16,8 @@
 struct place {
     char address[256];
     bool direct;
+    uint32_t node;
+    bool copy; /* others can serve it too */
     struct ticket ticket;
 };
 
@@ -69,6 +71,8 @@ static bool place_of(struct kreq *q, uint64_t ino, struct place *p)
     if (known) {
         strcpy(p->address, p->direct ? "" : i->address);
         p->ticket = i->ticket;
+        p->node = i->node;
+        p->copy = i->copy;
         if (ino == q->ino)
             q->sent = !q->ended; /* from here on it may be at the node */
     }
@@ -168,13 +172,30 @@ static void retry_for_room(struct kreq *q)
         kreq_fail_now(q, -ENOMEM, q->done);
 }
 
+/* Another node or the pool may have it: the next LOCATE asks for one. An error of the last one that
+ * was tried is the answer. */
+static bool try_another(struct kreq *q, int status)
+{
+    if (!only_reads(q) || !q->copy || status == -ENOENT || status == -ENXIO || status == -ESTALE)
+        return false;
+    if (q->avoid_n == DATA_AVOID_MAX)
+        return false;
+    for (unsigned k = 0; k < q->avoid_n; k++)
+        if (q->avoid[k] == q->node)
+            return false;
+    q->avoid[q->avoid_n++] = q->node;
+    return true;
+}
+
 static void failed(struct kreq *q, const struct message *reply)
 {
+    bool another = try_another(q, reply->status);
+
     if (reply->status == -EBUSY && changes(q)) {
         retry_for_room(q);
         return;
     }
-    if (!worth_retry(q, reply->status)) {
+    if (!another && !worth_retry(q, reply->status)) {
         q->done(q, reply);
         return;
     }
@@ -248,6 +269,8 @@ static void locate(struct kreq *q, uint64_t ino)
 
     body.ino = ino;
     body.through_node = q->through_node || ino != q->ino;
+    body.n_avoid = q->avoid_n;
+    body.avoid = q->avoid;
     kreq_ask_within(q, STAR__MSG_TYPE__LOCATE, &body.base, left_ms(q), CLIENT_RESEND, on_located);
 }
 
@@ -259,8 +282,9 @@ static int send_to(struct kreq *q, const char *address, const ProtobufCMessage *
     int deadline = left_ms(q), away = 0;
 
     if (only_reads(q)) {
-        deadline = deadline > DATA_ATTEMPT_MS ? DATA_ATTEMPT_MS : deadline;
-        away = DATA_AWAY_MS;
+        int most = q->copy && q->avoid_n < DATA_AVOID_MAX ? DATA_COPY_MS : DATA_ATTEMPT_MS;
+        deadline = deadline > most ? most : deadline;
+        away = q->copy ? DATA_COPY_AWAY_MS : DATA_AWAY_MS;
     }
     kreq_ref(q);
     int rc = conns_call(q->w->conns, address, q->type, body, &payload, q->payload_len ? 1 : 0,
@@ -418,6 +442,8 @@ static void attempt(struct kreq *q)
         straight_read(q);
         return;
     }
+    q->node = p.node;
+    q->copy = p.copy;
     int rc = send(q, &p, &from);
     if (rc < 0)
         failed(q, &(struct message){.kind = FRAME_REPLY, .status = rc});

@@ -239,6 +239,8 @@ int inode_note_place(struct inode *i, const Star__OpenReply *r)
     i->direct = r->direct && i->lease != STAR__LEASE__LEASE_NONE;
     i->located = i->address != NULL || i->direct;
     inode_forget_map(i);
+    i->node = r->node;
+    i->copy = r->copy;
     return 0;
 }
 

@@ -110,6 +110,8 @@ struct inode {
     struct read_ahead ahead;
     struct ticket ticket;
     char *address; /* NULL: nowhere */
+    uint32_t node; /* at that address */
+    bool copy;     /* it caches the file: another node can serve it too */
 
     uint32_t readers, writers, cached; /* open handles; cached: of those, with kernel caching */
     struct handle *handles;

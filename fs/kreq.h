@@ -38,6 +38,10 @@ struct kreq {
     int64_t room_until_ms; /* 0: the node has not said yet that it has no room */
     uint64_t finished;     /* FALLOCATE: bytes of the range, from its start */
     unsigned attempts;
+    uint32_t node; /* where the newest attempt went */
+    bool copy;     /* others can serve it too */
+    uint32_t avoid[DATA_AVOID_MAX];
+    unsigned avoid_n; /* nodes that failed it */
     bool plus, append, datasync, hole, cached_page, kill;
     bool placed; /* append: offset is the end of file that we know */
     bool again;  /* an earlier attempt may have been done */

@@ -66,6 +66,12 @@
 #define DATA_AWAY_MS 3000
 /* Later attempts wait a little, so that two confused peers do not spin. */
 #define DATA_RETRY_MS 100
+/* A read at one of several copies: then another one is asked. A cold read of a slow pool may take
+ * that long; it is only asked twice. */
+#define DATA_COPY_MS      5000
+#define DATA_COPY_AWAY_MS 500
+/* So many nodes are left out before the answer of the next one counts. */
+#define DATA_AVOID_MAX 3
 /* To finish what is in flight at the end. */
 #define DRAIN_MS 10000
 /* To reach the centre at the start. */

@@ -8,13 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
 #include "nodecache/link_private.h"
 
-/* The centre forgets the cache lines of a node that is away for the length of a lease. */
-#define LINK_LINES_KEPT_MS 5000
 /* Looking for the pool may wait for one that is away, so it is done seldom. */
 #define LINK_STATVFS_MS 5000
 
@@ -255,8 +254,44 @@ const struct centre_calls *link_calls(void)
 
 /* ---- HELLO ---- */
 
+/* It has answered what was said at `said`. */
+static void heard(struct link *l, int64_t said)
+{
+    if (said > atomic_load(&l->heard_ms))
+        atomic_store(&l->heard_ms, said);
+}
+
+bool link_fenced(struct link *l)
+{
+    return clock_boot_ms() - atomic_load(&l->heard_ms) > atomic_load(&l->fence_ms);
+}
+
+void link_ends(struct link *l, enum link_end how)
+{
+    uint64_t one = 1;
+
+    pthread_mutex_lock(&l->lock);
+    bool first = l->end == LINK_GOES_ON;
+    if (first)
+        l->end = how;
+    pthread_mutex_unlock(&l->lock);
+    if (first && l->options.end_fd >= 0 &&
+        write(l->options.end_fd, &one, sizeof(one)) != (ssize_t)sizeof(one))
+        log_error("the end of this node cannot be told: %s", strerror(errno));
+}
+
+enum link_end link_end(struct link *l)
+{
+    pthread_mutex_lock(&l->lock);
+    enum link_end end = l->end;
+    pthread_mutex_unlock(&l->lock);
+    return end;
+}
+
 static void take_hello(struct link *l, const Star__HelloReply *r)
 {
+    if (r->fence_ms > 0)
+        atomic_store(&l->fence_ms, r->fence_ms);
     store_set_node(l->store, r->node);
     store_set_water(l->store, r->high_water, r->low_water, r->flush_age);
     pthread_mutex_lock(&l->lock);
@@ -266,6 +301,7 @@ static void take_hello(struct link *l, const Star__HelloReply *r)
     l->refused = 0;
     l->connects++;
     l->centre_new = l->centre_new || l->centre_instance != r->centre_instance;
+    l->lines_gone = l->lines_gone || r->lines_lost;
     l->centre_instance = r->centre_instance;
     snprintf(l->cloud, sizeof(l->cloud), "%s", r->cloud);
     pthread_cond_broadcast(&l->changed);
@@ -291,11 +327,13 @@ static int on_connect(void *ctx, struct client *c)
     pthread_mutex_lock(&l->lock);
     m.fresh = !l->hello;
     pthread_mutex_unlock(&l->lock);
+    int64_t said = clock_boot_ms();
     int rc = client_handshake(c, STAR__MSG_TYPE__HELLO, &m.base, LINK_HELLO_MS,
                               &star__hello_reply__descriptor, &reply, detail);
     if (rc >= 0 && !reply)
         rc = -EPROTO;
     if (rc >= 0) {
+        heard(l, said);
         take_hello(l, (Star__HelloReply *)reply);
         protobuf_c_message_free_unpacked(reply, NULL);
         return 0;
@@ -308,6 +346,8 @@ static int on_connect(void *ctx, struct client *c)
     snprintf(l->detail, sizeof(l->detail), "%s", detail[0] ? detail : strerror(-rc));
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->lock);
+    if (rc == -ENODEV)
+        link_ends(l, LINK_GIVEN_UP);
     return rc;
 }
 
@@ -317,7 +357,6 @@ static void on_disconnect(void *ctx, struct client *c)
 
     (void)c;
     pthread_mutex_lock(&l->lock);
-    l->gone_at = clock_boot_ms();
     bool stop = l->stop;
     pthread_mutex_unlock(&l->lock);
     if (!stop)
@@ -420,19 +459,11 @@ int link_send_lines(struct link *l)
     return rc;
 }
 
-struct pool_state {
-    int64_t asked;
-    uint64_t total, free;
-    char error[POOL_DETAIL];
-};
-
-static void ask_pool(struct link *l, struct pool_state *p)
+static void look_at_pool(struct link *l, struct pool_state *p)
 {
     struct statvfs v;
-
-    if (p->asked != 0 && clock_boot_ms() - p->asked < LINK_STATVFS_MS)
-        return;
     bool was_away = p->error[0] != 0;
+
     p->error[0] = 0;
     if (pool_look(l->pool, p->error) == 0 && pool_statvfs(l->pool, &v, p->error) == 0) {
         p->total = (uint64_t)v.f_blocks * v.f_frsize;
@@ -444,7 +475,27 @@ static void ask_pool(struct link *l, struct pool_state *p)
         log_warning("the pool is away: %s", p->error);
     else if (p->error[0] == 0 && was_away)
         flush_pool_back(l->flush);
-    p->asked = clock_boot_ms();
+}
+
+static void *pool_main(void *arg)
+{
+    struct link *l = arg;
+    struct pool_state *p = calloc(1, sizeof(*p));
+
+    prctl(PR_SET_NAME, "pool-look");
+    pthread_mutex_lock(&l->lock);
+    while (p && !l->stop) {
+        struct timespec until = deadline_in(LINK_STATVFS_MS);
+        pthread_mutex_unlock(&l->lock);
+        look_at_pool(l, p);
+        pthread_mutex_lock(&l->lock);
+        l->pool_state = *p;
+        while (!l->stop && pthread_cond_timedwait(&l->changed, &l->lock, &until) == 0)
+            ;
+    }
+    pthread_mutex_unlock(&l->lock);
+    free(p);
+    return NULL;
 }
 
 static void take_settings(struct link *l, const Star__NodeReportReply *r)
@@ -454,29 +505,32 @@ static void take_settings(struct link *l, const Star__NodeReportReply *r)
         store_set_closed(l->store, false);
 }
 
-static void send_report(struct link *l, struct pool_state *p)
+static void send_report(struct link *l)
 {
     Star__NodeReport m = STAR__NODE_REPORT__INIT;
     ProtobufCMessage *reply = NULL;
     struct store_counts c;
+    struct pool_state p;
     char pool_error[NODE_DETAIL], disk_error[NODE_DETAIL];
     char damage[STORE_DAMAGE_MAX][NODE_DETAIL], *lines[STORE_DAMAGE_MAX];
     double load = 0;
 
-    ask_pool(l, p);
+    pthread_mutex_lock(&l->lock);
+    p = l->pool_state;
+    pthread_mutex_unlock(&l->lock);
     store_counts(l->store, &c);
     flush_pool_error(l->flush, pool_error);
     store_error(l->store, disk_error);
     if (getloadavg(&load, 1) == 1)
-        m.load = load;
+        m.load = load / (double)sysconf(_SC_NPROCESSORS_ONLN);
     m.capacity = c.capacity;
     m.used = c.used;
     m.staged = c.staged;
     m.cached = c.cached;
     m.files = c.files;
-    m.pool_total = p->total;
-    m.pool_free = p->free;
-    m.pool_error = p->error[0] ? p->error : pool_error;
+    m.pool_total = p.total;
+    m.pool_free = p.free;
+    m.pool_error = p.error[0] ? p.error : pool_error;
     m.store_error = disk_error;
     m.read_bytes = c.read_bytes;
     m.write_bytes = c.write_bytes;
@@ -487,8 +541,11 @@ static void send_report(struct link *l, struct pool_state *p)
     for (size_t i = 0; i < m.n_damage; i++)
         lines[i] = damage[i];
     /* Not sent again: the next one is newer. */
+    int64_t said = clock_boot_ms();
     int rc = link_call(l, STAR__MSG_TYPE__NODE_REPORT, &m.base, 0,
                        &star__node_report_reply__descriptor, &reply);
+    if (rc >= 0)
+        heard(l, said);
     if (rc >= 0 && reply)
         take_settings(l, (Star__NodeReportReply *)reply);
     if (reply)
@@ -506,9 +563,8 @@ static bool wait_turn(struct link *l, uint64_t *connects, bool *connected, bool 
     l->lines_lost = false;
     *connected = l->connects != *connects;
     /* A new centre may have lost a DROP that it owed: the lines make it say so again. */
-    *all_lines = *connects == 0 || l->centre_new ||
-                 (*connected && clock_boot_ms() - l->gone_at > LINK_LINES_KEPT_MS);
-    l->centre_new = false;
+    *all_lines = *connects == 0 || l->centre_new || l->lines_gone;
+    l->centre_new = l->lines_gone = false;
     *connects = l->connects;
     bool go_on = !l->stop;
     pthread_mutex_unlock(&l->lock);
@@ -518,13 +574,12 @@ static bool wait_turn(struct link *l, uint64_t *connects, bool *connected, bool 
 static void *report_main(void *arg)
 {
     struct link *l = arg;
-    struct pool_state *pool = calloc(1, sizeof(*pool));
     int64_t next_report = 0;
     uint64_t connects = 0;
     bool connected, all_lines, owes_attrs = false;
 
     prctl(PR_SET_NAME, "report");
-    while (pool && wait_turn(l, &connects, &connected, &all_lines)) {
+    while (wait_turn(l, &connects, &connected, &all_lines)) {
         if (all_lines)
             store_change_all_lines(l->store);
         owes_attrs = owes_attrs || connected;
@@ -532,11 +587,10 @@ static void *report_main(void *arg)
             owes_attrs = link_report_attrs(l) < 0;
         if (clock_boot_ms() >= next_report) {
             next_report = clock_boot_ms() + LINK_REPORT_MS;
-            send_report(l, pool);
+            send_report(l);
         }
         (void)link_send_lines(l); /* fails: at the next turn */
     }
-    free(pool);
     return NULL;
 }
 
@@ -560,6 +614,7 @@ int link_new(const struct link_options *options, struct link **out)
         return -ENOMEM;
     l->options = *options;
     l->instance = random_id();
+    atomic_store(&l->fence_ms, LINK_FENCE_MS);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     pthread_mutex_init(&l->fresh_lock, NULL);
@@ -588,7 +643,7 @@ int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool 
 static bool final(int rc)
 {
     return rc == -EPROTONOSUPPORT || rc == -EXDEV || rc == -EPERM || rc == -EACCES ||
-           rc == -EEXIST || rc == -EINVAL;
+           rc == -EEXIST || rc == -EINVAL || rc == -ENODEV;
 }
 
 int link_wait(struct link *l, int ms, char detail[NODE_DETAIL])
@@ -620,6 +675,9 @@ int link_ready(struct link *l)
     store_on_lost_lines(l->store, on_lost_lines, l);
     rc = -pthread_create(&l->reporter, NULL, report_main, l);
     l->reports = rc == 0;
+    if (rc == 0)
+        rc = -pthread_create(&l->pool_thread, NULL, pool_main, l);
+    l->looks_at_pool = l->reports && rc == 0;
     return rc;
 }
 
@@ -646,6 +704,9 @@ void link_stop(struct link *l)
     if (l->reports)
         pthread_join(l->reporter, NULL);
     l->reports = false;
+    if (l->looks_at_pool)
+        pthread_join(l->pool_thread, NULL);
+    l->looks_at_pool = false;
     pushes_stop(l);
 }
 

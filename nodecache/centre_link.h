@@ -7,7 +7,8 @@
  * sends what depends on it); each long one (flush, evict, warm, drain, deleting packs) gets a
  * thread of its own, at most LINK_LONG_MAX at once. One more thread reports each second, sends
  * changed lines of the cache table, and after each connect the attributes that the log may not
- * have.
+ * have. Looking for the pool has a thread of its own, as a pool that hangs must cost no report: the
+ * node would be taken for lost.
  *
  * Locks: link->fresh_lock, held during the first call for packs; link->lines_lock, held while
  * changed lines are sent; link->lock, a leaf.
@@ -32,11 +33,22 @@
 /* A flush, eviction or drain that takes longer is answered -ETIMEDOUT and goes on. */
 #define LINK_FLUSH_MS (10 * 60 * 1000)
 
+/* Until the centre says otherwise: after so long without it this node serves no data, as the centre
+ * may give away, a lease after it has heard the node last, what the node has (section 6). */
+#define LINK_FENCE_MS 8000
+
 struct link;
+
+enum link_end {
+    LINK_GOES_ON,
+    LINK_LEAVES,   /* released: nothing is here that anybody needs */
+    LINK_GIVEN_UP, /* the centre has forgotten this node, and takes it never again */
+};
 
 struct link_options {
     const char *centre, *name, *cloud, *address;
-    const char *machine; /* boot id */
+    const char *machine; /* clock_machine() */
+    int end_fd;          /* eventfd: written when link_end() is no longer LINK_GOES_ON */
     uint64_t capacity;
 };
 
@@ -57,6 +69,9 @@ int link_report_attrs(struct link *l);
 /* The store is in order: reports begin and pushes are taken (until now they queue). */
 int link_ready(struct link *l);
 const char *link_cloud(struct link *l);
+/* The centre was not heard for too long: what this node does now may never count. Any thread. */
+bool link_fenced(struct link *l);
+enum link_end link_end(struct link *l);
 /* Ends the connection and the threads; calls are -ESHUTDOWN from now on. Before flush and store go.
  */
 void link_stop(struct link *l);

@@ -23,6 +23,11 @@ struct worker {
     pthread_cond_t work; /* its own: a push wakes one thread, not all */
 };
 
+struct pool_state {
+    uint64_t total, free;
+    char error[POOL_DETAIL];
+};
+
 struct link {
     struct link_options options;
     /* Read-locked around each use of the client, none of which waits; link_stop takes it for
@@ -42,10 +47,16 @@ struct link {
     char cloud[64];
     uint64_t connects;
     uint64_t centre_instance;
-    bool centre_new;            /* another process: it may not have heard all */
-    int64_t gone_at;            /* clock_boot_ms of the last disconnect; 0: none */
-    bool lines_lost;            /* send changed lines now */
-    pthread_mutex_t fresh_lock; /* until the centre knows that this is a new process */
+    bool centre_new;          /* another process: it may not have heard all */
+    bool lines_gone;          /* so it says: it has forgotten all lines of ours */
+    _Atomic int64_t heard_ms; /* clock_boot_ms when we said what it has answered last */
+    _Atomic int64_t fence_ms;
+    enum link_end end;
+    pthread_t pool_thread;
+    bool looks_at_pool;
+    struct pool_state pool_state; /* as seen last */
+    bool lines_lost;              /* send changed lines now */
+    pthread_mutex_t fresh_lock;   /* until the centre knows that this is a new process */
     bool fresh_told;
     pthread_mutex_t lines_lock; /* one sends lines at a time: an older one never overtakes */
     struct copy_line *lines;    /* a batch on its way, or that has failed; under lines_lock */
@@ -65,6 +76,9 @@ void link_answer(struct link *l, const struct message *m, int status, const Prot
 
 /* The changed lines of the cache table; 0: the centre has committed them all. */
 int link_send_lines(struct link *l);
+
+/* This node has left or was given up: the process ends. */
+void link_ends(struct link *l, enum link_end how);
 
 /* pushes.c */
 void link_on_push(void *ctx, struct client *c, const struct message *m);

@@ -2,9 +2,12 @@
 #include "nodecache/node.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -26,8 +29,8 @@
 
 struct node {
     const struct node_options *options;
-    char boot[37];
-    int stop_fd;
+    char boot[37], machine[37];
+    int stop_fd, end_fd;
     struct pool *pool;
     struct link *link;
     struct store *store;
@@ -55,11 +58,12 @@ static int open_pool(struct node *n)
     return rc;
 }
 
+/* By a signal, or as this node is in the cloud no more. */
 static bool stop_asked(const struct node *n, int ms)
 {
-    struct pollfd p = {.fd = n->stop_fd, .events = POLLIN};
+    struct pollfd p[] = {{.fd = n->stop_fd, .events = POLLIN}, {.fd = n->end_fd, .events = POLLIN}};
 
-    return poll(&p, 1, ms) > 0;
+    return poll(p, 2, ms) > 0;
 }
 
 static int open_store(struct node *n)
@@ -147,11 +151,14 @@ static int start(struct node *n)
                                 .name = o->name,
                                 .cloud = o->cloud ? o->cloud : "",
                                 .address = o->listen,
-                                .machine = n->boot,
+                                .machine = n->machine,
+                                .end_fd = n->end_fd,
                                 .capacity = o->capacity};
     int rc = clock_boot_id(n->boot);
 
     raise_fds();
+    if (rc == 0)
+        rc = clock_machine(n->machine);
     if (rc == 0)
         rc = open_pool(n);
     if (rc == 0)
@@ -167,7 +174,7 @@ static int start(struct node *n)
     if (rc < 0)
         return rc;
     n->detail[0] = 0;
-    rc = serve_start(o->listen, link_cloud(n->link), n->store, &n->serve);
+    rc = serve_start(o->listen, n->link, n->store, &n->serve);
     if (rc < 0)
         snprintf(n->detail, sizeof(n->detail), "%s: %s", o->listen, strerror(-rc));
     if (rc == 0)
@@ -175,8 +182,43 @@ static int start(struct node *n)
     return rc == 0 ? daemon_pid_write(o->pid_file) : rc;
 }
 
+#define GIVEN_UP "given up: what is staged here is lost to the cloud"
+
+/* So that nobody starts it again: the centre would not take it. */
+static void leave_note(const struct node *n, const char *text)
+{
+    char path[PATH_MAX];
+
+    if (snprintf(path, sizeof(path), "%s/" NODE_GONE_FILE, n->options->store) >= (int)sizeof(path))
+        return;
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || dprintf(fd, "%s\n", text) < 0)
+        log_error("%s: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+static int gone(struct node *n, enum link_end end, int stopped)
+{
+    if (end == LINK_GIVEN_UP) {
+        log_error("the cloud has given this node up; what is staged here stays in %s",
+                  n->options->store);
+        leave_note(n, GIVEN_UP);
+        return -ENODEV;
+    }
+    int rc = stopped < 0 ? stopped : store_remove(n->options->store);
+    if (rc < 0) {
+        log_error("the store %s could not be emptied: %s", n->options->store, strerror(-rc));
+        return rc;
+    }
+    leave_note(n, "released");
+    log_info("released; nothing is left here");
+    return 0;
+}
+
 static int stop(struct node *n)
 {
+    enum link_end end = n->link ? link_end(n->link) : LINK_GOES_ON;
     int rc;
 
     serve_stop(n->serve);
@@ -188,22 +230,25 @@ static int stop(struct node *n)
     link_free(n->link);
     if (n->pool)
         pool_close(n->pool);
-    return rc;
+    return end == LINK_GOES_ON ? rc : gone(n, end, rc);
 }
 
 int node_run(const struct node_options *options)
 {
-    struct node n = {.options = options, .stop_fd = -1};
+    struct node n = {.options = options, .stop_fd = -1, .end_fd = -1};
     int rc = daemon_start(), stopped;
 
     if (rc == 0) {
         n.stop_fd = daemon_stop_fd();
-        rc = n.stop_fd < 0 ? n.stop_fd : start(&n);
+        n.end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        rc = n.stop_fd < 0 ? n.stop_fd : n.end_fd < 0 ? -errno : start(&n);
     }
     if (rc < 0) {
         if (!n.detail[0])
             snprintf(n.detail, sizeof(n.detail), "%s", strerror(-rc));
         log_error("%s", n.detail);
+        if (n.link && link_end(n.link) == LINK_GIVEN_UP)
+            leave_note(&n, GIVEN_UP); /* before it is told: then it is looked for */
         daemon_ready(options->ready_fd, n.detail);
     } else {
         log_info("ready at %s", options->listen);
@@ -216,5 +261,7 @@ int node_run(const struct node_options *options)
     daemon_pid_remove(options->pid_file);
     if (n.stop_fd >= 0)
         close(n.stop_fd);
+    if (n.end_fd >= 0)
+        close(n.end_fd);
     return rc < 0 ? rc : stopped;
 }

@@ -19,8 +19,12 @@ struct node_options {
     const char *pid_file; /* written when ready, removed at the end; may be NULL */
 };
 
+/* In the store of a node that is in its cloud no more: one line that says why. */
+#define NODE_GONE_FILE "gone"
+
 /* Runs until SIGTERM or SIGINT, then stops cleanly (staged data stays staged). 0 or -errno; the
- * reason was logged and told to ready_fd. */
+ * reason was logged and told to ready_fd. It also ends, with 0, when it is released: the store is
+ * empty then; and with -ENODEV when the cloud has given it up. */
 int node_run(const struct node_options *options);
 
 #endif

@@ -213,6 +213,21 @@ static void do_drain(struct push *p)
     answer_flush(p, rc, &first);
 }
 
+/* After a drain, so nothing is here that the pool has not. */
+static void do_leave(struct push *p)
+{
+    struct store_counts c;
+
+    store_counts(p->link->store, &c);
+    if (c.staged > 0) {
+        refuse(p, -EBUSY, "something is staged here: drain first");
+        return;
+    }
+    store_set_closed(p->link->store, true);
+    answer(p, 0, NULL);
+    link_ends(p->link, LINK_LEAVES);
+}
+
 static void do_delete_packs(struct push *p, const Star__PackRefs *m)
 {
     struct link *l = p->link;
@@ -309,6 +324,7 @@ static const struct kind *kind_of(uint16_t type)
         {STAR__MSG_TYPE__MOVE_RECORDS, true, &star__move_records__descriptor},
         {STAR__MSG_TYPE__WRITE_META, true, &star__write_meta__descriptor},
         {STAR__MSG_TYPE__DRAIN, true, &star__empty__descriptor},
+        {STAR__MSG_TYPE__LEAVE, false, &star__empty__descriptor},
     };
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -357,6 +373,9 @@ static void push_do(struct push *p)
         break;
     case STAR__MSG_TYPE__MOVE_RECORDS:
         do_move(p, (Star__MoveRecords *)m);
+        break;
+    case STAR__MSG_TYPE__LEAVE:
+        do_leave(p);
         break;
     default:
         do_drain(p);

@@ -14,6 +14,7 @@
 struct serve {
     struct service *service;
     struct store *store;
+    struct link *link;
     char cloud[64];
 };
 
@@ -42,6 +43,9 @@ static void answer_write(struct serve *v, struct service_conn *conn, const struc
     Star__WriteReply reply = STAR__WRITE_REPLY__INIT;
     struct wire_attrs wire;
 
+    /* Frozen meanwhile, perhaps: what was done may not count any more, but it was done. */
+    if (rc >= 0 && link_fenced(v->link))
+        rc = -ECONNRESET;
     if (rc < 0) {
         refuse(conn, m, rc, NULL);
         return;
@@ -107,6 +111,10 @@ static void do_read(struct serve *v, struct service_conn *conn, const struct mes
 
     if (rc == 0)
         rc = store_read(v->store, &t, read->offset, read->length, buffer, &r, detail);
+    if (rc == 0 && link_fenced(v->link)) {
+        store_read_done(v->store, &r);
+        rc = -ESTALE;
+    }
     if (rc < 0) {
         refuse(conn, m, rc, detail);
         return;
@@ -273,6 +281,10 @@ static void on_request(void *ctx, struct service_conn *conn, const struct messag
         refuse(conn, m, -EOPNOTSUPP, NULL);
         return;
     }
+    if (m->type != STAR__MSG_TYPE__HELLO && link_fenced(((struct serve *)ctx)->link)) {
+        refuse(conn, m, -ESTALE, "this node has not heard the centre for too long to serve");
+        return;
+    }
     body = frame_unpack(m, type);
     if (!body) {
         refuse(conn, m, -EPROTO, "the message cannot be read");
@@ -282,7 +294,7 @@ static void on_request(void *ctx, struct service_conn *conn, const struct messag
     protobuf_c_message_free_unpacked(body, NULL);
 }
 
-int serve_start(const char *address, const char *cloud, struct store *s, struct serve **out)
+int serve_start(const char *address, struct link *l, struct store *s, struct serve **out)
 {
     struct service_ops ops = {.on_request = on_request, .on_close = on_close};
     struct serve *v = calloc(1, sizeof(*v));
@@ -290,7 +302,8 @@ int serve_start(const char *address, const char *cloud, struct store *s, struct 
     if (!v)
         return -ENOMEM;
     v->store = s;
-    snprintf(v->cloud, sizeof(v->cloud), "%s", cloud ? cloud : "");
+    v->link = l;
+    snprintf(v->cloud, sizeof(v->cloud), "%s", link_cloud(l));
     int rc = service_start(address, "node", &ops, v, &v->service);
     if (rc < 0)
         free(v);

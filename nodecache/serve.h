@@ -11,9 +11,11 @@
 
 #include "nodecache/store.h"
 
+struct link;
 struct serve;
 
-int serve_start(const char *address, const char *cloud, struct store *s, struct serve **out);
+/* l: says whether this node may serve at all, and which cloud it is of. */
+int serve_start(const char *address, struct link *l, struct store *s, struct serve **out);
 void serve_stop(struct serve *v);
 
 #endif

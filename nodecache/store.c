@@ -2,7 +2,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -467,4 +469,34 @@ int store_close(struct store *s, bool clean)
         rc = close_cleanly(s);
     store_free(s);
     return rc;
+}
+
+/* ---- its end ---- */
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st, (void)kind, (void)at;
+    return remove(path) < 0 && errno != ENOENT ? errno : 0;
+}
+
+int store_remove(const char *dir)
+{
+    /* The mark goes first: without it nobody takes the rest for a store. */
+    static const char *const parts[] = {"mark", "index", "cuts", "files", "lock"};
+    char path[PATH_MAX];
+    int first = 0;
+
+    for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        int rc = 0;
+        if (snprintf(path, sizeof(path), "%s/%s", dir, parts[i]) >= (int)sizeof(path))
+            return -ENAMETOOLONG;
+        if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+            rc = errno ? -errno : -EIO;
+        if (rc < 0 && rc != -ENOENT && first == 0)
+            first = rc;
+    }
+    snprintf(path, sizeof(path), "%s/lost", dir);
+    if (rmdir(path) < 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT && first == 0)
+        first = -errno;
+    return first;
 }

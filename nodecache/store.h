@@ -65,6 +65,10 @@ int store_open(const struct store_options *options, struct store **out, char det
  * running. */
 int store_close(struct store *s, bool clean);
 
+/* Empties the folder of a store that was closed, for a node that has left, but for what lies in
+ * lost/. */
+int store_remove(const char *dir);
+
 const char *store_id(const struct store *s);
 /* Stays the same over restarts within one boot of the machine, as everything acknowledged is still
  * there. */

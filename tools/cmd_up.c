@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nodecache/node.h"
 #include "tools/commands.h"
 #include "tools/mounting.h"
 #include "tools/options.h"
@@ -129,6 +130,24 @@ static int start(const struct root *r, const char *kind, const char *name, char 
     return rc;
 }
 
+/* Released or given up: the centre takes it never again. */
+static bool is_gone(const struct root *r, const char *name)
+{
+    char path[PATH_MAX], line[80] = "";
+
+    if (snprintf(path, sizeof(path), "%s/%s/" NODE_GONE_FILE, r->path, name) >= (int)sizeof(path))
+        return false;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    if (!fgets(line, sizeof(line), f))
+        line[0] = '\0';
+    fclose(f);
+    line[strcspn(line, "\n")] = '\0';
+    printf("%-10s is not started: %s\n", name, line);
+    return true;
+}
+
 static int start_all(const struct root *r, struct mounting *m, char *detail)
 {
     int rc = start(r, "control", "control-1", detail);
@@ -136,7 +155,11 @@ static int start_all(const struct root *r, struct mounting *m, char *detail)
     for (uint64_t i = 1; rc == 0 && i <= r->conf.nodes; i++) {
         char name[ROOT_NAME_MAX];
         snprintf(name, sizeof(name), "node-%ju", (uintmax_t)i);
+        if (is_gone(r, name))
+            continue;
         rc = start(r, "node", name, detail);
+        if (rc != 0 && is_gone(r, name)) /* it has just heard of it */
+            rc = 0;
     }
     if (rc != 0 || m == NULL)
         return rc;

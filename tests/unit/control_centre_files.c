@@ -300,7 +300,15 @@ Test(control_centre_files, a_node_is_forgotten)
     eventually(ctl_says(&b, "nodes/node-1/status", "here no\n"));
     mount_forget_recalls(&a);
     mount_forget_recalls(&b);
-    cr_assert_eq(ask_end(ctl_write(&b, "nodes/node-1/ctl", "forget")), 0);
+    /* Not before it must have fenced itself: it may only be cut off. */
+    struct ask *forget = ctl_write(&b, "nodes/node-1/ctl", "forget");
+    while (!atomic_load(&forget->done)) {
+        cr_assert_eq(mount_renew(&a), 0);
+        cr_assert_eq(mount_renew(&b), 0);
+        nap(200);
+    }
+    cr_assert_eq(ask_end(forget), 0);
+    cr_expect(ctl_says(&b, "events", "node-lost node-1"));
     cr_expect_eq(mount_recalls(&a), 1);
     cr_expect_eq(mount_recalls(&b), 1); /* also who asked for it */
     cr_assert_eq(attr_end(getattr(&a, ino), &got), 0);
@@ -308,6 +316,59 @@ Test(control_centre_files, a_node_is_forgotten)
     cr_expect_eq(got.lease, STAR__LEASE__LEASE_READ);
     cr_expect(ctl_says(&b, "events", "lost /x: 100 bytes"));
     node_start(&node, &cloud, "node-9");
+}
+
+Test(control_centre_files, a_released_node_is_told_to_leave)
+{
+    struct fake_node second;
+    struct opened o;
+
+    uint64_t ino = file_new(&a, T(CREATE), "x");
+    cr_assert_eq(release(&a, ino, true, 0, 0), 0);
+    node_start(&second, &cloud, "node-2");
+    atomic_store(&node.stays, true);
+    cr_expect_eq(ask_end(ctl_write(&b, "nodes/node-1/ctl", "release\n")), -EBUSY);
+    cr_expect(ctl_says(&b, "nodes/node-1/status", "state drained\n"));
+    atomic_store(&node.stays, false);
+    cr_assert_eq(ask_end(ctl_write(&b, "nodes/node-1/ctl", "release\n")), 0);
+    cr_expect_eq(node_count(&node, &node.leaves), 2);
+    cr_expect(ctl_says(&b, "nodes/node-1/status", "state gone\n"));
+    cr_expect(ctl_says(&b, "events", "node-released node-1"));
+    cr_expect_eq(ask_end(ctl_write(&b, "nodes/node-1/ctl", "release")), -EBUSY);
+    cr_assert_eq(open_end(open_file(&b, ino, O_RDWR), &o), 0);
+    cr_expect_eq(o.node, second.number);
+    node_stop(&second);
+}
+
+/* Readers go where it is cached, and elsewhere if that fails. */
+Test(control_centre_files, a_reader_is_sent_to_a_copy_and_then_to_another)
+{
+    Star__Copies copies = STAR__COPIES__INIT;
+    Star__Copy one = STAR__COPY__INIT, *list[] = {&one};
+    Star__Inode where = STAR__INODE__INIT;
+    struct fake_node second;
+    struct opened o;
+
+    uint64_t ino = file_new(&a, T(MKNOD), "x");
+    node_start(&second, &cloud, "node-2");
+    one.ino = ino;
+    one.cached = 100;
+    copies.copies = list;
+    copies.n_copies = 1;
+    cr_assert_eq(ask_end(ask(second.client, T(COPIES), &copies)), 0);
+    cr_assert_eq(open_end(open_file(&a, ino, O_RDONLY), &o), 0);
+    cr_expect_eq(o.node, second.number);
+    where.ino = ino;
+    where.avoid = &second.number;
+    where.n_avoid = 1;
+    cr_assert_eq(open_end(ask(a.client, T(LOCATE), &where), &o), 0);
+    cr_expect_eq(o.node, node.number);
+    node_stop(&node);
+    eventually(ctl_says(&b, "nodes/node-1/status", "here no\n"));
+    cr_assert_eq(open_end(ask(a.client, T(LOCATE), &where), &o), 0);
+    cr_expect_eq(o.node, second.number, "there is no other");
+    node_start(&node, &cloud, "node-1");
+    node_stop(&second);
 }
 
 /* ---- orphans */

@@ -13,7 +13,8 @@ struct fake_node {
     unsigned files_n;
     uint64_t dropped[FAKE_ITEMS]; /* deleted */
     unsigned dropped_n;
-    unsigned asked, changed, flushes, drains;
+    unsigned asked, changed, flushes, drains, leaves;
+    atomic_bool stays;   /* refuses to leave */
     atomic_bool deaf;    /* DROPs are lost */
     uint64_t pack_stuck; /* this one cannot be deleted */
     unsigned deletes;
@@ -271,6 +272,10 @@ static inline void node_on_push(void *ctx, struct client *client, const struct m
         flushed.files = 3;
         flushed.bytes = 4096;
         client_reply(client, m, 0, &flushed.base);
+        break;
+    case T(LEAVE):
+        n->leaves++;
+        client_reply(client, m, atomic_load(&n->stays) ? -EBUSY : 0, NULL);
         break;
     default:
         if (m->kind == FRAME_REQUEST)

@@ -397,7 +397,7 @@ Test(state_namespace, nodes_have_one_number_each)
     cr_assert_eq(w_node(&w, 1, "node-1", "asleep"), -EINVAL);
     cr_assert_eq(w_node(&w, 0, "", "ready"), -EINVAL);
     cr_assert_eq(w_node(&w, 2, "node-2", "gone"), 2);
-    cr_assert_eq(w_node(&w, 2, "node-2", "ready"), -EPERM, "given up is for ever");
+    cr_assert_eq(w_node(&w, 2, "node-2", "ready"), -ENODEV, "given up is for ever");
     cr_assert_eq(w_node(&w, 0, "node-3", "ready"), 3);
     w.node = 2;
     uint64_t f = ok(w_create(&w, ROOT, "f"));
