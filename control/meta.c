@@ -160,7 +160,7 @@ static int meta_begin(struct centre *c, struct op *op)
 
     if (!m)
         return -ENOMEM;
-    *m = (struct meta){.c = c, .fd = -1, .ops = op, .count = consensus_applied(c->log)};
+    *m = (struct meta){.c = c, .fd = -1, .ops = op, .count = state_last_time_ns(c->state)};
     if (consensus_room(c->log) < 0 || snprintf(m->path, sizeof(m->path), "%s/snapshots/meta",
                                                c->options->dir) >= (int)sizeof(m->path)) {
         free(m);

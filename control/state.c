@@ -471,6 +471,11 @@ out:
     return rc;
 }
 
+void state_begin_log(struct state *s)
+{
+    s->meta.applied = 0;
+}
+
 /* --- numbers --- */
 
 uint64_t state_applied(const struct state *s)
@@ -481,6 +486,11 @@ uint64_t state_applied(const struct state *s)
 uint64_t state_last_ino(struct state *s)
 {
     return s->meta.last_ino;
+}
+
+uint64_t state_last_pack(struct state *s)
+{
+    return s->meta.last_pack;
 }
 
 uint64_t state_last_time_ns(struct state *s)

@@ -93,6 +93,7 @@ uint64_t state_applied(const struct state *s);
 
 /* The newest inode number and pack id in use: the leader allocates above. */
 uint64_t state_last_ino(struct state *s);
+uint64_t state_last_pack(struct state *s);
 /* Newest stamp applied: the leader never stamps earlier. */
 uint64_t state_last_time_ns(struct state *s);
 
@@ -198,7 +199,7 @@ struct state_pack {
     uint64_t size, live_bytes, live_records;
     uint32_t writer;
     int64_t born;  /* seconds; when it became live */
-    uint64_t meta; /* PACK_META: the command that the copy ends with */
+    uint64_t meta; /* PACK_META: which copy: the stamp of its last command, ns */
 };
 typedef bool (*state_pack_fn)(void *arg, const struct state_pack *pack);
 int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg);
@@ -226,6 +227,9 @@ int state_totals(struct state *s, struct state_totals *out);
 /* All inodes beyond `after`, in order of their numbers; fn returns false to stop. */
 typedef bool (*state_inode_fn)(void *arg, const struct inode *i);
 int state_inodes(struct state *s, uint64_t after, state_inode_fn fn, void *arg);
+
+/* After `umbel rebuild` has applied what it knows: the state begins a new log. In a turn. */
+void state_begin_log(struct state *s);
 
 /* A path for people: "/a/b" of some link of a directory or file (files: by a recorded parent),
  * "(inode 42)" if none is known. */

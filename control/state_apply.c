@@ -44,6 +44,7 @@ static const struct command commands[] = {
     {STAR__LOG_TYPE__LOG_SETTING, &star__log_setting__descriptor, st_cmd_setting},
     {STAR__LOG_TYPE__LOG_REAP, &star__log_inodes__descriptor, st_cmd_reap},
     {STAR__LOG_TYPE__LOG_CONDEMN, &star__pack_refs__descriptor, st_cmd_condemn},
+    {STAR__LOG_TYPE__LOG_REBUILD, &star__rebuild__descriptor, st_cmd_rebuild},
     {STAR__LOG_TYPE__LOG_HOME_ATTRS, &star__node_attrs__descriptor, st_cmd_home_attrs},
     {STAR__LOG_TYPE__LOG_DROP_COPIES, &star__log_home__descriptor, st_cmd_drop_copies},
 };

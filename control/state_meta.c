@@ -78,8 +78,8 @@ int st_cmd_meta_stored(struct apply *a, const ProtobufCMessage *body)
     struct state *s = a->s;
     bool fresh = false;
 
-    if (q->n_packs == 0 || q->n_packs > PACKS_MAX || q->count == 0 || q->count > a->count ||
-        among(q, 0))
+    if (q->n_packs == 0 || q->n_packs > PACKS_MAX || q->count == 0 ||
+        q->count > (uint64_t)a->sec * 1000000000u + a->nsec || among(q, 0))
         return -EINVAL;
     if (!st_node_speaks(s, q->node))
         return s->broken ? s->broken : -ESTALE;

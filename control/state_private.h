@@ -114,7 +114,7 @@ struct pack_row {
     uint32_t state, writer; /* writer: node; 0: the mount of that session */
     uint64_t size, live_bytes, live_records;
     int64_t born;  /* when it became live: gc leaves young ones alone */
-    uint64_t meta; /* PACK_META: the command that the copy of the state ends with */
+    uint64_t meta; /* PACK_META: which copy of the state: the stamp of its last command, ns */
     uint64_t session;
 };
 struct copy_row {
@@ -264,6 +264,7 @@ int st_cmd_moved(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_straight_packs(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_straight_confirm(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_meta_stored(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_rebuild(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_discard_pack(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_condemn(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_deleted_packs(struct apply *a, const ProtobufCMessage *body);

@@ -24,7 +24,7 @@ struct centre_calls {
     /* gc: one pack to move records into; and these lie in new packs, on stable storage. */
     int (*alloc_gc)(void *ctx, uint64_t *pack);
     int (*moved)(void *ctx, const Star__Moved *moved, uint64_t *count);
-    /* Meta packs: a part of the copy of the state that ends with command `count` (*length: 0 at its
+    /* Meta packs: a part of the copy of the state of that number (*length: 0 at its
      * end; what is asked for before, what came after); and it lies in these packs. */
     int (*meta_fetch)(void *ctx, uint64_t count, uint64_t offset, void *buf, uint32_t *length);
     int (*meta_stored)(void *ctx, const Star__MetaStored *stored);

@@ -2,7 +2,7 @@
  * Meta packs: a copy of the centre's state goes into the pool, for `umbel rebuild`.
  *
  * The copy is a row of records of POOL_INO_META at their offsets in it, in as many packs as it
- * takes. Each pack names it like a file's cut: size, and the command that it ends with as version
+ * takes. Each pack names it like a file's cut: size, and its number as version
  * and cut; the last pack says how many records it has. So a copy that lies there in part is known
  * as such.
  */

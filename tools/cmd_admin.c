@@ -72,7 +72,8 @@ int cmd_flush(int argc, char **argv)
     if (parse_admin(&a, "[PATH]",
                     "Brings what is staged (of PATH, or all) into the pool, and waits for it. / is "
                     "the whole "
-                    "cloud.",
+                    "cloud; then a copy of the centre's state goes into the pool, too, for `umbel "
+                    "rebuild`.",
                     argc, argv) != 0)
         return EXIT_USAGE;
     return on_path(&a, "flush", "flushing");

@@ -334,6 +334,21 @@ int pool_look(struct pool *p, char *detail)
     return rc;
 }
 
+int pool_cloud(struct pool *p, char cloud[POOL_CLOUD_MAX + 1], char *detail)
+{
+    char text[MARKER_MAX];
+    int rc = pool_here(p, detail);
+
+    if (rc == 0)
+        rc = marker_read(p, text, detail);
+    if (rc == 0)
+        rc = marker_check(text, NULL, detail);
+    /* The width is POOL_CLOUD_MAX. */
+    if (rc == 0 && sscanf(text, "umbel-pool %*u cloud %128s", cloud) != 1)
+        rc = pool_fail(detail, -EBADMSG, "the pool's marker object \"%s\" is damaged", MARKER);
+    return rc;
+}
+
 int pool_statvfs(struct pool *p, struct statvfs *out, char *detail)
 {
     int rc = pool_here(p, detail);

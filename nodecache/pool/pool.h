@@ -58,6 +58,8 @@ int pool_open_later(const char *url, const char *cloud, struct pool **out, char 
  * a pool that is away; for one thread at a time. */
 int pool_look(struct pool *p, char *detail);
 void pool_close(struct pool *p);
+/* Whose pool it is, as its marker says. */
+int pool_cloud(struct pool *p, char cloud[POOL_CLOUD_MAX + 1], char *detail);
 int pool_statvfs(struct pool *p, struct statvfs *out, char *detail);
 
 /* Driver table. Names are relative, without "..". All calls block, each with the driver's own

@@ -40,6 +40,7 @@ static const uint32_t types[] = {
     STAR__LOG_TYPE__LOG_DROP_COPIES,
     STAR__MSG_TYPE__MOVED,
     STAR__MSG_TYPE__META_STORED,
+    STAR__LOG_TYPE__LOG_REBUILD,
 };
 
 static struct world w;

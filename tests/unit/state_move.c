@@ -401,7 +401,7 @@ Test(state_move, copies_of_the_state)
     cr_assert_eq(pack_of(p + 3).state, PACK_CONDEMNED);
     cr_assert_eq(meta_stored(p + 2, 5), 0, "the same again");
     cr_assert_eq(pack_of(p + 2).state, PACK_META);
-    cr_assert_eq(meta_stored(p + 4, 1000000), -EINVAL, "from the future");
+    cr_assert_eq(meta_stored(p + 4, UINT64_MAX), -EINVAL, "from the future");
     cr_assert_eq(pack_of(p + 4).state, PACK_ALLOCATED);
     w.node = 2;
     cr_assert_eq(meta_stored(p + 4, 6), -EPERM, "another's pack");
