@@ -337,10 +337,15 @@ void admin_command(struct op *op, char *command)
         move_data(op, STAR__MSG_TYPE__WARM, path);
     else if (strcmp(word, "gc") == 0 && !*path)
         gc_start(op);
+    else if (strcmp(word, "token") == 0)
+        join_token(op, path);
+    else if (strcmp(word, "revoke") == 0)
+        join_revoke(op, path);
     else if (strcmp(word, "evict") == 0 || strcmp(word, "warm") == 0)
         op_error(op, -EINVAL, "%s needs a path (/ for all)", word);
     else
-        op_error(op, -EINVAL, "'%.64s' is no command: flush [PATH], evict PATH, warm PATH or gc",
+        op_error(op, -EINVAL,
+                 "'%.64s' is no command: flush [PATH], evict PATH, warm PATH, gc, token or revoke",
                  word);
 }
 

@@ -30,6 +30,8 @@
 #include "control/events.h"
 #include "control/locks.h"
 #include "control/state.h"
+#include "control/wire/address.h"
+#include "control/wire/authority.h"
 #include "control/wire/hub.h"
 
 /* Section 6 of the design. */
@@ -57,6 +59,9 @@
  * and then mounts could not renew. */
 #define CLOCK_STEP_MAX_MS 1000
 /* Sessions: bounded by what joins within a lease. Live inodes: by holders, and by ops in flight. */
+
+/* An address of a node, and who is to be reached there. */
+#define NODE_ADDRESS_MAX (ADDRESSES_MAX + ADDRESS_PEER_MAX)
 
 struct centre;
 struct live;
@@ -230,7 +235,9 @@ struct centre {
     const struct control_options *options;
     struct consensus *log;
     struct state *state;
-    struct hub *hub;
+    struct hub *hub, *hub_tcp; /* hub_tcp may be NULL */
+    struct identity *identity;
+    struct authority *authority;
     uint64_t instance;
     int64_t started_ms;
     int64_t now; /* the lease clock, in ms: CLOCK_BOOTTIME without the time in which this process
@@ -413,6 +420,7 @@ void answer_attr(struct op *op, const struct inode *i, Star__Attr *attr, Star__T
 /* Fills an OpenReply's ticket and address. */
 struct open_answer {
     Star__OpenReply reply;
+    char address[NODE_ADDRESS_MAX];
     Star__Ticket ticket;
     Star__Time mtime;
 };
@@ -517,6 +525,20 @@ void meta_tick(struct centre *c, int64_t now);
 void meta_stop(struct centre *c, void (*done)(struct centre *c)); /* done: none is being made */
 void meta_free(struct centre *c);
 void serve_meta_fetch(struct op *op);
+
+/* --- join.c: who comes from another machine --- */
+int identities_load(struct centre *c, char detail[256]);
+/* "node|mount NAME [SECONDS] [SQUASH]": makes a token and answers the op with it. */
+void join_token(struct op *op, char *rest);
+/* "node/NAME" or "mount/NAME": answers the op. */
+void join_revoke(struct op *op, const char *identity);
+/* Whatever is asked by who has no certificate: JOIN, or it is refused. */
+void join_request(struct centre *c, struct peer *p, const struct message *m);
+/* Whether who says HELLO is who its certificate says. false: it was answered. */
+bool identity_fits(struct centre *c, struct peer *p, const struct message *m,
+                   const Star__Hello *hello);
+/* The address at which the session's mount can reach n, in out; "" if there is none. */
+char *node_reached_by(const struct session *s, const struct node *n, char out[NODE_ADDRESS_MAX]);
 
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */

@@ -106,6 +106,28 @@ static void on_unusable(void *ctx, const char *text)
     start_refused(ctx, text, -ENOTRECOVERABLE);
 }
 
+static void on_refused(void *ctx, const char *detail)
+{
+    struct centre *c = ctx;
+
+    events_add(&c->events, "refused", "%s", detail);
+}
+
+static bool start_tcp(struct centre *c)
+{
+    const struct hub_ops ops = {.on_request = centre_request,
+                                .on_close = on_peer_close,
+                                .identity = c->identity,
+                                .anonymous = c->authority != NULL,
+                                .on_refused = on_refused};
+    if (!c->options->listen_tcp)
+        return true;
+    int rc = hub_start(&c->loop, c->options->listen_tcp, &ops, c, &c->hub_tcp);
+    if (rc < 0)
+        start_failed(c, c->options->listen_tcp, rc);
+    return rc == 0;
+}
+
 static void on_leader(void *ctx)
 {
     struct centre *c = ctx;
@@ -125,6 +147,8 @@ static void on_leader(void *ctx)
         start_failed(c, c->options->listen, rc);
         return;
     }
+    if (!start_tcp(c))
+        return;
     grace_check(c);
     rc = daemon_pid_write(c->options->pid_file);
     if (rc < 0)
@@ -171,6 +195,14 @@ static void on_hub_closed(void *arg)
     ctl_check_stop(c, stop_meta); /* it reads the state */
 }
 
+static void on_tcp_closed(void *arg)
+{
+    struct centre *c = arg;
+
+    c->hub_tcp = NULL;
+    hub_close(c->hub, on_hub_closed, c);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct centre *c = handle->data;
@@ -181,7 +213,9 @@ static void on_signal(uv_signal_t *handle, int number)
     c->stopping = true;
     c->serving = c->leading = false;
     uv_timer_stop(&c->tick);
-    if (c->hub)
+    if (c->hub_tcp)
+        hub_close(c->hub_tcp, on_tcp_closed, c);
+    else if (c->hub)
         hub_close(c->hub, on_hub_closed, c);
     else
         consensus_stop(c->log, on_consensus_stopped, c);
@@ -215,6 +249,8 @@ static void centre_free(struct centre *c)
     meta_free(c);
     events_free(&c->events);
     events_free(&c->errors);
+    identity_free(c->identity);
+    authority_close(c->authority);
     free(c->reap);
     free(c);
 }
@@ -232,12 +268,19 @@ int control_run(const struct control_options *options)
     c->instance = random_id();
     c->started_ms = c->tick_ms = clock_boot_ms();
     signal(SIGPIPE, SIG_IGN);
+    int rc = identities_load(c, detail);
+    if (rc < 0) {
+        log_error("%s", detail);
+        daemon_ready(options->ready_fd, detail);
+        centre_free(c);
+        return rc;
+    }
     uv_loop_init(&c->loop);
-    int rc = consensus_start(&c->loop, options->dir, options->reserve, &ops, c, &c->log, detail);
+    rc = consensus_start(&c->loop, options->dir, options->reserve, &ops, c, &c->log, detail);
     if (rc < 0) {
         log_error("%s", detail[0] ? detail : strerror(-rc));
         daemon_ready(options->ready_fd, detail[0] ? detail : strerror(-rc));
-        free(c);
+        centre_free(c);
         return rc;
     }
     c->state = consensus_state(c->log);

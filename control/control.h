@@ -13,7 +13,11 @@ struct control_options {
     const char *cloud;  /* cloud id */
     const char *pool;   /* pool URL: handed to nodes and mounts, never touched here */
     uint64_t reserve;   /* bytes to keep free under the log; 0: CONTROL_RESERVE_DEFAULT */
-    int ready_fd;       /* as node_options */
+    /* For other machines; all three, or none. */
+    const char *listen_tcp; /* "tcp:HOST:PORT" */
+    const char *identity;   /* folder of our certificate (identity.h) */
+    const char *authority;  /* folder of the cloud's authority, to let others join */
+    int ready_fd;           /* as node_options */
     const char *pid_file;
 };
 

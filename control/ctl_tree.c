@@ -211,7 +211,7 @@ static void text_metrics(struct centre *c, struct text *t)
     put(t,
         "# TYPE umbel_garbage_connections_total counter\numbel_garbage_connections_total %" PRIu64
         "\n",
-        hub_garbage(c->hub));
+        hub_garbage(c->hub) + (c->hub_tcp ? hub_garbage(c->hub_tcp) : 0));
     put(t, "# TYPE umbel_ops_in_flight gauge\numbel_ops_in_flight %u\n", c->ops);
     put(t, "# TYPE umbel_live_inodes gauge\numbel_live_inodes %u\n", HASH_COUNT(c->lives));
     put(t, "# TYPE umbel_inodes gauge\numbel_inodes %" PRIu64 "\n", s.inodes);

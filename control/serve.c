@@ -167,6 +167,8 @@ static void hello(struct centre *c, struct peer *p, const struct message *m, str
                    PROTOCOL_VERSION, h->protocol);
     else if (h->cloud[0] && strcmp(h->cloud, c->options->cloud) != 0)
         peer_error(p, m, -EXDEV, "this is cloud %s, not %s", c->options->cloud, h->cloud);
+    else if (!identity_fits(c, p, m, h))
+        ;
     else if (!c->leading)
         peer_error(p, m, -EAGAIN, "this control process does not lead yet");
     else if (h->role != STAR__ROLE__MOUNT && h->role != STAR__ROLE__NODE)
@@ -228,6 +230,10 @@ void centre_request(void *ctx, struct peer *p, const struct message *m)
     struct link *link = peer_data(p);
 
     c->requests++;
+    if (peer_identity(p)->tls && peer_identity(p)->who.role == IDENTITY_NONE) {
+        join_request(c, p, m);
+        return;
+    }
     if (!link) {
         link = calloc(1, sizeof(*link));
         if (!link) {

@@ -33,7 +33,8 @@ static const char *const db_names[DB_COUNT] = {
     [DB_EXTENTS] = "extents",   [DB_RECORDS] = "records", [DB_PACKS] = "packs",
     [DB_COPIES] = "copies",     [DB_HELD] = "held",       [DB_NODES] = "nodes",
     [DB_SESSIONS] = "sessions", [DB_RESULTS] = "results", [DB_SETTINGS] = "settings",
-    [DB_ORPHANS] = "orphans",   [DB_MOVED] = "moved",
+    [DB_ORPHANS] = "orphans",   [DB_MOVED] = "moved",     [DB_TOKENS] = "tokens",
+    [DB_REVOKED] = "revoked",
 };
 
 static void say(char *detail, const char *dir, const char *what, int rc)

@@ -191,6 +191,9 @@ int state_setting(struct state *s, const char *name, char *value, size_t size);
 typedef bool (*state_setting_fn)(void *arg, const char *name, const char *value, const char *help);
 int state_settings(struct state *s, state_setting_fn fn, void *arg);
 
+/* Whether certificates of "ROLE/NAME" are refused: 1, 0, or -errno. */
+int state_revoked(struct state *s, const char *identity);
+
 /* META: holds a part of a copy of the state, no records. */
 enum pack_state { PACK_ALLOCATED = 1, PACK_LIVE, PACK_CONDEMNED, PACK_META };
 struct state_pack {

@@ -46,6 +46,9 @@ static const struct command commands[] = {
     {STAR__LOG_TYPE__LOG_CONDEMN, &star__pack_refs__descriptor, st_cmd_condemn},
     {STAR__LOG_TYPE__LOG_REBUILD, &star__rebuild__descriptor, st_cmd_rebuild},
     {STAR__LOG_TYPE__LOG_HOME_ATTRS, &star__node_attrs__descriptor, st_cmd_home_attrs},
+    {STAR__LOG_TYPE__LOG_TOKEN, &star__log_token__descriptor, st_cmd_token},
+    {STAR__LOG_TYPE__LOG_JOIN, &star__log_join__descriptor, st_cmd_join},
+    {STAR__LOG_TYPE__LOG_REVOKE, &star__log_revoke__descriptor, st_cmd_revoke},
     {STAR__LOG_TYPE__LOG_DROP_COPIES, &star__log_home__descriptor, st_cmd_drop_copies},
 };
 

@@ -39,6 +39,8 @@ enum db {
     DB_SETTINGS, /* name -> text */
     DB_ORPHANS,  /* ino */
     DB_MOVED,    /* pack, number -> record: of records that lie in another pack than their first */
+    DB_TOKENS,   /* hash -> token_row */
+    DB_REVOKED,  /* "ROLE/NAME" -> when: int64_t */
     DB_COUNT
 };
 
@@ -272,6 +274,9 @@ int st_cmd_copies(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_drop_copies(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_node(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_setting(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_token(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_join(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_revoke(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_session_open(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_session_end(struct apply *a, const ProtobufCMessage *body);
 

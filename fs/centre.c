@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "control/wire/address.h"
 #include "fs/leases.h"
 #include "fs/pool_access.h"
 #include "fs/reclaim.h"
@@ -24,6 +25,7 @@ struct centre_link {
     struct client *client;
     uint64_t session; /* of the client's thread; read by others after it was started */
     int64_t renew_sent_ms;
+    int failed; /* what on_fail has said last */
 };
 
 static void session_is_lost(struct worker *w)
@@ -88,6 +90,8 @@ static int say_hello(struct centre_link *l, struct client *client, Star__HelloRe
     hello.protocol = PROTOCOL_VERSION;
     hello.role = STAR__ROLE__MOUNT;
     hello.name = (char *)(uintptr_t)w->options->name;
+    if (address_is_tcp(w->options->centre)) /* who we are says our certificate */
+        hello.name = (char *)(uintptr_t)identity_self(w->identity)->name;
     hello.cloud = (char *)(uintptr_t)w->options->cloud;
     hello.session = l->session;
     hello.instance = w->centre.instance;
@@ -159,10 +163,28 @@ static void on_push(void *ctx, struct client *client, const struct message *m)
         client_reply(client, m, -EOPNOTSUPP, NULL);
 }
 
+/* One side refused the other: waiting will not help, so the start says why. */
+static void on_fail(void *ctx, struct client *client, int err, const char *detail)
+{
+    struct centre_link *l = ctx;
+
+    (void)client;
+    if (err != -EACCES && err != -EPROTO)
+        return;
+    if (err != l->failed)
+        log_warning("%s", detail);
+    l->failed = err;
+    start_result(l->w, err, detail);
+}
+
 static int link_new(struct worker *w, struct centre_link **out)
 {
-    static const struct client_ops ops = {
-        .on_connect = on_connect, .on_disconnect = on_disconnect, .on_push = on_push};
+    const struct client_ops ops = {.on_connect = on_connect,
+                                   .on_disconnect = on_disconnect,
+                                   .on_push = on_push,
+                                   .on_fail = on_fail,
+                                   .identity = w->identity,
+                                   .expect = IDENTITY_CONTROL};
     struct centre_link *l = calloc(1, sizeof(*l));
 
     if (!l)

@@ -20,6 +20,7 @@ struct connection {
     struct node *node;
     struct client *client;
     atomic_bool up;
+    int failed; /* of the client's thread */
 };
 
 struct node {
@@ -34,6 +35,7 @@ struct conns {
     pthread_mutex_t lock;
     struct node *nodes; /* never removed before the end */
     char *name, *cloud;
+    const struct identity *identity;
 };
 
 static int on_connect(void *ctx, struct client *client)
@@ -64,13 +66,27 @@ static void on_disconnect(void *ctx, struct client *client)
     atomic_store(&c->up, false);
 }
 
-int conns_start(const char *name, const char *cloud, struct conns **out)
+/* One side refused the other; the rest is told by the calls that end. */
+static void on_fail(void *ctx, struct client *client, int err, const char *detail)
+{
+    struct connection *c = ctx;
+
+    (void)client;
+    if ((err == -EACCES || err == -EPROTO) && err != c->failed)
+        log_warning("%s", detail);
+    c->failed = err;
+}
+
+int conns_start(const char *name, const char *cloud, const struct identity *identity,
+                struct conns **out)
 {
     struct conns *n = calloc(1, sizeof(*n));
 
     if (!n)
         return -ENOMEM;
-    n->name = strdup(name);
+    n->identity = identity;
+    /* Nodes on other machines know us by our certificate. */
+    n->name = strdup(identity ? identity_self(identity)->name : name);
     n->cloud = strdup(cloud);
     if (!n->name || !n->cloud) {
         free(n->name);
@@ -128,7 +144,11 @@ static struct node *node_get(struct conns *n, const char *address, int *rc)
 
 static int add_connection(struct node *node, struct connection **out)
 {
-    static const struct client_ops ops = {.on_connect = on_connect, .on_disconnect = on_disconnect};
+    const struct client_ops ops = {.on_connect = on_connect,
+                                   .on_disconnect = on_disconnect,
+                                   .on_fail = on_fail,
+                                   .identity = node->all->identity,
+                                   .expect = IDENTITY_NODE};
     struct connection *c = &node->connections[node->count];
     char name[32];
 

@@ -17,7 +17,9 @@
 
 struct conns;
 
-int conns_start(const char *name, const char *cloud, struct conns **out);
+/* identity: for nodes on other machines; it must outlive the connections. */
+int conns_start(const char *name, const char *cloud, const struct identity *identity,
+                struct conns **out);
 void conns_stop(struct conns *n); /* ends everything pending with -ESHUTDOWN */
 /* Opens a connection to address if there is none yet. */
 void conns_warm(struct conns *n, const char *address);

@@ -8,8 +8,10 @@
 struct mount_options {
     const char *name; /* "mnt": for the session and the pid files */
     const char *mountpoint;
-    const char *centre;          /* "unix:/path" of the centre */
-    const char *cloud;           /* cloud id */
+    const char *centre; /* address of the centre */
+    const char
+        *identity;     /* folder of our certificate (identity.h), for other machines; NULL: none */
+    const char *cloud; /* cloud id */
     const char *keeper_pid_file; /* written when the mount can be used; may be NULL */
     const char *worker_pid_file;
     /* Runs in the worker before anything else: < 0 ends it, with a line in detail. May be NULL. */

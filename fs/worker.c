@@ -269,8 +269,13 @@ static int start_parts(struct worker *w, char detail[256])
         rc = timer_queue_start(&w->timer);
     if (rc == 0)
         rc = notify_start(w->se, kernel_knows, w, &w->notify);
+    if (rc == 0 && w->options->identity) {
+        rc = identity_load(w->options->identity, w->options->cloud, &w->identity, detail);
+        if (rc < 0)
+            return rc;
+    }
     if (rc == 0)
-        rc = conns_start(w->options->name, w->options->cloud, &w->conns);
+        rc = conns_start(w->options->name, w->options->cloud, w->identity, &w->conns);
     if (rc < 0) {
         snprintf(detail, 256, "the mount cannot start: %s", strerror(-rc));
         return rc;
@@ -316,6 +321,7 @@ static void stop_parts(struct worker *w)
     buffers_free(w->buffers);
     straight_reader_free(w->reader);
     pool_access_free(w->pool);
+    identity_free(w->identity);
     pthread_mutex_destroy(&w->statfs.lock);
     if (w->ended_fd >= 0)
         close(w->ended_fd);

@@ -138,6 +138,7 @@ struct worker {
     int ended_fd; /* eventfd: a reader has seen the end of the connection */
     struct inode_table inodes;
     struct centre centre;
+    struct identity *identity; /* NULL: everything is on this machine */
     struct conns *conns;
     struct notify_pool *notify;
     struct timer_queue *timer;

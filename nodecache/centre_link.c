@@ -628,10 +628,26 @@ int link_new(const struct link_options *options, struct link **out)
     return 0;
 }
 
+/* Of a unix socket it is only that nobody listens yet. */
+static void on_fail(void *ctx, struct client *c, int err, const char *detail)
+{
+    struct link *l = ctx;
+
+    (void)c;
+    if (err == l->failed || !l->options.identity)
+        return;
+    l->failed = err;
+    log_warning("the centre: %s", detail);
+}
+
 int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool *pool)
 {
-    struct client_ops ops = {
-        .on_connect = on_connect, .on_disconnect = on_disconnect, .on_push = link_on_push};
+    struct client_ops ops = {.on_connect = on_connect,
+                             .on_disconnect = on_disconnect,
+                             .on_push = link_on_push,
+                             .on_fail = on_fail,
+                             .identity = l->options.identity,
+                             .expect = IDENTITY_CONTROL};
 
     l->store = s;
     l->flush = fl;

@@ -47,6 +47,7 @@ enum link_end {
 
 struct link_options {
     const char *centre, *name, *cloud, *address;
+    const struct identity *identity; /* NULL: the centre is on this machine */
     const char *machine; /* clock_machine() */
     int end_fd;          /* eventfd: written when link_end() is no longer LINK_GOES_ON */
     uint64_t capacity;

@@ -39,6 +39,7 @@ struct link {
     struct flush *flush;
     struct pool *pool;
     uint64_t instance; /* of this process */
+    int failed;        /* what was said last of why there is no connection; the client's thread */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* everything below */
     bool stop, ready, hello;

@@ -11,8 +11,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "control/wire/address.h"
 #include "control/wire/clock.h"
 #include "control/wire/daemon.h"
+#include "control/wire/identity.h"
 #include "control/wire/log.h"
 #include "nodecache/centre_link.h"
 #include "nodecache/flush.h"
@@ -30,12 +32,14 @@
 struct node {
     const struct node_options *options;
     char boot[37], machine[37];
+    char addresses[ADDRESSES_MAX]; /* that the centre is told */
+    struct identity *identity;
     int stop_fd, end_fd;
     struct pool *pool;
     struct link *link;
     struct store *store;
     struct flush *flush;
-    struct serve *serve;
+    struct serve *serve, *serve_tcp;
     char detail[NODE_DETAIL];
 };
 
@@ -144,21 +148,39 @@ static void raise_fds(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* the store keeps to what there is */
 }
 
+static int open_identity(struct node *n)
+{
+    const struct node_options *o = n->options;
+    int length =
+        snprintf(n->addresses, sizeof(n->addresses), "%s%s%s", o->listen ? o->listen : "",
+                 o->listen && o->listen_tcp ? " " : "", o->listen_tcp ? o->listen_tcp : "");
+
+    if (length >= (int)sizeof(n->addresses)) {
+        snprintf(n->detail, sizeof(n->detail), "the node's addresses are too long");
+        return -ENAMETOOLONG;
+    }
+    return o->identity ? identity_load(o->identity, o->cloud, &n->identity, n->detail) : 0;
+}
+
 static int start(struct node *n)
 {
     const struct node_options *o = n->options;
-    struct link_options link = {.centre = o->centre,
-                                .name = o->name,
-                                .cloud = o->cloud ? o->cloud : "",
-                                .address = o->listen,
-                                .machine = n->machine,
-                                .end_fd = n->end_fd,
-                                .capacity = o->capacity};
     int rc = clock_boot_id(n->boot);
 
     raise_fds();
     if (rc == 0)
         rc = clock_machine(n->machine);
+    if (rc == 0)
+        rc = open_identity(n);
+    struct link_options link = {.centre = o->centre,
+                                .name = o->name,
+                                .cloud = o->cloud ? o->cloud : "",
+                                .address = n->addresses,
+                                .identity = n->identity,
+                                .machine = n->machine,
+                                .end_fd = n->end_fd,
+                                .capacity = o->capacity};
+
     if (rc == 0)
         rc = open_pool(n);
     if (rc == 0)
@@ -174,9 +196,13 @@ static int start(struct node *n)
     if (rc < 0)
         return rc;
     n->detail[0] = 0;
-    rc = serve_start(o->listen, n->link, n->store, &n->serve);
+    const char *at = n->addresses;
+    if (o->listen)
+        rc = serve_start(at = o->listen, NULL, n->link, n->store, &n->serve);
+    if (rc == 0 && o->listen_tcp)
+        rc = serve_start(at = o->listen_tcp, n->identity, n->link, n->store, &n->serve_tcp);
     if (rc < 0)
-        snprintf(n->detail, sizeof(n->detail), "%s: %s", o->listen, strerror(-rc));
+        snprintf(n->detail, sizeof(n->detail), "%s: %s", at, strerror(-rc));
     if (rc == 0)
         rc = link_ready(n->link);
     return rc == 0 ? daemon_pid_write(o->pid_file) : rc;
@@ -222,6 +248,7 @@ static int stop(struct node *n)
     int rc;
 
     serve_stop(n->serve);
+    serve_stop(n->serve_tcp);
     link_stop(n->link); /* ends what flush and pushes wait for */
     flush_stop(n->flush);
     rc = store_close(n->store, true);
@@ -230,6 +257,7 @@ static int stop(struct node *n)
     link_free(n->link);
     if (n->pool)
         pool_close(n->pool);
+    identity_free(n->identity);
     return end == LINK_GOES_ON ? rc : gone(n, end, rc);
 }
 
@@ -251,7 +279,7 @@ int node_run(const struct node_options *options)
             leave_note(&n, GIVEN_UP); /* before it is told: then it is looked for */
         daemon_ready(options->ready_fd, n.detail);
     } else {
-        log_info("ready at %s", options->listen);
+        log_info("ready at %s", n.addresses);
         daemon_ready(options->ready_fd, NULL);
         while (!stop_asked(&n, -1))
             ;

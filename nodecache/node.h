@@ -8,13 +8,17 @@
 #include <stdint.h>
 
 struct node_options {
-    const char *name;   /* "node-1" */
-    const char *store;  /* folder of the flat-file store; created at first start */
-    const char *listen; /* "unix:/path" where mounts reach it */
-    const char *centre; /* "unix:/path" of the centre */
-    const char *pool;   /* pool URL */
-    const char *cloud;  /* cloud id */
-    uint64_t capacity;  /* bytes: a hard limit for everything that the store keeps on disk */
+    const char *name;  /* "node-1" */
+    const char *store; /* folder of the flat-file store; created at first start */
+    /* Where mounts reach it; one may be NULL. tcp needs the identity, as does a centre elsewhere.
+     */
+    const char *listen;     /* "unix:/path" */
+    const char *listen_tcp; /* "tcp:HOST:PORT", as others reach it */
+    const char *identity; /* folder of our certificate (identity.h); NULL: all is on this machine */
+    const char *centre;   /* address of the centre */
+    const char *pool;     /* pool URL */
+    const char *cloud;    /* cloud id */
+    uint64_t capacity;    /* bytes: a hard limit for everything that the store keeps on disk */
     int ready_fd; /* >= 0: "ready\n" or "error: TEXT\n" is written there once, then it is closed */
     const char *pid_file; /* written when ready, removed at the end; may be NULL */
 };

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "control/wire/clock.h"
+#include "control/wire/log.h"
 #include "control/wire/service.h"
 #include "nodecache/link_private.h"
 
@@ -68,6 +69,12 @@ static void do_hello(struct serve *v, struct service_conn *conn, const struct me
     if (hello->protocol != PROTOCOL_VERSION) {
         (void)service_error(conn, m, -EPROTONOSUPPORT, "this node speaks protocol %u, not %u",
                             PROTOCOL_VERSION, hello->protocol);
+        return;
+    }
+    const struct identity_peer *id = service_peer(conn);
+    if (id->tls && (id->who.role != IDENTITY_MOUNT || strcmp(id->who.name, hello->name) != 0)) {
+        (void)service_error(conn, m, -EPERM, "your certificate says %s/%s, you say mount/%.40s",
+                            identity_role_text(id->who.role), id->who.name, hello->name);
         return;
     }
     if (hello->cloud[0] && v->cloud[0] && strcmp(hello->cloud, v->cloud) != 0) {
@@ -294,9 +301,19 @@ static void on_request(void *ctx, struct service_conn *conn, const struct messag
     protobuf_c_message_free_unpacked(body, NULL);
 }
 
-int serve_start(const char *address, struct link *l, struct store *s, struct serve **out)
+static void on_refused(void *ctx, const char *detail)
 {
-    struct service_ops ops = {.on_request = on_request, .on_close = on_close};
+    (void)ctx;
+    log_warning("%s", detail);
+}
+
+int serve_start(const char *address, const struct identity *identity, struct link *l,
+                struct store *s, struct serve **out)
+{
+    struct service_ops ops = {.on_request = on_request,
+                              .on_close = on_close,
+                              .identity = identity,
+                              .on_refused = on_refused};
     struct serve *v = calloc(1, sizeof(*v));
 
     if (!v)

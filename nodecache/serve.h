@@ -11,11 +11,14 @@
 
 #include "nodecache/store.h"
 
+struct identity;
 struct link;
 struct serve;
 
-/* l: says whether this node may serve at all, and which cloud it is of. */
-int serve_start(const char *address, struct link *l, struct store *s, struct serve **out);
+/* identity: for a tcp: address. l: says whether this node may serve at all, and which cloud it is
+ * of. */
+int serve_start(const char *address, const struct identity *identity, struct link *l,
+                struct store *s, struct serve **out);
 void serve_stop(struct serve *v);
 
 #endif

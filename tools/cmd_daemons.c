@@ -13,6 +13,7 @@
 #include "nodecache/node.h"
 #include "tools/commands.h"
 #include "tools/foreground.h"
+#include "tools/joined.h"
 #include "tools/options.h"
 #include "tools/text.h"
 
@@ -137,10 +138,19 @@ static const struct argp node_argp = {
     children, NULL,
     NULL};
 
+static int identity_path(const struct root *r, const char *name, char *out)
+{
+    char relative[ROOT_NAME_MAX + 16];
+
+    snprintf(relative, sizeof(relative), "identity/%s", name);
+    return root_path(r, relative, out);
+}
+
 int cmd_control(int argc, char **argv)
 {
     struct foreground_options o = {.ready_fd = -1};
     char dir[PATH_MAX], address[PATH_MAX], pid_file[PATH_MAX];
+    char tcp[PATH_MAX], identity[PATH_MAX], authority[PATH_MAX];
     struct root r;
 
     if (options_parse(&control_argp, argc, argv, &o) != 0)
@@ -150,7 +160,8 @@ int cmd_control(int argc, char **argv)
     int rc = foreground_begin(&o, o.name, NULL, &r);
     if (rc != 0)
         return rc;
-    if (root_path(&r, o.name, dir) != 0 || root_socket(&r, o.name, address) != 0) {
+    if (root_path(&r, o.name, dir) != 0 || root_socket(&r, o.name, address) != 0 ||
+        root_path(&r, "identity", authority) != 0 || identity_path(&r, o.name, identity) != 0) {
         foreground_fail(&o, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
@@ -159,6 +170,9 @@ int cmd_control(int argc, char **argv)
         .name = o.name,
         .dir = dir,
         .listen = address,
+        .listen_tcp = root_listen(&r, 0, tcp) == 0 ? tcp : NULL,
+        .identity = identity,
+        .authority = authority,
         .cloud = r.conf.cloud,
         .pool = r.conf.pool,
         .ready_fd = o.ready_fd,
@@ -171,8 +185,11 @@ int cmd_node(int argc, char **argv)
 {
     struct foreground_options o = {.ready_fd = -1};
     char store[PATH_MAX], address[PATH_MAX], centre[PATH_MAX], pid_file[PATH_MAX];
+    char tcp[PATH_MAX], identity[PATH_MAX];
     struct root r;
 
+    if (joined_is_asked(argc, argv))
+        return joined_node(argc, argv);
     if (options_parse(&node_argp, argc, argv, &o) != 0)
         return EXIT_USAGE;
     if (check_name(&o, "node-", CONF_NODES_MAX) != 0)
@@ -183,15 +200,18 @@ int cmd_node(int argc, char **argv)
     if (rc != 0)
         return rc;
     if (root_path(&r, o.name, store) != 0 || root_socket(&r, o.name, address) != 0 ||
-        root_socket(&r, "control-1", centre) != 0) {
+        root_socket(&r, "control-1", centre) != 0 || identity_path(&r, o.name, identity) != 0) {
         foreground_fail(&o, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
+    bool tcp_wanted = root_listen(&r, (unsigned)atoi(o.name + 5), tcp) == 0;
     foreground_run_path(&r, o.name, ".pid", pid_file);
     const struct node_options options = {
         .name = o.name,
         .store = store,
         .listen = address,
+        .listen_tcp = tcp_wanted ? tcp : NULL,
+        .identity = tcp_wanted ? identity : NULL,
         .centre = centre,
         .pool = r.conf.pool,
         .cloud = r.conf.cloud,

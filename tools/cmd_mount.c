@@ -9,6 +9,7 @@
 
 #include "tools/commands.h"
 #include "tools/foreground.h"
+#include "tools/joined.h"
 #include "tools/mounting.h"
 #include "tools/options.h"
 
@@ -83,6 +84,7 @@ static int foreground(const struct options *o)
 {
     char keeper[ROOT_NAME_MAX + 8], centre[PATH_MAX], keeper_pid[PATH_MAX], worker_pid[PATH_MAX];
     char worker[ROOT_NAME_MAX + 8], detail[PROCESS_DETAIL];
+    char identity[PATH_MAX];
     struct mounting m;
     struct root r;
 
@@ -101,7 +103,8 @@ static int foreground(const struct options *o)
     int rc = foreground_begin(&o->daemon, keeper, m.point, &r);
     if (rc != 0)
         return rc;
-    if (root_socket(&r, "control-1", centre) != 0) {
+    if (root_socket(&r, "control-1", centre) != 0 ||
+        root_path(&r, "identity/" ROOT_MOUNT_IDENTITY, identity) != 0) {
         foreground_fail(&o->daemon, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
@@ -112,6 +115,7 @@ static int foreground(const struct options *o)
         .name = m.name,
         .mountpoint = m.point,
         .centre = centre,
+        .identity = r.conf.listen[0] != '\0' ? identity : NULL,
         .cloud = r.conf.cloud,
         .keeper_pid_file = keeper_pid,
         .worker_pid_file = worker_pid,
@@ -154,6 +158,8 @@ int cmd_mount(int argc, char **argv)
 {
     struct options o = {.daemon.ready_fd = -1};
 
+    if (joined_is_asked(argc, argv))
+        return joined_mount(argc, argv);
     if (options_parse(&argp, argc, argv, &o) != 0)
         return EXIT_USAGE;
     if (geteuid() != 0) {

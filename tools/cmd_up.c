@@ -41,6 +41,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'm':
         up->mount = arg;
         return 0;
+    case 'l':
+        up->wish.listen = arg;
+        return 0;
     case 'p':
         up->wish.pool = arg;
         return 0;
@@ -75,6 +78,8 @@ static const struct argp_option options[] = {
     {"nodes", 'n', "N", 0, "number of nodes (1); may grow later", 0},
     {"controls", 'c', "N", 0, "number of control processes (1)", 0},
     {"pool", 'p', "URL", 0, "where data lives for good (dir:DIR/pool)", 0},
+    {"listen", 'l', "HOST:PORT", 0,
+     "where other machines reach this cloud: the centre there, node-N at PORT+N", 0},
     {"capacity", 's', "SIZE", 0,
      "what each node may take on its disk, such as 512M or 10G (half of what is free, at most 64G)",
      0},

@@ -24,6 +24,9 @@ int cmd_release(int argc, char **argv);
 int cmd_forget(int argc, char **argv);
 int cmd_gc(int argc, char **argv);
 int cmd_rebuild(int argc, char **argv);
+int cmd_token(int argc, char **argv);
+int cmd_join(int argc, char **argv);
+int cmd_revoke(int argc, char **argv);
 
 int cmd_fsck(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

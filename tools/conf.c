@@ -12,8 +12,11 @@
 
 #include "tools/text.h"
 
-static const char *const keys[] = {"format", "cloud", "pool", "nodes", "controls", "capacity"};
-enum { KEY_FORMAT, KEY_CLOUD, KEY_POOL, KEY_NODES, KEY_CONTROLS, KEY_CAPACITY, KEYS };
+static const char *const keys[] = {"format",   "cloud",    "pool",  "nodes",
+                                   "controls", "capacity", "listen"};
+enum { KEY_FORMAT, KEY_CLOUD, KEY_POOL, KEY_NODES, KEY_CONTROLS, KEY_CAPACITY, KEY_LISTEN, KEYS };
+/* The last may be missing. */
+#define KEYS_NEEDED KEY_LISTEN
 
 static int set_text(char *out, size_t size, const char *value)
 {
@@ -38,6 +41,8 @@ static int set_key(struct conf *c, int key, const char *value)
         return text_parse_number(value, 1, CONF_NODES_MAX, &c->nodes);
     case KEY_CONTROLS:
         return text_parse_number(value, 1, 1, &c->controls);
+    case KEY_LISTEN:
+        return set_text(c->listen, sizeof(c->listen), value);
     default:
         return text_parse_number(value, CONF_CAPACITY_MIN, INT64_MAX, &c->capacity);
     }
@@ -133,7 +138,7 @@ int conf_read(const char *path, struct conf *c, char detail[CONF_DETAIL])
     rest = text;
     while (rc == 0 && (line = text_line(&rest)) != NULL)
         rc = parse_line(path, ++number, line, c, &seen, detail);
-    for (int k = 0; rc == 0 && k < KEYS; k++) {
+    for (int k = 0; rc == 0 && k < KEYS_NEEDED; k++) {
         if (!(seen & 1u << k)) {
             snprintf(detail, CONF_DETAIL, "%.200s: the line '%s = ...' is missing", path, keys[k]);
             rc = -EINVAL;
@@ -186,6 +191,11 @@ int conf_write(const char *path, const struct conf *c, char detail[CONF_DETAIL])
              "# bytes that each node may take on its disk\ncapacity = %ju\n",
              CONF_FORMAT, c->cloud, c->pool, (uintmax_t)c->nodes, (uintmax_t)c->controls,
              (uintmax_t)c->capacity);
+    if (c->listen[0] != '\0')
+        snprintf(text + strlen(text), sizeof(text) - strlen(text),
+                 "# where other machines reach the centre; nodes have the ports that follow\n"
+                 "listen = %s\n",
+                 c->listen);
     snprintf(temporary, sizeof(temporary), "%s~", path);
     int rc = write_synced(temporary, text);
     if (rc == 0 && rename(temporary, path) != 0)

@@ -19,6 +19,7 @@ struct conf {
     char pool[PATH_MAX + 8]; /* URL */
     uint64_t nodes, controls;
     uint64_t capacity; /* bytes, of each node */
+    char listen[300];  /* "HOST:PORT" for other machines; "": none */
 };
 
 /* -ENOENT; -EPROTONOSUPPORT: of a newer format; -EINVAL and others, told in detail. */

@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "control/wire/address.h"
+#include "control/wire/authority.h"
 #include "nodecache/pool/pool.h"
 #include "tools/text.h"
 
@@ -46,6 +48,24 @@ int root_socket(const struct root *r, const char *name, char *out)
     if (snprintf(out, PATH_MAX, "unix:%s/run/%s.sock", r->path, name) >= PATH_MAX)
         return -ENAMETOOLONG;
     return 0;
+}
+
+int root_listen(const struct root *r, unsigned port_offset, char *out)
+{
+    struct address_tcp a;
+    char whole[sizeof(r->conf.listen) + 8];
+
+    if (r->conf.listen[0] == '\0')
+        return -ENOENT;
+    snprintf(whole, sizeof(whole), "tcp:%s", r->conf.listen);
+    if (address_parse_tcp(whole, &a) < 0)
+        return -EINVAL;
+    long port = strtol(a.port, NULL, 10) + (long)port_offset;
+    if (port > 65535)
+        return -ERANGE;
+    return snprintf(out, PATH_MAX, a.v6 ? "tcp:[%s]:%ld" : "tcp:%s:%ld", a.host, port) < PATH_MAX
+               ? 0
+               : -ENAMETOOLONG;
 }
 
 /* The longest socket name under a root must fit into an address. */
@@ -197,6 +217,22 @@ static int set_pool(struct root *r, const char *url)
     return 0;
 }
 
+/* "HOST:PORT", with room behind it for the nodes. */
+static int set_listen(struct root *r, const char *listen)
+{
+    char whole[sizeof(r->conf.listen) + 8];
+    struct address_tcp a;
+
+    snprintf(whole, sizeof(whole), "tcp:%s", listen);
+    if (strlen(listen) >= sizeof(r->conf.listen) || address_parse_tcp(whole, &a) < 0 || a.peer[0] ||
+        strcmp(a.port, "0") == 0 || atoi(a.port) + CONF_NODES_MAX > 65535)
+        return fail(r, -EINVAL,
+                    "--listen: '%.100s' is not HOST:PORT (the nodes have the %d ports behind it)",
+                    listen, CONF_NODES_MAX);
+    snprintf(r->conf.listen, sizeof(r->conf.listen), "%s", listen);
+    return 0;
+}
+
 static int first_conf(struct root *r, const struct root_wish *wish)
 {
     struct statvfs fs;
@@ -219,9 +255,51 @@ static int first_conf(struct root *r, const struct root_wish *wish)
         if (r->conf.capacity < CONF_CAPACITY_MIN)
             r->conf.capacity = CONF_CAPACITY_MIN;
     }
+    int rc = wish->listen != NULL ? set_listen(r, wish->listen) : 0;
+    if (rc != 0)
+        return rc;
     char pool[PATH_MAX + 16];
     snprintf(pool, sizeof(pool), "dir:%s/pool", r->path);
     return set_pool(r, wish->pool != NULL ? wish->pool : pool);
+}
+
+static int make_identity(struct root *r, struct authority *a, enum identity_role role,
+                         const char *name, char *detail)
+{
+    struct identity_name who = {.role = role};
+    char relative[ROOT_NAME_MAX + 40], dir[PATH_MAX], cert[PATH_MAX];
+
+    snprintf(who.name, sizeof(who.name), "%s", name);
+    snprintf(relative, sizeof(relative), "identity/%s", name);
+    if (root_path(r, relative, dir) != 0)
+        return -ENAMETOOLONG;
+    snprintf(relative, sizeof(relative), "identity/%s/" IDENTITY_CERT, name);
+    if (root_path(r, relative, cert) != 0)
+        return -ENAMETOOLONG;
+    return access(cert, F_OK) == 0 ? 0 : authority_issue(a, dir, &who, NULL, detail);
+}
+
+/* The cloud's authority, and certificates for all that runs on this machine. */
+static int make_identities(struct root *r)
+{
+    char dir[PATH_MAX], name[ROOT_NAME_MAX], detail[IDENTITY_DETAIL] = "";
+    struct authority *a = NULL;
+    int rc = root_path(r, "identity", dir);
+
+    if (rc == 0)
+        rc = authority_create(dir, r->conf.cloud, detail);
+    if (rc == 0)
+        rc = authority_open(dir, r->conf.cloud, &a, detail);
+    if (rc == 0)
+        rc = make_identity(r, a, IDENTITY_CONTROL, "control-1", detail);
+    if (rc == 0)
+        rc = make_identity(r, a, IDENTITY_MOUNT, ROOT_MOUNT_IDENTITY, detail);
+    for (uint64_t i = 1; rc == 0 && i <= r->conf.nodes; i++) {
+        snprintf(name, sizeof(name), "node-%ju", (uintmax_t)i);
+        rc = make_identity(r, a, IDENTITY_NODE, name, detail);
+    }
+    authority_close(a);
+    return rc == 0 ? 0 : fail(r, rc, "%s", detail[0] ? detail : strerror(-rc));
 }
 
 static int make_pool(struct root *r)
@@ -268,6 +346,8 @@ static int make_cloud(struct root *r, const struct root_wish *wish)
     }
     if (rc == 0)
         rc = make_folders(r);
+    if (rc == 0)
+        rc = make_identities(r);
     if (rc == 0)
         rc = conf_write(path, &r->conf, r->detail);
     if (rc == 0 && unlink(fresh) != 0)
@@ -318,9 +398,14 @@ static int change_conf(struct root *r, const struct root_wish *wish)
         r->conf.nodes = wish->nodes;
     if (rc == 0 && wish->capacity != 0)
         r->conf.capacity = wish->capacity;
+    if (rc == 0 && wish->listen != NULL)
+        rc = set_listen(r, wish->listen);
     if (rc == 0)
         rc = make_folders(r);
-    if (rc != 0 || (before.nodes == r->conf.nodes && before.capacity == r->conf.capacity))
+    if (rc == 0)
+        rc = make_identities(r);
+    if (rc != 0 || (before.nodes == r->conf.nodes && before.capacity == r->conf.capacity &&
+                    strcmp(before.listen, r->conf.listen) == 0))
         return rc;
     if (root_path(r, CONF_NAME, path) != 0)
         return fail(r, -ENAMETOOLONG, "the path of the root is too long");

@@ -14,6 +14,8 @@
 #include "tools/conf.h"
 
 #define ROOT_NAME_MAX 40
+/* What mounts of this machine are called in their certificate. */
+#define ROOT_MOUNT_IDENTITY "local"
 
 struct root {
     char path[PATH_MAX];
@@ -26,7 +28,7 @@ struct root {
 
 /* What `umbel up` was given; 0 or NULL: not said. */
 struct root_wish {
-    const char *pool;
+    const char *pool, *listen;
     uint64_t nodes, controls, capacity;
 };
 
@@ -43,6 +45,10 @@ void root_close(struct root *r);
 
 /* ROOT/RELATIVE in out[PATH_MAX]; -ENAMETOOLONG. */
 int root_path(const struct root *r, const char *relative, char *out);
+
+/* Where other machines reach the centre (port_offset 0) or node-N (N), "tcp:HOST:PORT" in
+ * out[PATH_MAX]. -ENOENT: the cloud listens for none. */
+int root_listen(const struct root *r, unsigned port_offset, char *out);
 
 /* "unix:ROOT/run/NAME.sock". */
 int root_socket(const struct root *r, const char *name, char *out);
