@@ -47,6 +47,7 @@ struct object {
     struct np_file file;
     struct chunk *chunks;  /* in the order of their offsets */
     struct chunk *filling; /* the last one, not in the list yet */
+    struct chunk *spare;   /* to be filled again: fresh memory costs more than the bytes in it */
     uint64_t written;
     size_t kept, uncommitted; /* bytes in chunks; of those WRITTEN and not covered */
     unsigned waiting, flying, losses;
@@ -81,7 +82,7 @@ static void chunk_free(struct chunk *c)
     o->waiting--;
     o->kept -= c->len;
     DL_DELETE(o->chunks, c);
-    free(c);
+    LL_PREPEND(o->spare, c);
 }
 
 static void again_later(struct object *o)
@@ -373,8 +374,12 @@ int np_object_create(void *ctx, const char *name, void **object, char *detail)
 static struct chunk *chunk_new(struct object *o)
 {
     uint32_t room = o->n->write_max < PIECE ? o->n->write_max : PIECE;
-    struct chunk *c = malloc(sizeof *c + room);
+    struct chunk *c = o->spare;
 
+    if (c != NULL)
+        LL_DELETE(o->spare, c);
+    else
+        c = malloc(sizeof *c + room);
     if (c == NULL)
         return NULL;
     memset(c, 0, sizeof *c);
@@ -425,6 +430,8 @@ static void object_free(struct object *o)
     drop_conn(o, o->error);
     DL_FOREACH_SAFE (o->chunks, c, next)
         chunk_free(c);
+    LL_FOREACH_SAFE (o->spare, c, next)
+        free(c);
     free(o->filling);
     free(o);
 }
