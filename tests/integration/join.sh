@@ -19,11 +19,11 @@ end() {
     set +e
     for at in "$WORK/far" "$WORK/far2" "$WORK/m2"; do umount -l "$at" 2>/dev/null; done
     [ ! -f "$WORK/other/umbel.conf" ] || "$UMBEL" down --root "$WORK/other" --force >/dev/null 2>&1
-    trap spaces_gone EXIT
     set_status() { return "$1"; }
-    set_status $status
     (set_status $status; cleanup)
-    exit $?
+    status=$?
+    spaces_gone # last: the daemons live there
+    exit $status
 }
 
 make_spaces() {
