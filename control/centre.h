@@ -114,6 +114,7 @@ struct live {
     Star__HomeAttrs home; /* newest attributes heard from the home; times point into home_times */
     Star__Time home_times[2];
     uint64_t bytes, bytes_version, bytes_epoch; /* what the home holds, as it said last */
+    bool giving_up;    /* its home is being given up: nothing more goes there */
     bool home_unknown; /* a writer vanished: ask the home before answering */
     unsigned refs;     /* ops that hold it */
     UT_hash_handle hh;
@@ -211,6 +212,8 @@ struct op {
     struct live *live[OP_LIVE_MAX]; /* marked busy, referenced */
     unsigned live_n;
     bool replayed;
+    bool gives_up;     /* the home of live[0] */
+    bool asked_twice;  /* STRAIGHT_BEGIN: the home, before and after its flush */
     bool stops_leases; /* counted in centre->lease_stops */
     bool note_errors;  /* a refusal is also a line in .umbel/errors */
     bool counted,
@@ -469,9 +472,12 @@ void home_attrs_copy(Star__HomeAttrs *to, Star__Time times[2], const Star__HomeA
 void serve_node_attrs(struct op *op);
 void home_log_attrs(struct centre *c, const Star__HomeAttrs *a); /* into the log, nobody waits */
 
+/* On a file or directory: files that are new there are written straight to the pool. */
+#define STRAIGHT_XATTR "umbel.direct"
 /* --- straight.c: mounts that read and write the pool themselves --- */
 /* The pool has the newest of i, nobody else has it, and no node is on the mount's machine: only
  * under a lease, as nobody asks about the file then. */
+bool straight_asked(struct centre *c, const struct inode *i);
 bool straight_newest(struct centre *c, const struct inode *i); /* the pool has it */
 bool straight_reads(struct centre *c, const struct session *s, const struct inode *i);
 void serve_damage(struct op *op);

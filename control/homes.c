@@ -373,6 +373,7 @@ struct node *home_choose(struct centre *c, const struct session *s)
 }
 
 static void home_take_again(struct op *op);
+static bool home_is_given_up(struct op *op, const struct inode *i, op_fn again);
 
 static void home_taken(struct op *op)
 {
@@ -459,6 +460,15 @@ static void home_take_again(struct op *op)
     home_take(op, op->home_ino, op->home_next);
 }
 
+/* A mount is about to write it straight to the pool: until the log has it nothing goes to the home.
+ */
+static bool home_is_given_up(struct op *op, const struct inode *i, op_fn again)
+{
+    const struct live *l = live_find(op->c, i->ino);
+
+    return l && l->giving_up && node_awaited(op, i->home, again);
+}
+
 void home_take(struct op *op, uint64_t ino, op_fn next)
 {
     struct centre *c = op->c;
@@ -470,13 +480,15 @@ void home_take(struct op *op, uint64_t ino, op_fn next)
         return;
     }
     struct node *home = i.home ? node_find(c, i.home) : NULL;
+    op->home_next = next;
+    op->home_ino = ino;
+    op->home_epoch = i.home_epoch;
+    if (home_is_given_up(op, &i, home_take_again))
+        return;
     if (home && node_keeps_homes(home)) {
         next(op);
         return;
     }
-    op->home_next = next;
-    op->home_ino = ino;
-    op->home_epoch = i.home_epoch;
     home = home_for_new(op, home_take_again);
     if (!home)
         return;
@@ -557,6 +569,8 @@ void home_setattr(struct op *op, const struct inode *i, const struct home_change
 
     op->home_ino = i->ino;
     op->home_epoch = i->home_epoch;
+    if (home_is_given_up(op, i, again))
+        return;
     now.sec = t.tv_sec;
     now.nsec = (uint32_t)t.tv_nsec;
     fill_ticket(c, i, RIGHT_READ | RIGHT_WRITE, &ticket, &base_mtime);

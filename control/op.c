@@ -118,6 +118,9 @@ void ops_wake(struct centre *c)
 
 void op_unmark(struct op *op)
 {
+    if (op->gives_up)
+        op->live[0]->giving_up = false;
+    op->gives_up = false;
     for (unsigned i = 0; i < op->live_n; i++) {
         struct live *l = op->live[i];
         if (unmark_names(op, l))

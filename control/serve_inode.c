@@ -199,6 +199,8 @@ static int umbel_xattr(struct centre *c, uint64_t ino, const char *name, char *t
     struct where w = {.c = c, .text = text};
     struct inode i;
 
+    if (strcmp(name, STRAIGHT_XATTR) == 0)
+        return state_getxattr(c->state, ino, name, text, XATTR_TEXT_MAX, len);
     if (strcmp(name, UMBEL_XATTR "where") != 0)
         return -ENODATA;
     int rc = state_inode(c->state, ino, &i);
@@ -270,12 +272,15 @@ void serve_xattr_change(struct op *op)
 
     if (op_deduped(op, q->head, xattr_done))
         return;
-    if (q->name.len >= strlen(UMBEL_XATTR) &&
+    bool straight = q->name.len == strlen(STRAIGHT_XATTR) &&
+                    memcmp(q->name.data, STRAIGHT_XATTR, q->name.len) == 0;
+    if (!straight && q->name.len >= strlen(UMBEL_XATTR) &&
         memcmp(q->name.data, UMBEL_XATTR, strlen(UMBEL_XATTR)) == 0) {
-        op_error(
-            op, -EOPNOTSUPP,
-            "%.*s cannot be set: of the umbel. attributes this version has umbel.where, to read",
-            (int)(q->name.len < 64 ? q->name.len : 64), (const char *)q->name.data);
+        op_error(op, -EOPNOTSUPP,
+                 "%.*s cannot be set: of the umbel. attributes this version has umbel.where, to "
+                 "read, and "
+                 "umbel.direct",
+                 (int)(q->name.len < 64 ? q->name.len : 64), (const char *)q->name.data);
         return;
     }
     if (q->name.len > STATE_XATTR_NAME_MAX) {

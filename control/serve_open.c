@@ -161,6 +161,7 @@ void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct op
     a->reply.direct = direct && !n;
     fill_ticket(op->c, i, rights_of(flags), &a->ticket, &a->mtime);
     a->reply.ticket = &a->ticket;
+    a->reply.straight = flags_write(flags) && straight_asked(op->c, i);
     a->reply.address = node_reached_by(op->session, n, a->address);
     a->reply.node = n ? n->id : 0;
     a->reply.copy = n && copy;

@@ -109,7 +109,7 @@ struct inode {
     } atime, mtime, ctime;
     uint64_t version; /* data version (home's) */
     uint64_t change;
-    uint64_t parent;     /* directories: their parent */
+    uint64_t parent;     /* directories: their parent; files: one that is known to, or 0 */
     uint32_t home;       /* node number, 0: none */
     uint64_t home_epoch; /* of the newest home; stays when home becomes 0 */
     uint64_t cut;        /* last confirmed cut number of home_epoch */

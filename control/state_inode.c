@@ -90,8 +90,8 @@ void st_inode_public(const struct stored *i, struct inode *out)
                           .home = r->home,
                           .has_acl = r->flags != 0,
                           .orphan = r->nlink == 0};
+    out->parent = r->parent;
     if (S_ISDIR(r->mode)) {
-        out->parent = r->parent;
         out->entries = r->dir.entries;
     } else {
         out->home_epoch = r->file.home_epoch;
@@ -497,6 +497,23 @@ int st_cmd_release(struct apply *a, const ProtobufCMessage *body)
     return q->attrs && q->attrs->ino == q->ino ? home_attrs(a, q->attrs) : 0;
 }
 
+/* The home's last word: the pool has its data, and now the log has the rest. */
+static int flushed(struct apply *a, struct stored *i, const Star__HomeAttrs *h)
+{
+    bool news;
+    int rc = h->ino == i->ino && h->home_epoch == i->r.file.home_epoch && h->version >= i->r.version
+                 ? st_home_says(a, i, h, &news)
+                 : -ESTALE;
+
+    if (rc < 0)
+        return rc;
+    i->r.file.cut_version = i->r.version;
+    i->r.file.cut_size = i->r.size;
+    i->r.file.cut_mtime = i->r.mtime;
+    i->r.file.cut_mtime_ns = i->r.mtime_ns;
+    return 0;
+}
+
 int st_cmd_take_home(struct apply *a, const ProtobufCMessage *body)
 {
     const Star__LogHome *q = (const Star__LogHome *)body;
@@ -512,6 +529,10 @@ int st_cmd_take_home(struct apply *a, const ProtobufCMessage *body)
         return a->s->broken ? a->s->broken : -ENODEV;
     if (q->epoch && q->epoch != i.r.file.home_epoch + 1)
         return -ESTALE;
+    if (q->flushed)
+        rc = flushed(a, &i, q->flushed);
+    if (rc < 0)
+        return rc;
     if (q->node == 0 && i.r.version > i.r.file.cut_version)
         return -EBUSY; /* the home has what the pool has not */
     i.r.home = q->node;

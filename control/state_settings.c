@@ -30,13 +30,16 @@ static const struct setting settings[] = {
     {"meta_interval", 3600, 0, 31536000, false,
      "seconds after which a copy of the centre's state is put into the pool if something has "
      "changed (`umbel rebuild` needs it); 0: only after a flush of everything"},
+    {"direct_size", 256ull << 20, 1u << 20, INT64_MAX, true,
+     "bytes from which on a file that is written from its begin to its end goes straight to the "
+     "pool"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
 
 /* There were such once: states may hold values of them. */
-static const char *const retired[] = {"direct_size", "metadata_deadline"};
+static const char *const retired[] = {"metadata_deadline"};
 
 static const struct setting *find(const char *name)
 {

@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* The mount's writer waits meanwhile; then it goes on through its home. */
+#define FLUSH_DEADLINE_MS 30000
 /* Lines in one DAMAGE that are taken. */
 #define DAMAGE_LINES_MAX 16
 
@@ -31,6 +33,25 @@ bool straight_newest(struct centre *c, const struct inode *i)
     return !l ||
            !(l->home_unknown || live_written(l) ||
              (l->have_home && l->home.home_epoch == i->home_epoch && l->home.version > i->version));
+}
+
+/* 1: yes, 0: no, which counts for a file whose directory says yes; -1: it says nothing. */
+static int says(struct centre *c, uint64_t ino)
+{
+    char value[8] = "";
+    size_t len = 0;
+    int rc = state_getxattr(c->state, ino, STRAIGHT_XATTR, value, sizeof(value), &len);
+
+    if (rc == -ENODATA || rc == -ESTALE)
+        return -1;
+    return rc == 0 && len == 1 && value[0] == '0' ? 0 : 1;
+}
+
+bool straight_asked(struct centre *c, const struct inode *i)
+{
+    int own = says(c, i->ino);
+
+    return own >= 0 ? own == 1 : i->parent && says(c, i->parent) == 1;
 }
 
 static bool node_is_near(struct centre *c, const struct session *s)
@@ -144,29 +165,91 @@ static void begin_take(struct op *op)
 {
     Star__LogHome body = STAR__LOG_HOME__INIT;
 
+    if (op->status < 0) {
+        op_reply(op, op->status, NULL);
+        return;
+    }
     body.ino = op->home_ino;
     body.epoch = op->home_epoch + 1;
+    body.flushed = op->home.ino ? &op->home : NULL;
     op_submit_own(op, STAR__LOG_TYPE__LOG_TAKE_HOME, &body.base, on_home_given_up);
 }
 
 /* The pool has all: nodes forget what they have, as it will be old. */
-static void begin_flushed(struct op *op)
+static void begin_drop(struct op *op)
 {
-    struct live *l = live_find(op->c, op->home_ino);
     struct inode i;
     int rc = op->status ? op->status : state_inode(op->c->state, op->home_ino, &i);
 
-    if (rc == 0 && (i.home_epoch != op->home_epoch || i.version > i.cut_version ||
-                    (l && (l->home_unknown || (l->have_home && l->home.version > i.version)))))
+    if (rc == 0 && (i.home_epoch != op->home_epoch || (!op->home.ino && i.version > i.cut_version)))
         rc = -EAGAIN;
-    if (rc == 0 && open_elsewhere(op, op->home_ino))
-        rc = -EBUSY;
     if (rc < 0) {
         op_reply(op, rc, NULL);
         return;
     }
     home_drop_copies(op, op->home_ino, i.home);
     op_wait(op, begin_take);
+}
+
+/* What the home says must be the same before and after the flush. */
+static void on_home_said(void *arg, const struct message *reply)
+{
+    struct op *op = arg;
+    Star__HomeAttrs *a =
+        reply->status < 0 ? NULL
+                          : (Star__HomeAttrs *)frame_unpack(reply, &star__home_attrs__descriptor);
+    int rc = reply->status == -ENOENT ? 0 : a && a->ino == op->home_ino ? 0 : -EAGAIN;
+    uint64_t version = rc == 0 && a ? a->version : 0;
+
+    if (rc == 0 && op->asked_twice && version != op->home.version)
+        rc = -EAGAIN;
+    if (rc == 0 && a)
+        home_attrs_copy(&op->home, op->home_times, a);
+    if (a)
+        star__home_attrs__free_unpacked(a, NULL);
+    op_answered(op, rc);
+}
+
+static void ask_home(struct op *op, uint16_t type, peer_reply_fn fn, int deadline_ms, op_fn next)
+{
+    Star__FlushRequest flush = STAR__FLUSH_REQUEST__INIT;
+    Star__Inode inode = STAR__INODE__INIT;
+    struct inode i;
+    int rc = op->status ? op->status : state_inode(op->c->state, op->home_ino, &i);
+    struct node *n = rc == 0 && i.home ? node_find(op->c, i.home) : NULL;
+
+    flush.n_ino = 1;
+    flush.ino = &op->home_ino;
+    inode.ino = op->home_ino;
+    if (rc == 0 && i.home && (i.home_epoch != op->home_epoch || !n || !n->peer))
+        rc = -EAGAIN;
+    if (rc == 0 && n)
+        rc = peer_request(n->peer, type, type == STAR__MSG_TYPE__FLUSH ? &flush.base : &inode.base,
+                          deadline_ms, fn, op);
+    op->pending += rc == 0 && n;
+    if (rc < 0)
+        op_reply(op, rc == -ENOTCONN ? -EAGAIN : rc, NULL);
+    else
+        op_wait(op, next);
+}
+
+/* From here on nothing more goes to the home. */
+static void begin_flushed(struct op *op)
+{
+    struct live *l = live_find(op->c, op->home_ino);
+    int rc = op->status;
+
+    if (rc == 0 && (!l || l->busy > 1 || l->giving_up))
+        rc = -EAGAIN; /* somebody changes it */
+    if (rc == 0 && open_elsewhere(op, op->home_ino))
+        rc = -EBUSY;
+    if (rc < 0) {
+        op_reply(op, rc, NULL);
+        return;
+    }
+    l->giving_up = op->gives_up = true;
+    op->asked_twice = true;
+    ask_home(op, STAR__MSG_TYPE__HOME_GETATTR, on_home_said, HOME_DEADLINE_MS, begin_drop);
 }
 
 static void on_flushed(void *arg, const struct message *reply)
@@ -183,31 +266,24 @@ static void on_flushed(void *arg, const struct message *reply)
     op_answered(op, rc);
 }
 
+static void begin_flush(struct op *op)
+{
+    ask_home(op, STAR__MSG_TYPE__FLUSH, on_flushed, FLUSH_DEADLINE_MS, begin_flushed);
+}
+
 static void begin_recalled(struct op *op)
 {
-    Star__FlushRequest body = STAR__FLUSH_REQUEST__INIT;
-    uint64_t ino = ((Star__Straight *)op->body)->ino;
     struct inode i;
-    int rc = op->status ? op->status : state_inode(op->c->state, ino, &i);
+    int rc = op->status ? op->status : state_inode(op->c->state, op->home_ino, &i);
 
-    if (rc == 0 && open_elsewhere(op, ino))
+    if (rc == 0 && open_elsewhere(op, op->home_ino))
         rc = -EBUSY;
-    if (rc == 0 && i.home != 0) {
-        struct node *n = node_find(op->c, i.home);
-        body.n_ino = 1;
-        body.ino = &ino;
-        rc = n && n->peer ? peer_request(n->peer, STAR__MSG_TYPE__FLUSH, &body.base,
-                                         NODE_COMMAND_DEADLINE_MS, on_flushed, op)
-                          : -EAGAIN;
-        op->pending += rc == 0;
-    }
     if (rc < 0) {
         op_reply(op, rc, NULL);
         return;
     }
-    op->home_ino = ino;
     op->home_epoch = i.home_epoch;
-    op_wait(op, begin_flushed);
+    ask_home(op, STAR__MSG_TYPE__HOME_GETATTR, on_home_said, HOME_DEADLINE_MS, begin_flush);
 }
 
 void serve_straight_begin(struct op *op)
@@ -226,6 +302,7 @@ void serve_straight_begin(struct op *op)
         op_reply(op, rc, NULL);
         return;
     }
+    op->home_ino = ino;
     op_busy_inode(op, ino);
     recall_all(op, ino);
     op_wait(op, begin_recalled);

@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include "control/wire/address.h"
+#include "fs/kreq.h"
 #include "fs/leases.h"
 #include "fs/pool_access.h"
 #include "fs/reclaim.h"
 #include "fs/straight_read.h"
+#include "fs/straight_write.h"
 
 #define HELLO_MS 5000
 /* Before the centre has told its own (section 6). */
@@ -103,6 +105,7 @@ static int say_hello(struct centre_link *l, struct client *client, Star__HelloRe
 static void take_settings(struct worker *w, const Star__HelloReply *r)
 {
     pool_access_url(w->pool, r->pool);
+    atomic_store(&w->direct_size, r->direct_size);
     if (r->renew_ms)
         atomic_store(&w->centre.renew_ms, r->renew_ms);
     if (r->fence_ms)
@@ -257,7 +260,13 @@ struct renewal {
 static void on_renewed(void *arg, const struct message *reply)
 {
     struct renewal *r = arg;
+    int status;
+    Star__RenewReply *said = kreq_unpack(reply, &star__renew_reply__descriptor, &status);
 
+    if (said)
+        atomic_store(&r->w->direct_size, said->direct_size);
+    if (said)
+        star__renew_reply__free_unpacked(said, NULL);
     if (reply->status >= 0)
         heard(r->w, r->sent_ms);
     else if (reply->status == -ESTALE)
@@ -276,6 +285,7 @@ static void renew(struct worker *w)
     *r = (struct renewal){.w = w, .sent_ms = clock_boot_ms()};
     body.acked = seq_acked(&c->seq);
     body.pool_read = straight_bytes_read(w->reader);
+    body.pool_written = straight_bytes_written(w->writer);
     pthread_rwlock_rdlock(&c->link_lock);
     body.session = c->link ? c->link->session : 0;
     pthread_rwlock_unlock(&c->link_lock);

@@ -7,6 +7,7 @@
 #include "fs/centre.h"
 #include "fs/leases.h"
 #include "fs/straight_read.h"
+#include "fs/straight_write.h"
 
 /* The first attempts follow at once, the next ones give a connection the time to be made. */
 #define QUICK_ATTEMPTS 2
@@ -449,12 +450,24 @@ static void attempt(struct kreq *q)
         failed(q, &(struct message){.kind = FRAME_REPLY, .status = rc});
 }
 
-void data_ask(struct kreq *q, kreq_fn done)
+static void begin_ask(void *arg, int status)
 {
-    q->done = done;
+    struct kreq *q = arg;
+
+    (void)status; /* what was lost fsync says; here counts what is there */
+    /* The other file of a copy may be written so, too. */
+    if (q->other && straight_sync(q->w, q->other, true, false, begin_ask, q) == 0)
+        return;
     q->deadline_ms = clock_boot_ms() + DATA_DEADLINE_MS;
     q->now = clock_real();
     attempt(q);
+}
+
+void data_ask(struct kreq *q, kreq_fn done)
+{
+    q->done = done;
+    if (straight_sync(q->w, q->ino, true, false, begin_ask, q) != 0)
+        begin_ask(q, 0);
 }
 
 void data_again(struct kreq *q, int status)

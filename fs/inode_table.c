@@ -106,8 +106,8 @@ struct inode *inode_lock_make(struct inode_table *t, uint64_t ino)
 static bool unused(const struct inode *i)
 {
     return i->nlookup == 0 && i->pins == 0 && i->recalls == 0 && i->readers == 0 &&
-           i->writers == 0 && i->invalidates == 0 && i->changing == 0 && !i->waiters &&
-           !i->pending && !i->locks;
+           i->writers == 0 && i->invalidates == 0 && i->changing == 0 && i->data_changes == 0 &&
+           !i->waiters && !i->pending && !i->locks;
 }
 
 void inode_unlock(struct inode_table *t, struct inode *i)

@@ -20,6 +20,7 @@
 #include "fs/lock_list.h"
 #include "fs/pool_map.h"
 #include "fs/read_ahead.h"
+#include "fs/straight_watch.h"
 #include "star.pb-c.h"
 
 #define INODE_SHARDS 64
@@ -72,6 +73,7 @@ struct inode_waiter {
 };
 
 struct kreq;
+struct straight_file;
 
 struct inode {
     uint64_t ino;
@@ -108,6 +110,10 @@ struct inode {
     struct pool_map *map;
     unsigned map_round; /* grows whenever a map that was asked for earlier must not be kept */
     struct read_ahead ahead;
+    struct straight_watch watch;
+    struct straight_file *straight; /* it is written straight to the pool */
+    int straight_error;             /* why some of that is lost: handles that have not heard it */
+    unsigned data_changes;          /* WRITEs and the like, not answered yet */
     struct ticket ticket;
     char *address; /* NULL: nowhere */
     uint32_t node; /* at that address */

@@ -49,7 +49,10 @@ struct kreq {
     void (*synced)(struct kreq *q, int status); /* FSYNC: where it ends */
     bool through_node;                          /* it cannot be read from the pool */
     bool direct_once;                           /* the centre said just now: from the pool */
+    bool counted;                               /* in inode.data_changes */
     bool map_again;                             /* the pool did not have what the map said, once */
+    struct kreq *straight_next;                 /* WRITEs of one file that wait */
+    struct straight_file *straight_begins;      /* referenced */
     unsigned map_round;                         /* the inode's when the map was asked for */
     struct timespec now;                        /* of the first attempt */
     void *memory;                               /* what payload lies in, owned */

@@ -9,6 +9,7 @@
 #include "fs/dir_memory.h"
 #include "fs/leases.h"
 #include "fs/ops.h"
+#include "fs/straight_write.h"
 
 #define NAME_MAX_BYTES 255
 /* The only bits of SetAttr.valid; libfuse's FUSE_SET_ATTR_* have the same values (KILL_SUID stands
@@ -16,6 +17,7 @@
 #define VALID_MODE         (1 << 0)
 #define VALID_SIZE         (1 << 3)
 #define VALID_KILL_SUIDGID (1 << 11)
+#define VALID_DATA         (VALID_SIZE | 1 << 5 | 1 << 8) /* size, mtime, mtime to now */
 #define VALID_ALL          0xdbf
 
 /* --- getattr --- */
@@ -150,8 +152,10 @@ static void on_set(struct kreq *q, const struct message *reply)
         /* The file may have a home now, which it had not when we asked where to read. */
         if ((q->flags & VALID_SIZE) && (!i->writers || i->direct))
             i->located = false;
-        if (q->flags & VALID_SIZE)
+        if (q->flags & VALID_SIZE) {
             inode_forget_map(i);
+            straight_watch_size(&i->watch, (uint64_t)((const struct stat *)q->memory)->st_size);
+        }
         inode_unlock(&q->w->inodes, i);
     }
     on_attr(q, reply);
@@ -230,6 +234,13 @@ static void send_setattr(void *arg)
     kreq_ask(q, STAR__MSG_TYPE__SETATTR, &body.base, on_set);
 }
 
+/* Size and mtime belong to who writes the file: it tells them first. */
+static void set_after_end(void *arg, int status)
+{
+    (void)status;
+    send_setattr(arg);
+}
+
 void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
                 struct fuse_file_info *fi)
 {
@@ -254,7 +265,8 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
         q->flags = VALID_KILL_SUIDGID;
     memcpy(q->memory, st, sizeof(*st));
     q->deadline_ms = clock_boot_ms() + ROOM_DEADLINE_MS;
-    send_setattr(q);
+    if (!(q->flags & VALID_DATA) || straight_sync(q->w, ino, true, false, set_after_end, q) != 0)
+        send_setattr(q);
 }
 
 /* --- statfs --- */

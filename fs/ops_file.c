@@ -10,6 +10,7 @@
 #include "fs/data.h"
 #include "fs/ops.h"
 #include "fs/pending.h"
+#include "fs/straight_write.h"
 
 /* --- read --- */
 
@@ -93,15 +94,32 @@ void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 
 /* --- flush --- */
 
+/* What could not be written to the pool is said at close, too, if nobody has heard it yet. */
+static bool flush_lost(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
+
+    if (!q)
+        return true;
+    q->fh = fi->fh;
+    int rc = straight_lost(q);
+    if (rc == 0)
+        q->req = NULL;
+    kreq_end(q, rc);
+    return rc < 0;
+}
+
 /* Called at each close(): only POSIX locks end here. */
 void fs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct worker *w = fuse_req_userdata(req);
     struct inode *i = is_control(ino) ? NULL : inode_lock(&w->inodes, ino);
-    bool locks = i && i->had_locks;
+    bool locks = i && i->had_locks, lost = i && i->straight_error;
 
     if (i)
         inode_unlock(&w->inodes, i);
+    if (lost && flush_lost(req, ino, fi))
+        return;
     if (!locks || fh_check(w, fi->fh) < 0) {
         fuse_reply_err(req, 0);
         return;
@@ -199,9 +217,47 @@ static void on_fsync(struct kreq *q, const struct message *reply)
         star__write_reply__free_unpacked(r, NULL);
 }
 
+static void fsync_home(struct kreq *q);
+
+/* All that was acknowledged is in the pool and in the log. */
+static void straight_ended(void *arg, int status)
+{
+    fsync_end(arg, status);
+}
+
+static void straight_synced(void *arg, int status)
+{
+    struct kreq *q = arg;
+
+    /* It may have ended before it began: then a node has what was written. */
+    if (status < 0 || straight_is_on(q->w, q->ino))
+        fsync_end(q, status);
+    else
+        fsync_home(q);
+}
+
+/* Too many of them: the next ones go to a node. */
+static bool syncs_too_often(struct kreq *q)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+    bool often = i && i->straight && straight_watch_sync(&i->watch);
+
+    if (i)
+        inode_unlock(&q->w->inodes, i);
+    return often;
+}
+
 static void fsync_node(void *arg)
 {
     struct kreq *q = arg;
+    bool end = syncs_too_often(q);
+
+    if (straight_sync(q->w, q->ino, end, false, end ? straight_ended : straight_synced, q) != 0)
+        fsync_home(q);
+}
+
+static void fsync_home(struct kreq *q)
+{
     struct inode *i = inode_lock(&q->w->inodes, q->ino);
     /* Never written, or not by us: all there is lies in the log and in the pool. */
     bool homeless = i && i->located && (i->ticket.home_epoch == 0 || i->direct);

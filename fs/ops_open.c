@@ -12,6 +12,7 @@
 #include "fs/dir_memory.h"
 #include "fs/leases.h"
 #include "fs/ops.h"
+#include "fs/straight_write.h"
 
 /* A CREATE of a name that is there is asked so often; the pauses grow by 1 ms every so many times.
  */
@@ -110,6 +111,12 @@ static void release_after_pages(void *arg)
     send_release(arg);
 }
 
+static void release_after_end(void *arg, int status)
+{
+    (void)status; /* nobody is left to hear it; the log has the line */
+    send_release(arg);
+}
+
 /* Takes the handle out of the inode. true: it was the last one, and nobody will recall pages from
  * now on. */
 static bool close_handle(struct kreq *q, struct inode *i)
@@ -140,7 +147,7 @@ static bool close_handle(struct kreq *q, struct inode *i)
 static void release(struct kreq *q)
 {
     struct worker *w = q->w;
-    bool bare = false;
+    bool bare = false, writes = q->fh && (fh_flags(q->fh) & FH_WRITES);
     uint64_t acked;
 
     pthread_rwlock_rdlock(&w->centre.opens_lock);
@@ -151,6 +158,9 @@ static void release(struct kreq *q)
     }
     q->seq = seq_begin(&w->centre.seq, &acked);
     pthread_rwlock_unlock(&w->centre.opens_lock);
+    /* The centre counts the writer until all is confirmed. */
+    if (writes && straight_sync(w, q->ino, true, false, release_after_end, q) == 0)
+        return;
     struct notify_job *job = bare ? notify_job_new(q->ino, release_after_pages, q) : NULL;
     if (job) {
         job->pages = true;
@@ -194,6 +204,23 @@ static uint32_t fopen_flags(bool cached)
     return cached ? FOPEN_KEEP_CACHE : FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
 }
 
+/* An empty file may become a large one. */
+static void watch_open(const struct kreq *q, struct inode *i, const Star__OpenReply *r)
+{
+    /* One block is said where there may be data, and a file of one has hardly any. */
+    bool empty = !r->attr ? (q->flags & O_CREAT) != 0 : r->attr->size == 0 || r->attr->blocks <= 1;
+
+    if (!opens_for_writing(q->flags))
+        return;
+    if (!empty || i->writers > 1) {
+        i->watch.on = false;
+        return;
+    }
+    straight_watch_empty(&i->watch, r->straight);
+    if (r->attr && r->attr->size > 0)
+        straight_watch_size(&i->watch, r->attr->size);
+}
+
 /* Takes an OpenReply over; the handle is counted here as it is at the centre. */
 static int take_open(struct kreq *q, uint64_t ino, const Star__OpenReply *r, uint32_t *flags)
 {
@@ -217,6 +244,7 @@ static int take_open(struct kreq *q, uint64_t ino, const Star__OpenReply *r, uin
     i->cached += cached;
     if (i->recalls > 0)
         i->attr_known = false;
+    watch_open(q, i, r);
     inode_unlock(&w->inodes, i);
     *flags = fopen_flags(cached);
     return rc;
@@ -267,12 +295,29 @@ static bool open_kills(struct worker *w)
            (in->open_flags & FUSE_OPEN_KILL_SUIDGID);
 }
 
+static void send_open(void *arg, int status)
+{
+    struct kreq *q = arg;
+    Star__Open body = STAR__OPEN__INIT;
+    struct head_box box;
+
+    (void)status; /* what was lost others say */
+    int rc = kreq_head(q, &box);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    body.head = &box.head;
+    body.ino = q->ino;
+    body.flags = q->flags;
+    body.kill_suidgid = q->kill;
+    kreq_ask(q, STAR__MSG_TYPE__OPEN, &body.base, on_open);
+}
+
 void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct worker *w = fuse_req_userdata(req);
     struct kreq *q = kreq_new(w, req, ino);
-    Star__Open body = STAR__OPEN__INIT;
-    struct head_box box;
 
     if (!q)
         return;
@@ -281,16 +326,11 @@ void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         control_open(q);
         return;
     }
-    int rc = kreq_head(q, &box);
-    if (rc < 0) {
-        kreq_end(q, rc);
-        return;
-    }
-    body.head = &box.head;
-    body.ino = ino;
-    body.flags = q->flags;
-    body.kill_suidgid = open_kills(w);
-    kreq_ask(q, STAR__MSG_TYPE__OPEN, &body.base, on_open);
+    q->kill = open_kills(w);
+    if (!opens_for_writing(q->flags) && !(q->flags & O_TRUNC))
+        send_open(q, 0);
+    else if (straight_sync(w, ino, true, false, send_open, q) != 0)
+        send_open(q, 0);
 }
 
 /* --- create --- */

@@ -16,6 +16,7 @@
 #include "fs/leases.h"
 #include "fs/ops.h"
 #include "fs/pending.h"
+#include "fs/straight_write.h"
 
 /* Smaller payloads are copied; larger ones keep the buffer that the kernel filled (a page fault
  * costs about a copy of that size). */
@@ -183,11 +184,45 @@ static bool goes_on(struct kreq *q, const Star__WriteReply *r)
     return true;
 }
 
+static void on_written(struct kreq *q, const struct message *reply);
+
+/* To a node, or straight to the pool. */
+static void send_change(struct kreq *q)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    q->counted = i != NULL;
+    if (i) {
+        i->data_changes++;
+        if (q->type != STAR__MSG_TYPE__WRITE && q->type != STAR__MSG_TYPE__FALLOCATE)
+            i->watch.on = false;
+        inode_unlock(&q->w->inodes, i);
+    }
+    if (q->type != STAR__MSG_TYPE__WRITE || !straight_take(q, on_written))
+        data_ask(q, on_written);
+}
+
+static void change_ended(struct kreq *q, int status)
+{
+    struct inode *i = q->counted ? inode_lock(&q->w->inodes, q->ino) : NULL;
+
+    q->counted = false;
+    if (!i)
+        return;
+    i->data_changes--;
+    if (q->type == STAR__MSG_TYPE__FALLOCATE && (q->flags != 0 || status < 0))
+        i->watch.on = i->watch.on && q->flags == FALLOC_FL_KEEP_SIZE;
+    if (q->type == STAR__MSG_TYPE__FALLOCATE && status >= 0 && i->watch.on)
+        straight_watch_size(&i->watch, q->offset + q->length);
+    inode_unlock(&q->w->inodes, i);
+}
+
 static void on_written(struct kreq *q, const struct message *reply)
 {
     int status;
     Star__WriteReply *r = kreq_unpack(reply, &star__write_reply__descriptor, &status);
 
+    change_ended(q, status);
     if (q->cached_page)
         pending_remove(q); /* if it was ended, it was not done */
     if (!r) {
@@ -197,7 +232,7 @@ static void on_written(struct kreq *q, const struct message *reply)
     struct outcome o = note_written(q, r);
     if (goes_on(q, r)) {
         star__write_reply__free_unpacked(r, NULL);
-        data_ask(q, on_written);
+        send_change(q);
         return;
     }
     if (r->written < q->length && q->type != STAR__MSG_TYPE__FALLOCATE)
@@ -243,7 +278,7 @@ static void on_killed(struct kreq *q, const struct message *reply)
             fuse_lowlevel_notify_inval_inode(w->se, q->ino, -1, 0);
     }
     star__attr_reply__free_unpacked(r, NULL);
-    data_ask(q, on_written);
+    send_change(q);
 }
 
 static void kill_privileges(struct kreq *q)
@@ -274,7 +309,7 @@ static void start(struct kreq *q)
     if (ask)
         kill_privileges(q);
     else
-        data_ask(q, on_written);
+        send_change(q);
 }
 
 /* --- write --- */
@@ -352,6 +387,8 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     q->kill = write_kills(w);
     note_sync(q, fi->writepage);
     int rc = fh_check(w, fi->fh);
+    if (rc == 0)
+        rc = straight_lost(q);
     if (rc == 0 && size > FRAME_PAYLOAD_MAX)
         rc = -EIO;
     if (rc == 0)

@@ -19,6 +19,7 @@
 #include "fs/centre.h"
 #include "fs/dir_memory.h"
 #include "fs/pending.h"
+#include "fs/straight_write.h"
 
 /* linux/fuse.h of kernel 6.16: forget all dentries that were looked up before now. No body. */
 #define NOTIFY_INC_EPOCH 8
@@ -147,6 +148,15 @@ static void pages_gone(void *arg)
     unwatch(arg);
     part_done(arg);
     recall_unref(arg);
+}
+
+static void straight_done(void *arg, int status)
+{
+    struct recall *r = arg;
+
+    (void)status; /* what was lost, and is not the file's any more, fsync says */
+    part_done(r);
+    recall_unref(r);
 }
 
 static void names_gone(void *arg)
@@ -323,8 +333,8 @@ static void queue_jobs(struct recall *r, struct jobs *j)
 {
     bool names = j->names != NULL;
 
-    atomic_store(&r->parts, names ? 2 : 1);
-    atomic_store(&r->refs, names ? 2 : 1);
+    atomic_store(&r->parts, names ? 3 : 2); /* one for what is written straight to the pool */
+    atomic_store(&r->refs, names ? 3 : 2);
     watch(r);
     if ((names && (wait_for_names(r) < 0 || !notify_queue(r->w->notify, j->names))) ||
         !notify_queue(r->w->notify, j->pages)) {
@@ -356,6 +366,9 @@ static int begin_recall(struct recall *r, const Star__Recall *body)
         j.names = NULL;
     }
     queue_jobs(r, &j);
+    bool end = body->keep != STAR__LEASE__LEASE_WRITE;
+    if (straight_sync(r->w, r->ino, end, true, straight_done, r) != 0)
+        straight_done(r, 0);
     return 0;
 }
 
@@ -444,6 +457,45 @@ static void dropped(void *arg)
     free(one);
 }
 
+struct drop_straight {
+    struct drop *drop;
+    uint64_t ino;
+};
+
+static void straight_dropped(void *arg, int status)
+{
+    struct drop_straight *s = arg;
+
+    (void)status;
+    drop_part_done(s->drop);
+    free(s);
+}
+
+/* Not with the inode locked. */
+static void end_straight(void *arg)
+{
+    struct drop_straight *s = arg;
+
+    if (straight_sync(s->drop->w, s->ino, true, true, straight_dropped, s) != 0)
+        straight_dropped(s, 0);
+}
+
+/* i is locked. What was acknowledged is confirmed before others may believe the log. */
+static void drop_straight(struct drop *d, const struct inode *i)
+{
+    struct drop_straight *s = malloc(sizeof(*s));
+
+    if (s)
+        *s = (struct drop_straight){.drop = d, .ino = i->ino};
+    if (s)
+        drop_part_add(d);
+    if (!s || timer_queue_after(d->w->timer, 0, end_straight, s) < 0) {
+        log_error("no memory to end what is written to the pool: ending, so that nothing stale is "
+                  "served");
+        abort();
+    }
+}
+
 static bool worth_dropping(const struct inode *i)
 {
     return i->lease != STAR__LEASE__LEASE_NONE || i->readers || i->writers || i->ino == ROOT_INODE;
@@ -454,6 +506,8 @@ static void drop_inode(void *arg, struct inode *i)
     struct drop *d = arg;
 
     forget(i);
+    if (i->straight)
+        drop_straight(d, i);
     if (!worth_dropping(i))
         return;
     struct drop_one *one = calloc(1, sizeof(*one));

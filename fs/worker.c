@@ -18,6 +18,7 @@
 #include "fs/ops.h"
 #include "fs/pool_access.h"
 #include "fs/straight_read.h"
+#include "fs/straight_write.h"
 
 /* Requests in the background (read-ahead, direct I/O, release) that the kernel sends at once;
  * congested from 3/4 on. */
@@ -266,6 +267,8 @@ static int start_parts(struct worker *w, char detail[256])
     if (rc == 0)
         rc = straight_reader_new(w, &w->reader);
     if (rc == 0)
+        rc = straight_writer_new(w, &w->writer);
+    if (rc == 0)
         rc = timer_queue_start(&w->timer);
     if (rc == 0)
         rc = notify_start(w->se, kernel_knows, w, &w->notify);
@@ -297,12 +300,14 @@ static void drain(struct worker *w)
 
 static void stop_parts(struct worker *w)
 {
+    straight_drain(w);
     drain(w);
     if (w->centre.lost_fd >= 0)
         msession_bye(w);
     msession_stop(w);
     conns_stop(w->conns);
     straight_reader_stop(w->reader);
+    straight_writer_stop(w->writer);
     if (!notify_stop(w->notify, DRAIN_MS)) {
         log_warning(
             "the kernel still holds locks that invalidations wait for: ending without them");
@@ -320,6 +325,7 @@ static void stop_parts(struct worker *w)
     recalls_stop(w);
     buffers_free(w->buffers);
     straight_reader_free(w->reader);
+    straight_writer_free(w->writer);
     pool_access_free(w->pool);
     identity_free(w->identity);
     pthread_mutex_destroy(&w->statfs.lock);

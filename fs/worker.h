@@ -91,6 +91,7 @@ struct recalls;  /* recall.c */
 struct controls; /* control_files.c */
 struct pool_access;
 struct straight_reader;
+struct straight_writer;
 
 struct centre_link; /* centre.c: one client and its session */
 
@@ -147,6 +148,8 @@ struct worker {
     struct controls *controls;
     struct pool_access *pool;
     struct straight_reader *reader;
+    struct straight_writer *writer;
+    _Atomic uint64_t direct_size; /* the setting; 0: not known */
     struct statfs_cache statfs;
     struct buffers *buffers;
     atomic_uint next_handle;

@@ -80,5 +80,114 @@ refused 1 'input/output error' cat "$OTHER/damaged"
 within 5 grep -q "damage.*inode.*pack" "$MNT/.umbel/events" || fail "events say nothing: $(cat "$MNT/.umbel/events")"
 rm "$MNT/damaged"
 
+
+# --- writing
+
+settings() { echo "$2" >"$MNT/.umbel/settings/$1"; }
+written() { sleep 3.3; status_of mounts_pool_written; } # mounts say it when they renew
+# straight LEAST COMMAND...: so many bytes of it at least pass the nodes by, and of them the node sees at most a tenth
+straight() {
+    local least=$1 nodes bytes
+    shift
+    nodes=$(node_bytes) bytes=$(written)
+    "$@"
+    bytes=$(($(written) - bytes)) nodes=$(($(node_bytes) - nodes))
+    [ $bytes -ge "$least" ] || fail "'$*': $bytes bytes went straight to the pool, not $least"
+    [ "$ROAD" = mixed ] || [ $nodes -le $((least / 10)) ] || fail "'$*': $nodes bytes passed the node"
+}
+ROAD=direct
+settings direct_size 8M
+sleep 3.3 # mounts hear it when they renew
+head -c ${size}M /dev/urandom >"$WORK/plain/big"
+
+step "an upload whose size is announced passes no node"
+announced() { fallocate -l ${size}M "$2" && dd if="$1" of="$2" bs=1M conv=notrunc,fsync status=none; }
+straight $((size * 1048576)) announced "$WORK/plain/big" "$OTHER/announced"
+cmp "$WORK/plain/big" "$OTHER/announced"
+cmp "$WORK/plain/big" "$MNT/announced"
+truncated() { truncate -s ${size}M "$2" && dd if="$1" of="$2" bs=1M conv=notrunc status=none; }
+straight $((size * 1048576)) truncated "$WORK/plain/big" "$OTHER/truncated"
+cmp "$WORK/plain/big" "$MNT/truncated"
+
+step "one that umbel.direct asks for, on its directory"
+mkdir "$OTHER/asked"
+setfattr -n umbel.direct -v 1 "$OTHER/asked"
+straight $((size * 1048576)) cp "$WORK/plain/big" "$OTHER/asked/big"
+cmp "$WORK/plain/big" "$MNT/asked/big"
+head -c 5 /dev/urandom >"$WORK/plain/small"
+cp "$WORK/plain/small" "$OTHER/asked/small"
+cmp "$WORK/plain/small" "$MNT/asked/small"
+
+step "one whose size nobody knows, from direct_size on"
+ROAD=mixed
+straight $(((size - 10) * 1048576)) cp "$WORK/plain/big" "$OTHER/unannounced"
+cmp "$WORK/plain/big" "$MNT/unannounced"
+cmp "$WORK/plain/big" "$OTHER/unannounced"
+[ "$(stat -c %s "$MNT/unannounced")" = $((size * 1048576)) ] || fail "its size is $(stat -c %s "$MNT/unannounced")"
 fsck_clean
+
+step "others see what was acknowledged while it is written"
+exec {out}>"$OTHER/growing"
+: >"$WORK/plain/growing"
+for n in $(seq 24); do
+    dd if="$WORK/plain/big" bs=1M skip=$((n % size)) count=1 status=none | tee -a "$WORK/plain/growing" >&$out
+    case $((n % 8)) in
+    3) [ "$(stat -c %s "$MNT/growing")" = $((n * 1048576)) ] || fail "after $n MiB its size is $(stat -c %s "$MNT/growing")" ;;
+    6) cmp "$WORK/plain/growing" "$MNT/growing" ;;
+    esac
+done
+exec {out}>&-
+cmp "$WORK/plain/growing" "$MNT/growing"
+cmp "$WORK/plain/growing" "$OTHER/growing"
+
+step "append, random writes, truncation and overwriting afterwards"
+for dir in "$OTHER" "$MNT" "$OTHER"; do
+    echo "a line" | tee -a "$WORK/plain/growing" >>"$dir/growing"
+    for n in $(seq 20); do
+        at=$((RANDOM * 700)) length=$((RANDOM + 1))
+        head -c $length /dev/urandom >"$WORK/bytes"
+        dd if="$WORK/bytes" of="$dir/growing" bs=64k oflag=seek_bytes seek=$at conv=notrunc status=none
+        dd if="$WORK/bytes" of="$WORK/plain/growing" bs=64k oflag=seek_bytes seek=$at conv=notrunc status=none
+    done
+    truncate -s $((21000000 + RANDOM)) "$dir/growing"
+    truncate -r "$dir/growing" "$WORK/plain/growing"
+    cmp "$WORK/plain/growing" "$MNT/growing"
+    cmp "$WORK/plain/growing" "$OTHER/growing"
+done
+cp "$WORK/plain/big" "$OTHER/growing"
+cmp "$WORK/plain/big" "$MNT/growing"
+cp -p "$WORK/plain/big" "$OTHER/dated"
+[ "$(stat -c %y "$MNT/dated")" = "$(stat -c %y "$WORK/plain/big")" ] || fail "cp -p: its time is $(stat -c %y "$MNT/dated")"
+
+step "the centre is killed in the middle of an upload"
+(cp "$WORK/plain/big" "$OTHER/centre") & copy=$!
+sleep 0.3
+kill -KILL "$(pid_of control-1)"
+"$UMBEL" up --root "$ROOT" >/dev/null
+wait $copy || fail "the copy failed"
+cmp "$WORK/plain/big" "$MNT/centre"
+cmp "$WORK/plain/big" "$OTHER/centre"
+
+step "the mount is killed in the middle of an upload: what was synced is there, and the rest is garbage that goes"
+fallocate -l $((size * 2))M "$OTHER/killed"
+(
+    exec {out}<>"$OTHER/killed"
+    dd if="$WORK/plain/big" bs=1M count=40 status=none >&$out
+    sync "$OTHER/killed"
+    touch "$WORK/synced"
+    while :; do dd if="$WORK/plain/big" bs=1M skip=40 count=8 status=none >&$out || break; done
+) 2>/dev/null & upload=$!
+within 60 test -e "$WORK/synced" || fail "the sync did not end"
+sleep 0.3
+kill -KILL "$(pid_of "mount-other")"
+wait $upload || true
+within 30 eval '! grep -q "problem mount other" "$MNT/.umbel/health"' || fail "the session does not end"
+cmp -n $((40 * 1048576)) "$WORK/plain/big" "$MNT/killed"
+packs() { find "$ROOT/pool/packs" -type f | wc -l; }
+left=$(packs)
+within 60 eval 'umbel gc >/dev/null 2>&1; [ $(packs) -lt $left ] && [ $(packs) -le "$(status_of packs)" ]' ||
+    fail "the pool has $(packs) packs, $left when the mount was killed, the log $(status_of packs)"
+cmp -n $((40 * 1048576)) "$WORK/plain/big" "$MNT/killed"
+
+fsck_clean --data
 say "ok"
