@@ -74,7 +74,8 @@ step "a damaged page is an error with file and pack in events, and never data"
 head -c 3M /dev/urandom >"$MNT/damaged"
 umbel flush "$MNT"
 evict_cold
-pack=$(ls -t "$ROOT"/pool/packs/*/* | head -n 1)
+pack=$(find "$ROOT/pool/packs" -type f -size +3000k -size -3300k) # not the centre's own
+[ -f "$pack" ] || fail "not one pack has the file: $pack"
 printf 'XXXX' | dd of="$pack" bs=1 seek=1500000 conv=notrunc status=none
 refused 1 'input/output error' cat "$OTHER/damaged"
 within 5 grep -q "damage.*inode.*pack" "$MNT/.umbel/events" || fail "events say nothing: $(cat "$MNT/.umbel/events")"

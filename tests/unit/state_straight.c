@@ -84,7 +84,8 @@ static int confirm(uint64_t session, uint64_t pack, uint64_t epoch, uint64_t ver
     int rc = world_apply(&w, STAR__MSG_TYPE__STRAIGHT_CONFIRM, &q.base);
     if (rc < 0)
         return rc;
-    return (int)((Star__ConfirmReply *)world_reply(&w, &star__confirm_reply__descriptor))->n_refused;
+    return (int)((Star__ConfirmReply *)world_reply(&w, &star__confirm_reply__descriptor))
+        ->n_refused;
 }
 
 struct found {
