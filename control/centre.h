@@ -33,6 +33,7 @@
 #include "control/wire/address.h"
 #include "control/wire/authority.h"
 #include "control/wire/hub.h"
+#include "control/wire/ticket.h"
 
 /* Section 6 of the design. */
 #define LEASE_MS 10000
@@ -167,9 +168,10 @@ struct node {
     unsigned changing; /* changes of it that the log does not have yet */
     struct peer *peer; /* NULL: away */
     uint64_t instance;
-    bool reported;   /* NODE_ATTRS done since it connected */
-    int64_t seen_ms; /* by the lease clock */
-    bool lost;       /* away longer than a lease: its cached lines are gone */
+    bool reported;         /* NODE_ATTRS done since it connected */
+    int64_t seen_ms;       /* by the lease clock */
+    struct ticket_key key; /* that tickets for it are signed with */
+    bool lost;             /* away longer than a lease: its cached lines are gone */
     uint64_t capacity, used, staged, cached, files, pool_total, pool_free;
     uint64_t read_bytes, write_bytes, fetched_bytes, flushed_bytes;
     double load;
@@ -426,6 +428,7 @@ struct open_answer {
     char address[NODE_ADDRESS_MAX];
     Star__Ticket ticket;
     Star__Time mtime;
+    uint8_t mac[TICKET_MAC_SIZE];
 };
 void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct open_answer *a);
 int open_count(struct op *op, uint64_t ino, uint32_t flags); /* once for each op */

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "control/placement.h"
+#include "control/wire/clock.h"
 
 /* Extents in one answer to MAP; the node asks on from where it ends. */
 #define MAP_EXTENTS_MAX 16384
@@ -133,6 +134,14 @@ static void on_node_logged(struct op *op, const struct state_result *r)
     link->node = n;
     n->peer = op->peer;
     n->instance = hello->instance;
+    if (ticket_key_make(&n->key) < 0) {
+        op_error(op, -EIO, "no key for tickets: this machine gives no random numbers");
+        peer_close(op->peer);
+        return;
+    }
+    answer.ticket_key = (ProtobufCBinaryData){sizeof(n->key.key), n->key.key};
+    answer.ticket_generation = n->key.generation;
+    answer.clock_ms = (uint64_t)clock_boot_ms();
     answer.lines_lost = n->lost;
     n->reported = n->lost = false;
     n->moved = 0;
@@ -398,6 +407,7 @@ void serve_node_report(struct op *op)
     r.high_water = setting_u64(c, "high_water");
     r.low_water = setting_u64(c, "low_water");
     r.flush_age = setting_u64(c, "flush_age");
+    r.clock_ms = (uint64_t)clock_boot_ms();
     r.draining = strcmp(n->state, "ready") != 0;
     op_reply(op, 0, &r.base);
 }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "control/placement.h"
+#include "control/wire/clock.h"
 
 /* linux/fuse.h, in SetAttr.valid */
 #define VALID_SIZE         (1u << 3)
@@ -147,6 +148,27 @@ static struct node *where_to_go(struct op *op, const struct inode *i, bool reads
     return *copy ? node_to_read_at(op, i) : home;
 }
 
+static bool has_writers(const struct op *op, uint64_t ino)
+{
+    struct live *l = live_find(op->c, ino);
+    struct holder *h = l && op->session ? holder_find(l, op->session) : NULL;
+
+    return h && h->writers > 0;
+}
+
+/* n may be NULL: the mount cannot use it, and asks again. If it cannot be signed, n refuses it. */
+static void ticket_for(struct op *op, const struct node *n, struct open_answer *a)
+{
+    a->reply.ticket = &a->ticket;
+    if (!n)
+        return;
+    a->ticket.node = n->id;
+    a->ticket.session = op->session ? op->session->id : 0;
+    a->ticket.expires = (uint64_t)clock_boot_ms() + TICKET_LIFE_MS;
+    a->reply.ticket_ms = TICKET_LIFE_MS;
+    (void)ticket_sign(&n->key, &a->ticket, a->mac);
+}
+
 void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct open_answer *a)
 {
     struct node *n = NULL;
@@ -159,9 +181,11 @@ void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct op
     if (!direct || is_through_node(op))
         n = where_to_go(op, i, reads, &copy);
     a->reply.direct = direct && !n;
-    fill_ticket(op->c, i, rights_of(flags), &a->ticket, &a->mtime);
-    a->reply.ticket = &a->ticket;
     a->reply.straight = flags_write(flags) && straight_asked(op->c, i);
+    /* One ticket serves all handles that the mount has. */
+    fill_ticket(op->c, i, rights_of(flags) | (has_writers(op, i->ino) ? RIGHT_WRITE : 0),
+                &a->ticket, &a->mtime);
+    ticket_for(op, n, a);
     a->reply.address = node_reached_by(op->session, n, a->address);
     a->reply.node = n ? n->id : 0;
     a->reply.copy = n && copy;

@@ -13,6 +13,8 @@
 #define QUICK_ATTEMPTS 2
 #define SOON_ATTEMPTS  20
 #define SOON_MS        5
+/* A ticket that the node refuses although it is new will not get better. */
+#define TICKET_ATTEMPTS 40
 
 struct place {
     char address[256];
@@ -30,7 +32,8 @@ struct ticket_box {
 static void attempt(struct kreq *q);
 static bool only_reads(const struct kreq *q);
 
-static void fill_ticket(struct ticket_box *box, uint64_t ino, const struct ticket *t)
+/* t must live as long as the box. */
+static void fill_ticket(struct ticket_box *box, uint64_t ino, struct ticket *t)
 {
     star__ticket__init(&box->ticket);
     star__time__init(&box->mtime);
@@ -43,6 +46,11 @@ static void fill_ticket(struct ticket_box *box, uint64_t ino, const struct ticke
     box->ticket.version = t->version;
     box->ticket.mtime = &box->mtime;
     box->ticket.mapped = t->mapped;
+    box->ticket.node = t->node;
+    box->ticket.session = t->session;
+    box->ticket.expires = t->expires;
+    box->ticket.generation = t->generation;
+    box->ticket.mac = (ProtobufCBinaryData){.len = t->mac_len, .data = t->mac};
 }
 
 static void fill_now(const struct kreq *q, Star__Time *now)
@@ -66,7 +74,8 @@ static bool place_of(struct kreq *q, uint64_t ino, struct place *p)
     struct inode *i = inode_lock(&w->inodes, ino);
     bool known = i && i->located &&
                  (i->direct ? only_reads(q) && ino == q->ino && reads_directly(q, i)
-                            : strlen(i->address) < sizeof(p->address));
+                            : strlen(i->address) < sizeof(p->address) &&
+                                  clock_boot_ms() < i->ticket.until_ms);
 
     p->direct = known && i->direct;
     if (known) {
@@ -124,6 +133,10 @@ static bool worth_retry(const struct kreq *q, int status)
         return true;
     case -ECONNRESET:
         return !changes(q) || !q->append || q->placed;
+    case -EKEYEXPIRED: /* a new ticket will do; nothing was done */
+    case -EKEYREJECTED:
+    case -EACCES:
+        return q->attempts < TICKET_ATTEMPTS;
     case -ETIMEDOUT: /* of a change it cannot be told whether it was done, or it came too late */
         return only_reads(q);
     default:

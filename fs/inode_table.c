@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/wire/clock.h"
+
 #define FUSE_BLOCK_SIZE 4096
 
 void inode_table_init(struct inode_table *t, void (*returned)(void *ctx, uint64_t ino), void *ctx)
@@ -225,16 +227,19 @@ int inode_note_place(struct inode *i, const Star__OpenReply *r)
         free(i->address);
         i->address = address;
     }
-    /* A reader's answer does not take away what a writer was given for the same epoch. */
-    uint32_t rights = t->rights;
-    if (i->ticket.home_epoch == t->home_epoch)
-        rights |= i->ticket.rights;
     i->ticket = (struct ticket){.home_epoch = t->home_epoch,
                                 .size = t->size,
                                 .version = t->version,
                                 .mtime = time_of(t->mtime),
-                                .rights = rights,
-                                .mapped = t->mapped};
+                                .rights = t->rights,
+                                .mapped = t->mapped,
+                                .node = t->node,
+                                .session = t->session,
+                                .expires = t->expires,
+                                .generation = t->generation,
+                                .until_ms = clock_boot_ms() + r->ticket_ms - r->ticket_ms / 6};
+    if (t->mac.len == TICKET_MAC_SIZE)
+        memcpy(i->ticket.mac, t->mac.data, i->ticket.mac_len = TICKET_MAC_SIZE);
     /* Without a lease each request asks anew. */
     i->direct = r->direct && i->lease != STAR__LEASE__LEASE_NONE;
     i->located = i->address != NULL || i->direct;

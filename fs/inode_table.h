@@ -17,6 +17,7 @@
 #include <time.h>
 #include <uthash.h>
 
+#include "control/wire/ticket.h"
 #include "fs/lock_list.h"
 #include "fs/pool_map.h"
 #include "fs/read_ahead.h"
@@ -53,8 +54,12 @@ struct home_attrs {
 struct ticket {
     uint64_t home_epoch, size, version;
     struct timespec mtime;
-    uint32_t rights;
+    uint32_t rights, node;
     bool mapped;
+    uint64_t session, expires, generation;
+    uint8_t mac[TICKET_MAC_SIZE];
+    size_t mac_len;
+    int64_t until_ms; /* clock_boot_ms: then a new one is asked for */
 };
 
 /* An open file. The descriptor that the kernel shows us (fh) says everything that a new worker

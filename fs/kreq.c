@@ -70,6 +70,8 @@ int kreq_errno(int status)
     case EPROTO:
     case EBADMSG:
     case EMSGSIZE:
+    case EKEYEXPIRED:
+    case EKEYREJECTED:
         return EIO;
     default:
         return err < 512 ? err : EIO; /* above: the kernel's own */

@@ -288,6 +288,46 @@ enum link_end link_end(struct link *l)
     return end;
 }
 
+/* said: when we asked, so that the centre's clock is rather taken to be ahead. */
+static void take_clock(struct link *l, uint64_t clock_ms, int64_t said)
+{
+    pthread_mutex_lock(&l->lock);
+    l->keys[0].clock_ms = (int64_t)clock_ms;
+    l->keys[0].at_ms = said;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void take_key(struct link *l, const Star__HelloReply *r, int64_t said)
+{
+    struct link_key k = {.key.generation = r->ticket_generation};
+
+    if (r->ticket_key.len != sizeof(k.key.key))
+        return; /* without it every ticket is refused */
+    memcpy(k.key.key, r->ticket_key.data, sizeof(k.key.key));
+    pthread_mutex_lock(&l->lock);
+    l->keys[1] = l->keys[0];
+    l->keys[0] = k;
+    pthread_mutex_unlock(&l->lock);
+    take_clock(l, r->clock_ms, said);
+}
+
+int link_ticket(struct link *l, const Star__Ticket *t, int64_t *until)
+{
+    struct link_key keys[2];
+    int rc = -EKEYREJECTED;
+
+    pthread_mutex_lock(&l->lock);
+    memcpy(keys, l->keys, sizeof(keys));
+    pthread_mutex_unlock(&l->lock);
+    for (int i = 0; rc < 0 && i < 2; i++) {
+        rc = ticket_verify(&keys[i].key, t);
+        *until = keys[i].at_ms + ((int64_t)t->expires - keys[i].clock_ms);
+    }
+    if (rc == 0 && t->node != store_node(l->store))
+        rc = -EKEYREJECTED;
+    return rc;
+}
+
 static void take_hello(struct link *l, const Star__HelloReply *r)
 {
     if (r->fence_ms > 0)
@@ -334,10 +374,13 @@ static int on_connect(void *ctx, struct client *c)
         rc = -EPROTO;
     if (rc >= 0) {
         heard(l, said);
+        take_key(l, (Star__HelloReply *)reply, said);
         take_hello(l, (Star__HelloReply *)reply);
         protobuf_c_message_free_unpacked(reply, NULL);
         return 0;
     }
+    if (rc == -ENODEV)
+        link_ends(l, LINK_GIVEN_UP); /* before link_wait() tells of it */
     pthread_mutex_lock(&l->lock);
     if (l->refused != rc)
         log_warning("the centre does not take us: %s%s%s", strerror(-rc), detail[0] ? ": " : "",
@@ -346,8 +389,6 @@ static int on_connect(void *ctx, struct client *c)
     snprintf(l->detail, sizeof(l->detail), "%s", detail[0] ? detail : strerror(-rc));
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->lock);
-    if (rc == -ENODEV)
-        link_ends(l, LINK_GIVEN_UP);
     return rc;
 }
 
@@ -546,8 +587,10 @@ static void send_report(struct link *l)
                        &star__node_report_reply__descriptor, &reply);
     if (rc >= 0)
         heard(l, said);
-    if (rc >= 0 && reply)
+    if (rc >= 0 && reply) {
         take_settings(l, (Star__NodeReportReply *)reply);
+        take_clock(l, ((Star__NodeReportReply *)reply)->clock_ms, said);
+    }
     if (reply)
         protobuf_c_message_free_unpacked(reply, NULL);
 }

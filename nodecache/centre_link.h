@@ -73,6 +73,9 @@ const char *link_cloud(struct link *l);
 /* The centre was not heard for too long: what this node does now may never count. Any thread. */
 bool link_fenced(struct link *l);
 enum link_end link_end(struct link *l);
+/* 0: it is the centre's word for this node, and good until clock_boot_ms() is *until.
+ * -EKEYREJECTED: it is not (or of a key long gone). */
+int link_ticket(struct link *l, const Star__Ticket *t, int64_t *until);
 /* Ends the connection and the threads; calls are -ESHUTDOWN from now on. Before flush and store go.
  */
 void link_stop(struct link *l);

@@ -3,6 +3,7 @@
 #define UMBEL_NODE_LINK_PRIVATE_H
 
 #include "control/wire/client.h"
+#include "control/wire/ticket.h"
 #include "nodecache/centre_link.h"
 #include "nodecache/deadline.h"
 
@@ -28,8 +29,16 @@ struct pool_state {
     char error[POOL_DETAIL];
 };
 
+/* A key of tickets, and how its centre's clock stands to ours: it said `clock_ms` at our `at_ms`.
+ */
+struct link_key {
+    struct ticket_key key;
+    int64_t clock_ms, at_ms;
+};
+
 struct link {
     struct link_options options;
+    struct link_key keys[2]; /* newest first; under lock */
     /* Read-locked around each use of the client, none of which waits; link_stop takes it for
      * writing to know that nobody is inside. */
     pthread_rwlock_t client_lock;

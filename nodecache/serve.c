@@ -87,22 +87,79 @@ static void do_hello(struct serve *v, struct service_conn *conn, const struct me
     answer(conn, m, 0, &reply.base);
 }
 
+/* Tickets that a connection has shown lately, so that each is verified once. */
+#define SEEN_TICKETS 64u
+
+struct seen {
+    uint8_t bytes[TICKET_BYTES];
+    uint8_t mac[TICKET_MAC_SIZE];
+    int64_t until; /* clock_boot_ms; 0: none */
+};
+
+/* Of its thread. */
+struct connection {
+    uint8_t *buffer; /* NODE_IO_MAX; NULL: not used yet */
+    struct seen seen[SEEN_TICKETS];
+};
+
+static struct connection *conn_own(struct service_conn *conn)
+{
+    struct connection *c = service_data(conn);
+
+    if (!c) {
+        c = calloc(1, sizeof(*c));
+        service_set_data(conn, c);
+    }
+    return c;
+}
+
 static uint8_t *conn_buffer(struct service_conn *conn)
 {
-    uint8_t *buffer = service_data(conn);
+    struct connection *c = conn_own(conn);
 
-    if (!buffer) {
-        buffer = malloc(NODE_IO_MAX);
-        service_set_data(conn, buffer);
-    }
-    return buffer;
+    if (c && !c->buffer)
+        c->buffer = malloc(NODE_IO_MAX);
+    return c ? c->buffer : NULL;
 }
 
 static void on_close(void *ctx, struct service_conn *conn)
 {
+    struct connection *c = service_data(conn);
+
     (void)ctx;
-    free(service_data(conn));
+    if (c)
+        free(c->buffer);
+    free(c);
     service_set_data(conn, NULL);
+}
+
+/* Nothing is done without the centre's word for it. */
+static int take_ticket(struct serve *v, struct service_conn *conn, const Star__Ticket *in,
+                       struct ticket *out)
+{
+    struct connection *c = conn_own(conn);
+    uint8_t bytes[TICKET_BYTES];
+    int rc = get_ticket(in, out);
+
+    if (rc == 0 && !c)
+        rc = -ENOMEM;
+    if (rc < 0)
+        return rc;
+    if (in->mac.len != TICKET_MAC_SIZE)
+        return -EKEYREJECTED;
+    ticket_bytes(in, bytes);
+    struct seen *s = &c->seen[in->ino % SEEN_TICKETS];
+    if (s->until == 0 || memcmp(s->bytes, bytes, sizeof(bytes)) != 0 ||
+        memcmp(s->mac, in->mac.data, sizeof(s->mac)) != 0) {
+        int64_t until = 0;
+        rc = link_ticket(v->link, in, &until);
+        if (rc < 0)
+            return rc;
+        memcpy(s->bytes, bytes, sizeof(bytes));
+        memcpy(s->mac, in->mac.data, sizeof(s->mac));
+        s->until = until;
+    }
+    return clock_boot_ms() < s->until ? 0 : -EKEYEXPIRED;
 }
 
 static void do_read(struct serve *v, struct service_conn *conn, const struct message *m,
@@ -114,7 +171,7 @@ static void do_read(struct serve *v, struct service_conn *conn, const struct mes
     struct wire_attrs wire;
     struct ticket t;
     uint8_t *buffer = conn_buffer(conn);
-    int rc = buffer ? get_ticket(read->ticket, &t) : -ENOMEM;
+    int rc = buffer ? take_ticket(v, conn, read->ticket, &t) : -ENOMEM;
 
     if (rc == 0)
         rc = store_read(v->store, &t, read->offset, read->length, buffer, &r, detail);
@@ -149,7 +206,7 @@ static void do_write(struct serve *v, struct service_conn *conn, const struct me
     uint64_t placed = 0;
     struct attrs attrs;
     struct ticket t;
-    int rc = get_ticket(write->ticket, &t);
+    int rc = take_ticket(v, conn, write->ticket, &t);
 
     if (rc == 0)
         rc = in_time(write->not_after);
@@ -167,7 +224,7 @@ static void do_fsync(struct serve *v, struct service_conn *conn, const struct me
 {
     struct attrs attrs;
     struct ticket t;
-    int rc = get_ticket(fsync->ticket, &t);
+    int rc = take_ticket(v, conn, fsync->ticket, &t);
 
     if (rc == 0 && fsync->instance != 0 && fsync->instance != store_instance(v->store)) {
         (void)service_error(conn, m, -EIO,
@@ -186,7 +243,7 @@ static void do_fallocate(struct serve *v, struct service_conn *conn, const struc
     uint64_t done = 0;
     struct attrs attrs;
     struct ticket t;
-    int rc = get_ticket(f->ticket, &t);
+    int rc = take_ticket(v, conn, f->ticket, &t);
 
     if (rc == 0)
         rc = in_time(f->not_after);
@@ -201,7 +258,7 @@ static void do_seek(struct serve *v, struct service_conn *conn, const struct mes
 {
     Star__SeekReply reply = STAR__SEEK_REPLY__INIT;
     struct ticket t;
-    int rc = get_ticket(seek->ticket, &t);
+    int rc = take_ticket(v, conn, seek->ticket, &t);
 
     if (rc == 0)
         rc = store_seek(v->store, &t, seek->offset, seek->hole, &reply.offset);
@@ -218,10 +275,10 @@ static void do_copy(struct serve *v, struct service_conn *conn, const struct mes
     struct attrs attrs = {0};
     struct ticket from, to = {0};
     uint64_t copied = 0;
-    int rc = get_ticket(c->from, &from);
+    int rc = take_ticket(v, conn, c->from, &from);
 
     if (rc == 0)
-        rc = get_ticket(c->to, &to);
+        rc = take_ticket(v, conn, c->to, &to);
     if (rc == 0)
         rc = in_time(c->not_after);
     if (rc == 0)
