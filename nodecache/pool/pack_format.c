@@ -13,6 +13,7 @@ static const char header_magic[8] = {'U', 'M', 'B', 'E', 'L', 'P', 'A', 'K'};
 static const char trailer_magic[8] = {'U', 'M', 'B', 'E', 'L', 'E', 'N', 'D'};
 
 #define SEALING_XXH3 0u
+#define SEALING_GCM  1u
 #define NSEC_PER_SEC 1000000000u
 
 static void put32(uint8_t *to, uint32_t value)
@@ -57,16 +58,21 @@ uint32_t run_page_length(const struct run *run, uint32_t page)
     return rest < POOL_PAGE_CONTENT ? rest : POOL_PAGE_CONTENT;
 }
 
-void run_seal(const struct run *run, uint32_t page, const void *content, uint8_t seal[POOL_SEAL])
+void run_place(const struct run *run, uint32_t page, uint8_t place[RUN_PLACE])
 {
-    uint8_t place[24];
-    XXH128_canonical_t canonical;
-
     put64(place, run->pack);
     put32(place + 8, (uint32_t)run->kind);
     put32(place + 12, run->number);
     put32(place + 16, page);
     put32(place + 20, run->length);
+}
+
+void run_seal(const struct run *run, uint32_t page, const void *content, uint8_t seal[POOL_SEAL])
+{
+    uint8_t place[RUN_PLACE];
+    XXH128_canonical_t canonical;
+
+    run_place(run, page, place);
     /* The place goes in as the seed: no hashing state to set up, and the content is read in one go.
      */
     XXH64_hash_t seed = XXH3_64bits(place, sizeof place);
@@ -95,33 +101,40 @@ int run_fail(const struct run *run, char *detail, const char *text)
                      run_text(run, name), text);
 }
 
-int run_check(const struct run *run, uint32_t page, const void *content,
-              const uint8_t seal[POOL_SEAL], char *detail)
+int run_mismatch(const struct run *run, uint32_t page, char *detail)
 {
-    uint8_t expected[POOL_SEAL];
     char name[24];
 
-    run_seal(run, page, content, expected);
-    if (memcmp(expected, seal, POOL_SEAL) == 0)
-        return 0;
     return pool_fail(detail, -EBADMSG,
                      "pack %016" PRIx64 ", %s, page %" PRIu32 " (at byte %" PRIu64
                      "): the seal does not match",
                      run->pack, run_text(run, name), page, run->at + (uint64_t)page * POOL_PAGE);
 }
 
-void header_put(uint8_t content[PACK_END_CONTENT], uint64_t pack)
+int run_check(const struct run *run, uint32_t page, const void *content,
+              const uint8_t seal[POOL_SEAL], char *detail)
+{
+    uint8_t expected[POOL_SEAL];
+
+    run_seal(run, page, content, expected);
+    return memcmp(expected, seal, POOL_SEAL) == 0 ? 0 : run_mismatch(run, page, detail);
+}
+
+void header_put(uint8_t content[PACK_END_CONTENT], uint64_t pack, const struct pool_key *key)
 {
     memset(content, 0, PACK_END_CONTENT);
     memcpy(content, header_magic, sizeof header_magic);
     put32(content + 8, PACK_FORMAT);
-    put32(content + 12, SEALING_XXH3);
+    put32(content + 12, key != NULL ? SEALING_GCM : SEALING_XXH3);
     put64(content + 16, pack);
+    put32(content + 24, key != NULL ? key->generation : 0);
 }
 
-int header_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, char *detail)
+int header_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, struct pack_about *about,
+               char *detail)
 {
     const struct run run = {.pack = pack, .kind = RUN_HEADER};
+    uint32_t sealing = get32(content + 12);
 
     if (memcmp(content, header_magic, sizeof header_magic) != 0)
         return run_fail(&run, detail, "this is no pack");
@@ -129,10 +142,14 @@ int header_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, char *det
         return pool_fail(detail, -EPROTONOSUPPORT,
                          "pack %016" PRIx64 " has format %" PRIu32 ", newer than %u", pack,
                          get32(content + 8), PACK_FORMAT);
-    if (get32(content + 8) != PACK_FORMAT || get32(content + 12) != SEALING_XXH3)
+    if (get32(content + 8) != PACK_FORMAT || sealing > SEALING_GCM)
         return run_fail(&run, detail, "unknown format or sealing");
     if (get64(content + 16) != pack)
         return run_fail(&run, detail, "it carries the id of another pack");
+    *about =
+        (struct pack_about){.sealed = sealing == SEALING_GCM, .generation = get32(content + 24)};
+    if (about->sealed != (about->generation != 0))
+        return run_fail(&run, detail, "sealing and key generation contradict each other");
     return 0;
 }
 

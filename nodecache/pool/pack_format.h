@@ -39,22 +39,29 @@ uint32_t run_pages(uint32_t length);
 uint64_t run_sealed(uint32_t length);
 uint32_t run_page_length(const struct run *run, uint32_t page);
 
-/* The seal of a page with this content (run_page_length() bytes). */
+/* The checksum of a page with this content (run_page_length() bytes). */
 void run_seal(const struct run *run, uint32_t page, const void *content, uint8_t seal[POOL_SEAL]);
-/* 0, or -EBADMSG with the place in detail. */
+/* What a seal binds a page to (README.md). */
+#define RUN_PLACE 24
+void run_place(const struct run *run, uint32_t page, uint8_t place[RUN_PLACE]);
+/* -EBADMSG with the place in detail. */
+int run_mismatch(const struct run *run, uint32_t page, char *detail);
+/* 0, or as run_mismatch(). */
 int run_check(const struct run *run, uint32_t page, const void *content,
               const uint8_t seal[POOL_SEAL], char *detail);
 /* -EBADMSG with pack and run named before the text. */
 int run_fail(const struct run *run, char *detail, const char *text);
 
-/* Reads and verifies content bytes [offset, offset + length) of a run (pack_read.c). */
-int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, uint32_t length,
-             char *detail);
+/* Reads and verifies content bytes [offset, offset + length) of a run (pack_read.c). key: the
+ * run's, or NULL. */
+int run_read(struct pool *p, const struct pool_key *key, const struct run *run, uint32_t offset,
+             void *buf, uint32_t length, char *detail);
 
 /* Content of header and trailer. The get functions check all but the seal: -EBADMSG,
  * -EPROTONOSUPPORT. */
-void header_put(uint8_t content[PACK_END_CONTENT], uint64_t pack);
-int header_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, char *detail);
+void header_put(uint8_t content[PACK_END_CONTENT], uint64_t pack, const struct pool_key *key);
+int header_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, struct pack_about *about,
+               char *detail);
 void trailer_put(uint8_t content[PACK_END_CONTENT], uint64_t pack, const struct pack_shape *shape);
 int trailer_get(const uint8_t content[PACK_END_CONTENT], uint64_t pack, uint64_t size,
                 struct pack_shape *shape, char *detail);

@@ -9,22 +9,98 @@
 #define PACK_SIZE_MAX                                                                              \
     (POOL_PACK_TARGET + run_sealed(POOL_RECORD_MAX) + run_sealed(PACK_FOOTER_MAX) + PACK_END)
 
-static int load_header(struct pool *p, uint64_t pack, char *detail)
+/* A run other than a record, under its own key. */
+static int load_run(struct pool *p, const struct pool_key *key, const struct run *run, void *buf,
+                    char *detail)
+{
+    struct pool_key own;
+    int rc;
+
+    if (key == NULL)
+        return run_read(p, NULL, run, 0, buf, run->length, detail);
+    rc = pool_run_key(key, (uint32_t)run->kind, 0, &own);
+    if (rc != 0)
+        return pool_fail(detail, rc, "no memory for the key of a pack");
+    rc = run_read(p, &own, run, 0, buf, run->length, detail);
+    pool_key_wipe(&own);
+    return rc;
+}
+
+int pack_about(struct pool *p, uint64_t pack, struct pack_about *about, char *detail)
+{
+    const struct run run = {.pack = pack, .kind = RUN_HEADER, .length = PACK_END_CONTENT};
+    uint8_t bytes[PACK_END];
+    char name[PACK_NAME];
+    struct iovec iov = {bytes, sizeof bytes};
+    int rc = pool_here(p, detail);
+
+    if (rc != 0)
+        return rc;
+    pack_name(pack, name);
+    ssize_t got = p->driver->read(p->ctx, name, 0, &iov, 1, detail);
+    if (got < 0)
+        return (int)got;
+    if ((size_t)got < sizeof bytes)
+        return run_fail(&run, detail, "the pack ends inside it");
+    bool summed = run_check(&run, 0, bytes, bytes + PACK_END_CONTENT, NULL) == 0;
+    rc = header_get(bytes, pack, about, detail);
+    /* Damaged, whatever it says. */
+    if (!summed && (rc != 0 || !about->sealed))
+        return run_mismatch(&run, 0, detail);
+    return rc;
+}
+
+/* Why the header does not open: perhaps it is another key that it needs. */
+static int wrong_key(struct pool *p, const struct pool_key *key, uint64_t pack, char *detail)
+{
+    const struct run run = {.pack = pack, .kind = RUN_HEADER, .length = PACK_END_CONTENT};
+    struct pack_about about;
+    int rc = pack_about(p, pack, &about, detail);
+
+    if (rc != 0)
+        return rc;
+    if (!about.sealed)
+        return run_fail(&run, detail, "it is not sealed, as packs of this cloud are");
+    if (about.generation == key->generation)
+        return run_mismatch(&run, 0, detail);
+    return pool_fail(detail, -EBADMSG,
+                     "pack %016" PRIx64 ", header: sealed under a key of generation %" PRIu32
+                     ", not %" PRIu32 " (or damaged)",
+                     pack, about.generation, key->generation);
+}
+
+static int no_key(uint64_t pack, const struct pack_about *about, char *detail)
+{
+    return pool_fail(detail, -ENOKEY,
+                     "pack %016" PRIx64 " is sealed under the cloud's key of generation %" PRIu32
+                     ", which is not at hand",
+                     pack, about->generation);
+}
+
+static int load_header(struct pool *p, const struct pool_key *key, uint64_t pack, char *detail)
 {
     const struct run run = {.pack = pack, .kind = RUN_HEADER, .length = PACK_END_CONTENT};
     uint8_t content[PACK_END_CONTENT];
-    int rc = run_read(p, &run, 0, content, sizeof content, detail);
+    struct pack_about about;
+    int rc;
 
-    return rc != 0 ? rc : header_get(content, pack, detail);
+    if (key == NULL) {
+        rc = pack_about(p, pack, &about, detail);
+        return rc == 0 && about.sealed ? no_key(pack, &about, detail) : rc;
+    }
+    rc = load_run(p, key, &run, content, detail);
+    if (rc == -EBADMSG)
+        return wrong_key(p, key, pack, detail);
+    return rc != 0 ? rc : header_get(content, pack, &about, detail);
 }
 
-static int load_trailer(struct pool *p, uint64_t pack, uint64_t size, struct pack_shape *shape,
-                        char *detail)
+static int load_trailer(struct pool *p, const struct pool_key *key, uint64_t pack, uint64_t size,
+                        struct pack_shape *shape, char *detail)
 {
     const struct run run = {
         .pack = pack, .kind = RUN_TRAILER, .length = PACK_END_CONTENT, .at = size - PACK_END};
     uint8_t content[PACK_END_CONTENT];
-    int rc = run_read(p, &run, 0, content, sizeof content, detail);
+    int rc = load_run(p, key, &run, content, detail);
 
     if (rc == -EBADMSG)
         return run_fail(&run, detail, "damaged, or the pack was cut off or never finished");
@@ -56,8 +132,8 @@ static int check_footer(const struct run *run, const struct pack_shape *shape,
     return 0;
 }
 
-static int load_footer(struct pool *p, uint64_t pack, const struct pack_shape *shape, uint8_t **out,
-                       char *detail)
+static int load_footer(struct pool *p, const struct pool_key *key, uint64_t pack,
+                       const struct pack_shape *shape, uint8_t **out, char *detail)
 {
     const struct run run = {
         .pack = pack, .kind = RUN_FOOTER, .length = shape->footer_length, .at = shape->footer_at};
@@ -66,7 +142,7 @@ static int load_footer(struct pool *p, uint64_t pack, const struct pack_shape *s
 
     if (footer == NULL)
         return pool_fail(detail, -ENOMEM, "no memory for the footer of a pack");
-    rc = run_read(p, &run, 0, footer, run.length, detail);
+    rc = load_run(p, key, &run, footer, detail);
     if (rc == 0)
         rc = check_footer(&run, shape, footer, detail);
     if (rc == 0)
@@ -85,8 +161,6 @@ int pack_load(struct pool *p, const struct pool_key *key, uint64_t pack, struct 
 
     if (rc != 0)
         return rc;
-    if (key != NULL)
-        return pool_fail(detail, -EOPNOTSUPP, "this version cannot seal packs");
     pack_name(pack, name);
     rc = p->driver->size(p->ctx, name, &size, detail);
     if (rc != 0)
@@ -96,11 +170,11 @@ int pack_load(struct pool *p, const struct pool_key *key, uint64_t pack, struct 
                          "pack %016" PRIx64 ": no pack has %" PRIu64
                          " bytes (was it cut off, or never finished?)",
                          pack, size);
-    rc = load_header(p, pack, detail); /* first: it tells the format of the rest */
+    rc = load_header(p, key, pack, detail); /* first: it tells the format of the rest */
     if (rc == 0)
-        rc = load_trailer(p, pack, size, shape, detail);
+        rc = load_trailer(p, key, pack, size, shape, detail);
     if (rc == 0)
-        rc = load_footer(p, pack, shape, footer, detail);
+        rc = load_footer(p, key, pack, shape, footer, detail);
     return rc;
 }
 

@@ -3,7 +3,7 @@
  * into the caller's buffer and seals beside it; pages that are wanted in part go through a bounce
  * buffer. Verified in place.
  */
-#include "nodecache/pool/pack_format.h"
+#include "nodecache/pool/pack_seal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -60,10 +60,10 @@ static int step_place(struct step *s, struct iovec *iov, char *detail)
     return 0;
 }
 
-static int step_verify(const struct step *s, char *detail)
+static int step_verify(const struct step *s, struct sealer *sealer, char *detail)
 {
     for (uint32_t i = 0; i < s->count; i++) {
-        int rc = run_check(s->run, s->first + i, s->content[i], s->seals[i], detail);
+        int rc = page_open(sealer, s->run, s->first + i, s->content[i], s->seals[i], detail);
         if (rc != 0)
             return rc;
         uint32_t from, part = step_part(s, i, &from);
@@ -73,7 +73,7 @@ static int step_verify(const struct step *s, char *detail)
     return 0;
 }
 
-static int step_read(struct pool *p, struct step *s, char *detail)
+static int step_read(struct pool *p, struct sealer *sealer, struct step *s, char *detail)
 {
     struct iovec iov[STEP_PAGES * 2];
     char name[PACK_NAME];
@@ -91,12 +91,13 @@ static int step_read(struct pool *p, struct step *s, char *detail)
         return (int)got;
     if ((size_t)got != want)
         return run_fail(s->run, detail, "the pack ends inside it");
-    return step_verify(s, detail);
+    return step_verify(s, sealer, detail);
 }
 
-int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, uint32_t length,
-             char *detail)
+int run_read(struct pool *p, const struct pool_key *key, const struct run *run, uint32_t offset,
+             void *buf, uint32_t length, char *detail)
 {
+    struct sealer sealer;
     uint32_t done = 0;
     int rc = 0;
 
@@ -104,6 +105,10 @@ int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, 
         run->at > (uint64_t)INT64_MAX - run_sealed(run->length))
         return pool_fail(detail, -EINVAL, "bytes that lie outside of a record were asked for");
     rc = pool_here(p, detail);
+    if (rc == 0)
+        rc = sealer_init(&sealer, false, key, detail);
+    if (rc != 0)
+        goto out;
     while (done < length && rc == 0) {
         struct step s = {.run = run, .begin = offset + done, .to = (uint8_t *)buf + done};
         uint32_t last = (offset + length - 1) / POOL_PAGE_CONTENT;
@@ -111,15 +116,17 @@ int run_read(struct pool *p, const struct run *run, uint32_t offset, void *buf, 
         s.count = last - s.first < STEP_PAGES ? last - s.first + 1 : STEP_PAGES;
         uint64_t covered = (uint64_t)(s.first + s.count) * POOL_PAGE_CONTENT;
         s.end = covered < offset + length ? (uint32_t)covered : offset + length;
-        rc = step_read(p, &s, detail);
+        rc = step_read(p, &sealer, &s, detail);
         done += s.end - s.begin;
         free(s.bounce);
     }
+    sealer_destroy(&sealer);
     if (rc == -EBADMSG && p->driver->forget != NULL) {
         char name[PACK_NAME];
         pack_name(run->pack, name);
         p->driver->forget(p->ctx, name);
     }
+out:
     if (rc != 0)
         memset(buf, 0, length);
     return rc;
@@ -135,10 +142,8 @@ int pack_read(struct pool *p, const struct pool_key *key, uint64_t pack, uint32_
                             .length = record_length,
                             .at = pack_offset};
 
-    if (key != NULL)
-        return pool_fail(detail, -EOPNOTSUPP, "this version cannot seal packs");
     if (record_length == 0 || record_length > POOL_RECORD_MAX || pack_offset < PACK_END)
         return pool_fail(detail, -EINVAL, "no record of %u bytes can be at byte %llu of a pack",
                          record_length, (unsigned long long)pack_offset);
-    return run_read(p, &run, offset, buf, length, detail);
+    return run_read(p, key, &run, offset, buf, length, detail);
 }

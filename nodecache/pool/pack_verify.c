@@ -1,6 +1,6 @@
 /* Verifying a whole pack: one pass through a window over the object, however small its records are.
  */
-#include "nodecache/pool/pack_format.h"
+#include "nodecache/pool/pack_seal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,6 +17,8 @@ struct window {
     uint64_t at, end; /* bytes [at, end) of the pack are in the buffer */
     uint64_t limit;   /* nothing from here on is asked for */
     uint8_t *bytes;
+    const struct pool_key *key; /* the pack's */
+    struct sealer sealer;
 };
 
 /* Moves the window to `at`, which lies in it or at its end, and fills it. */
@@ -56,10 +58,11 @@ static int verify_record(struct window *w, const struct pack_record *record, cha
         if (run.at + sealed > w->end)
             return run_fail(&run, detail, "the pack ends inside it");
     }
-    const uint8_t *from = w->bytes + (run.at - w->at);
+    uint8_t *from = w->bytes + (run.at - w->at);
+    rc = sealer_run(&w->sealer, w->key, &run, detail);
     for (uint32_t page = 0; page < run_pages(run.length) && rc == 0; page++) {
-        const uint8_t *seal = from + run_page_length(&run, page);
-        rc = run_check(&run, page, from, seal, detail);
+        uint8_t *seal = from + run_page_length(&run, page);
+        rc = page_open(&w->sealer, &run, page, from, seal, detail);
         from = seal + POOL_SEAL;
     }
     return rc;
@@ -68,7 +71,7 @@ static int verify_record(struct window *w, const struct pack_record *record, cha
 int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint64_t *bytes,
                 char *detail)
 {
-    struct window w = {.pool = p, .pack = pack, .at = PACK_END, .end = PACK_END};
+    struct window w = {.pool = p, .pack = pack, .at = PACK_END, .end = PACK_END, .key = key};
     struct pack_shape shape = {.size = 0};
     struct pack_record record;
     uint8_t *footer = NULL;
@@ -82,6 +85,7 @@ int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint6
         rc = pool_fail(detail, -ENOMEM, "no memory for verifying a pack");
         goto out;
     }
+    rc = sealer_init(&w.sealer, false, key, detail);
     for (uint32_t i = 0; i < shape.records && rc == 0; i++) {
         pack_record_get(footer + (size_t)i * PACK_RECORD_ENTRY, &record);
         rc = verify_record(&w, &record, detail);
@@ -89,6 +93,7 @@ int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint6
     if (rc == 0 && bytes != NULL)
         *bytes = shape.size;
 out:
+    sealer_destroy(&w.sealer);
     free(w.bytes);
     free(footer);
     return rc;

@@ -1,6 +1,6 @@
 /* Writing a pack: seals into one buffer, which goes out whenever it is full, so in large aligned
  * writes. */
-#include "nodecache/pool/pack_format.h"
+#include "nodecache/pool/pack_seal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,7 +25,10 @@ struct pack_writer {
     size_t fill;
     uint64_t bytes; /* with those in the buffer */
     struct table records, files;
-    int error; /* the first one; nothing is written after it */
+    struct pool_key key; /* generation 0: unsealed */
+    struct sealer sealer;
+    uint8_t *page; /* one, on its way into the buffer */
+    int error;     /* the first one; nothing is written after it */
 };
 
 static int table_add(struct table *t, size_t len, uint8_t **entry)
@@ -48,6 +51,9 @@ static void writer_free(struct pack_writer *w)
     free(w->records.bytes);
     free(w->files.bytes);
     free(w->buffer);
+    free(w->page);
+    sealer_destroy(&w->sealer);
+    pool_key_wipe(&w->key);
     free(w);
 }
 
@@ -77,19 +83,21 @@ static int put_run(struct pack_writer *w, struct run *run, const void *content, 
 {
     const uint8_t *from = content;
     uint8_t seal[POOL_SEAL];
-    int rc = 0;
+    int rc;
 
     run->pack = w->pack;
     run->at = w->bytes;
+    rc = sealer_run(&w->sealer, &w->key, run, detail);
     for (uint32_t page = 0; page < run_pages(run->length) && rc == 0; page++) {
         uint32_t len = run_page_length(run, page);
-        run_seal(run, page, from, seal);
-        rc = put(w, from, len, detail);
+        rc = page_seal(&w->sealer, run, page, from, w->page, seal, detail);
+        if (rc == 0)
+            rc = put(w, w->page, len, detail);
         if (rc == 0)
             rc = put(w, seal, sizeof seal, detail);
         from += len;
     }
-    return rc;
+    return rc == 0 ? 0 : (w->error = rc);
 }
 
 static int put_header(struct pack_writer *w, char *detail)
@@ -97,7 +105,7 @@ static int put_header(struct pack_writer *w, char *detail)
     struct run run = {.kind = RUN_HEADER, .length = PACK_END_CONTENT};
     uint8_t content[PACK_END_CONTENT];
 
-    header_put(content, w->pack);
+    header_put(content, w->pack, w->sealer.ctx != NULL ? &w->key : NULL);
     return put_run(w, &run, content, detail);
 }
 
@@ -109,8 +117,6 @@ int pack_create(struct pool *p, const struct pool_key *key, uint64_t pack, struc
 
     if (rc != 0)
         return rc;
-    if (key != NULL)
-        return pool_fail(detail, -EOPNOTSUPP, "this version cannot seal packs");
     rc = -ENOMEM;
     struct pack_writer *w = calloc(1, sizeof *w);
     if (w == NULL)
@@ -118,13 +124,21 @@ int pack_create(struct pool *p, const struct pool_key *key, uint64_t pack, struc
     w->pool = p;
     w->pack = pack;
     w->buffer = aligned_alloc(BUFFER_ALIGN, WRITE_BUFFER);
-    if (w->buffer == NULL)
+    w->page = malloc(POOL_PAGE_CONTENT);
+    if (w->buffer == NULL || w->page == NULL)
         goto out;
+    rc = sealer_init(&w->sealer, true, key, detail);
+    if (rc != 0)
+        goto out;
+    if (key != NULL)
+        w->key = *key;
     pack_name(pack, name);
     rc = p->driver->create(p->ctx, name, &w->object, detail);
     if (rc != 0)
         goto out;
-    rc = put_header(w, detail); /* cannot fail: it fits into the buffer */
+    rc = put_header(w, detail);
+    if (rc != 0)
+        p->driver->abandon(w->object);
 out:
     if (rc == -ENOMEM)
         pool_fail(detail, rc, "no memory for writing a pack");

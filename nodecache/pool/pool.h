@@ -8,11 +8,11 @@
  *   header | records | footer index | trailer with the footer's place
  * Each of these is cut into pages: up to POOL_PAGE_CONTENT bytes of content followed by a 16-byte
  * seal, so that a cold random 4 KiB read fetches at most two pages = 64 KiB. The exact bytes:
- * README.md. Seal of unsealed (not encrypted) clouds: XXH3-128 over (pack id, record number, page
- * number, length, content): a page that was moved, swapped or damaged is found. Encryption
- * (AES-256-GCM with a 16-byte tag) takes the same room. The footer holds for each record: number,
- * inode, file offset, length, pack offset; and for each file its attributes at the cut, so that a
- * namespace can be rebuilt from the pool alone.
+ * README.md. Sealed clouds: AES-256-GCM, with (pack id, kind, record number, page number, length)
+ * as associated data. Unsealed (not encrypted) clouds: XXH3-128 over the same and the content. A
+ * page that was moved, swapped or damaged is found. Both take the same room. The footer holds for
+ * each record: number, inode, file offset, length, pack offset; and for each file its attributes at
+ * the cut, so that a namespace can be rebuilt from the pool alone.
  *
  * No byte is ever returned unverified: after an error the buffer holds zeros. Threads: a struct
  * pool may be used by any number of threads at once; a pack_writer by one at a time. Locks: only
@@ -101,7 +101,12 @@ struct pool_driver {
  * back. Whoever has a key wipes it after use. Where a key is asked for, NULL: the cloud is
  * unsealed.
  *
- * Why no nonce ever repeats: README.md. */
+ * Why no nonce (the number of a page) ever repeats under one key: each run of a pack (header,
+ * record, footer, trailer) has a key of its own, derived from pack id, kind and number. Pack ids
+ * are never reused: the centre gives each out once, to one writer, for one attempt. A writer writes
+ * each run once, front to back; an attempt that fails is given up with its id, and its object
+ * removed; creating an object that is there already fails. gc copies records into packs of new ids.
+ */
 #define POOL_KEY 32
 struct pool_key {
     uint8_t bytes[POOL_KEY];
@@ -177,8 +182,16 @@ int pack_remove(struct pool *p, uint64_t pack, char *detail);
 /* The packs that the pool holds, in no order, unfinished ones among them. fn returns false to end
  * it. */
 int pack_list(struct pool *p, bool (*fn)(void *arg, uint64_t pack), void *arg, char *detail);
-/* Footer. key: the pack's. Verified as a whole before the first callback; callbacks may be NULL.
- * -EBADMSG; -EPROTONOSUPPORT: of a newer format. */
+/* What the header says, which needs no key. Of a sealed pack this is not verified: the key will
+ * tell. -ENOENT, -EBADMSG, -EPROTONOSUPPORT. */
+struct pack_about {
+    bool sealed;
+    uint32_t generation; /* of the cloud key under which it is */
+};
+int pack_about(struct pool *p, uint64_t pack, struct pack_about *about, char *detail);
+/* Footer. key: the pack's. -ENOKEY: none is given, and the pack is sealed. Verified as a whole
+ * before the first callback; callbacks may be NULL. -EBADMSG; -EPROTONOSUPPORT: of a newer format.
+ */
 int pack_index(struct pool *p, const struct pool_key *key, uint64_t pack,
                void (*record)(void *arg, const struct pack_record *),
                void (*file)(void *arg, const struct pack_file *), void *arg, char *detail);
