@@ -486,6 +486,22 @@ bool straight_reads(struct centre *c, const struct session *s, const struct inod
 void serve_damage(struct op *op);
 void serve_straight_begin(struct op *op);
 void serve_straight_packs(struct op *op);
+
+/* --- keys.c: of sealed clouds --- */
+/* For a request for packs: under which key they will be. -ENOKEY */
+int keys_stamp(struct centre *c, uint32_t *generation);
+/* Answers a request for packs that was applied, with their keys. Ends the op. */
+void keys_reply_packs(struct op *op, const struct state_result *r);
+/* The record's key and its generation into extents[0..n); *room is to be freed with keys_free(). A
+ * record that lies in an unsealed pack gets none. */
+int keys_of_extents(struct centre *c, Star__Extent *extents, size_t n, uint8_t **room);
+void keys_free(uint8_t *room, size_t n);
+/* Fills body->keys: of the packs that its records lie in. */
+int keys_of_moves(struct centre *c, Star__MoveRecords *body);
+void keys_moves_free(Star__MoveRecords *body);
+/* Key of the record with that number in the pack; *generation 0: unsealed. */
+int keys_of_record(struct centre *c, uint64_t pack, uint32_t number, uint32_t *generation,
+                   uint8_t key[CONTROL_KEY]);
 void serve_straight_confirm(struct op *op);
 /* The newest of i may be known to a mount alone, which writes it into the pool. */
 bool straight_must_be_asked(struct centre *c, const struct session *s, const struct inode *i);

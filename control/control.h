@@ -6,6 +6,20 @@
 
 #include <stdint.h>
 
+/* Keys of a sealed cloud, by generation of the cloud's key. The centre derives and hands out; how
+ * they are kept and derived is the caller's. Called by the loop, so quick; 0 or -errno (-ENOKEY: no
+ * such generation). */
+#define CONTROL_KEY 32
+struct control_keys {
+    void *ctx;
+    const char *file; /* where they are kept, for people */
+    /* Under which new packs are sealed; 0: it cannot be told now. */
+    uint32_t (*newest)(void *ctx);
+    int (*pack)(void *ctx, uint32_t generation, uint64_t pack, uint8_t key[CONTROL_KEY]);
+    int (*record)(void *ctx, const uint8_t pack_key[CONTROL_KEY], uint32_t number,
+                  uint8_t key[CONTROL_KEY]);
+};
+
 struct control_options {
     const char *name;   /* "control-1" */
     const char *dir;    /* log/, snapshots and state/; created at first start */
@@ -19,6 +33,7 @@ struct control_options {
     const char *authority;  /* folder of the cloud's authority, to let others join */
     int ready_fd;           /* as node_options */
     const char *pid_file;
+    const struct control_keys *keys; /* NULL: the cloud is unsealed */
 };
 
 /* Runs until SIGTERM or SIGINT. 0; -errno: it could not start. When it cannot go on with its log it

@@ -142,6 +142,10 @@ static void text_status(struct centre *c, struct text *t)
     put(t, "cloud %s\nversion %s\nstate %s\n", c->options->cloud, UMBEL_VERSION,
         c->serving ? "serving" : "grace");
     put(t, "pool %s\n", c->options->pool);
+    const struct control_keys *keys = c->options->keys;
+    put(t, "seal %s\n", keys ? "on" : "off");
+    if (keys)
+        put(t, "key_generation %" PRIu32 "\nkey_file %s\n", keys->newest(keys->ctx), keys->file);
     put(t, "uptime %" PRId64 "\n", (clock_boot_ms() - c->started_ms) / 1000);
     put(t, "controls 1\nnodes %u\nnodes_here %u\nmounts %u\n", HASH_COUNT(c->nodes), here,
         connected);
@@ -292,8 +296,9 @@ static bool pack_line(void *arg, const struct state_pack *p)
 
     if (!page_takes(t, p->id))
         return false;
-    put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", p->id,
-        states[p->state <= PACK_META ? p->state : 0], p->size, p->live_bytes, p->live_records);
+    put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu32 "\n", p->id,
+        states[p->state <= PACK_META ? p->state : 0], p->size, p->live_bytes, p->live_records,
+        p->generation);
     return true;
 }
 

@@ -227,9 +227,12 @@ static void batch_send(struct gc *g)
     struct node *n = gc_node(g->c);
     body.records = g->list;
     body.n_records = g->records_n;
-    rc = n ? peer_request(n->peer, STAR__MSG_TYPE__MOVE_RECORDS, &body.base,
-                          NODE_COMMAND_DEADLINE_MS, on_moved, g)
-           : -EAGAIN;
+    rc = keys_of_moves(g->c, &body);
+    if (rc == 0)
+        rc = n ? peer_request(n->peer, STAR__MSG_TYPE__MOVE_RECORDS, &body.base,
+                              NODE_COMMAND_DEADLINE_MS, on_moved, g)
+               : -EAGAIN;
+    keys_moves_free(&body);
     if (rc < 0)
         batch_failed(g, rc, n ? "" : "no node is here");
 }

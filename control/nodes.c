@@ -493,6 +493,9 @@ void serve_map(struct op *op)
         mtime.nsec = i.mtime.nsec;
         m.reply.mtime = &mtime;
     }
+    uint8_t *keys = NULL;
+    if (rc == 0)
+        rc = keys_of_extents(op->c, m.extents, m.n, &keys);
     if (rc == 0 && m.n > 0) {
         m.pointers = malloc(m.n * sizeof(*m.pointers));
         if (!m.pointers)
@@ -503,6 +506,7 @@ void serve_map(struct op *op)
         m.reply.n_extents = rc == 0 ? m.n : 0;
     }
     op_reply(op, rc, &m.reply.base);
+    keys_free(keys, m.n);
     free(m.pointers);
     free(m.extents);
 }
@@ -629,6 +633,25 @@ bool pool_quota_reached(struct centre *c)
     return quota > 0 && totals.mapped >= quota;
 }
 
+static void serve_alloc_packs(struct op *op, const struct node *n)
+{
+    Star__AllocPacks *q = (Star__AllocPacks *)op->body;
+
+    /* Without packs nothing more is flushed: writers wait, and then meet a full node. A node that
+     * starts asks for none. */
+    if (q->count > 0 && !q->gc && pool_quota_reached(op->c)) {
+        op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
+        return;
+    }
+    int rc = keys_stamp(op->c, &q->key_generation);
+    if (rc < 0) {
+        op_error(op, rc, "the cloud's keys cannot be read, so no packs can be sealed");
+        return;
+    }
+    op->node = n->id; /* the writer */
+    op_submit(op, op->request.type, op->body, false, keys_reply_packs);
+}
+
 void serve_node_log(struct op *op)
 {
     struct node *n = node_of_peer(op->c, op->peer);
@@ -637,12 +660,8 @@ void serve_node_log(struct op *op)
         op_error(op, -EPERM, "only nodes may say this");
         return;
     }
-    /* Without packs nothing more is flushed: writers wait, and then meet a full node. A node that
-     * starts asks for none. */
-    if (op->request.type == STAR__MSG_TYPE__ALLOC_PACKS &&
-        ((Star__AllocPacks *)op->body)->count > 0 && !((Star__AllocPacks *)op->body)->gc &&
-        pool_quota_reached(op->c)) {
-        op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
+    if (op->request.type == STAR__MSG_TYPE__ALLOC_PACKS) {
+        serve_alloc_packs(op, n);
         return;
     }
     if (op->request.type == STAR__MSG_TYPE__CONFIRM)
@@ -653,7 +672,7 @@ void serve_node_log(struct op *op)
         ((Star__Moved *)op->body)->node = n->id;
     else if (op->request.type == STAR__MSG_TYPE__COPIES)
         ((Star__Copies *)op->body)->node = n->id;
-    op->node = n->id; /* ALLOC_PACKS: the writer */
+    op->node = n->id;
     op_submit(op, op->request.type, op->body, false, node_logged);
 }
 

@@ -29,7 +29,7 @@
 
 #include "star.pb-c.h"
 
-#define STATE_FORMAT   2u
+#define STATE_FORMAT   3u
 #define STATE_ROOT_INO 1u
 /* Fixed and huge: address space, not disk (the file is sparse). ThreadSanitizer leaves less of it.
  */
@@ -201,11 +201,14 @@ struct state_pack {
     enum pack_state state;
     uint64_t size, live_bytes, live_records;
     uint32_t writer;
-    int64_t born;  /* seconds; when it became live */
-    uint64_t meta; /* PACK_META: which copy: the stamp of its last command, ns */
+    int64_t born;        /* seconds; when it became live */
+    uint64_t meta;       /* PACK_META: which copy: the stamp of its last command, ns */
+    uint32_t generation; /* of the cloud key under which it is sealed; 0: unsealed */
 };
 typedef bool (*state_pack_fn)(void *arg, const struct state_pack *pack);
 int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg);
+/* -ENOENT: no such pack. */
+int state_pack_generation(struct state *s, uint64_t pack, uint32_t *generation);
 
 /* A record, and where it lies. Its id does not change when gc moves it. */
 struct state_record {

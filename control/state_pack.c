@@ -74,7 +74,8 @@ static int rows_add(struct state *s, uint32_t count, const struct pack_row *row)
 
 static int alloc_rows(struct apply *a, struct node_row *node, const Star__AllocPacks *q)
 {
-    struct pack_row row = {.state = PACK_ALLOCATED, .writer = a->e->node};
+    struct pack_row row = {
+        .state = PACK_ALLOCATED, .writer = a->e->node, .generation = q->key_generation};
     uint64_t first = a->s->meta.last_pack + 1;
     int rc = rows_add(a->s, q->count, &row);
 
@@ -107,6 +108,12 @@ int st_cmd_alloc_packs(struct apply *a, const ProtobufCMessage *body)
         return rc;
     reply.first = node.alloc_first;
     reply.count = q->count;
+    /* Asked again after a change of the key: under the old one. */
+    rc = q->count > 0 ? state_pack_generation(a->s, reply.first, &reply.key_generation) : 0;
+    if (rc == -ENOENT)
+        rc = 0; /* given up, and gone: whoever asks is late */
+    if (rc < 0)
+        return rc;
     return st_reply(a, &reply.base);
 }
 
@@ -115,7 +122,8 @@ int st_cmd_straight_packs(struct apply *a, const ProtobufCMessage *body)
 {
     const Star__StraightPacks *q = (const Star__StraightPacks *)body;
     Star__AllocPacksReply reply = STAR__ALLOC_PACKS_REPLY__INIT;
-    struct pack_row row = {.state = PACK_ALLOCATED, .session = a->e->session};
+    struct pack_row row = {
+        .state = PACK_ALLOCATED, .session = a->e->session, .generation = q->key_generation};
 
     if (q->count == 0 || q->count > ALLOC_PACKS_MAX)
         return st_refuse(a, -EINVAL, "1 to %u packs can be allocated at once", ALLOC_PACKS_MAX);
@@ -123,6 +131,7 @@ int st_cmd_straight_packs(struct apply *a, const ProtobufCMessage *body)
         return -EINVAL;
     reply.first = a->s->meta.last_pack + 1;
     reply.count = q->count;
+    reply.key_generation = q->key_generation;
     int rc = rows_add(a->s, q->count, &row);
     if (rc == 0)
         rc = st_session_has_packs(a->s, row.session);
@@ -208,6 +217,17 @@ int st_packs_of_gone(struct state *s, uint32_t node, uint64_t session)
 
 /* --- reader --- */
 
+int state_pack_generation(struct state *s, uint64_t pack, uint32_t *generation)
+{
+    struct key k = st_key1(pack);
+    struct pack_row row;
+    int rc = st_get_row(s, DB_PACKS, &k, &row, sizeof(row));
+
+    if (rc == 0)
+        *generation = row.generation;
+    return rc;
+}
+
 int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg)
 {
     struct key k = st_key1(after + 1);
@@ -227,6 +247,7 @@ int state_packs(struct state *s, uint64_t after, state_pack_fn fn, void *arg)
                                .size = row.size,
                                .live_bytes = row.live_bytes,
                                .live_records = row.live_records,
+                               .generation = row.generation,
                                .writer = row.writer,
                                .born = row.born,
                                .meta = row.meta};

@@ -118,6 +118,7 @@ struct pack_row {
     int64_t born;  /* when it became live: gc leaves young ones alone */
     uint64_t meta; /* PACK_META: which copy of the state: the stamp of its last command, ns */
     uint64_t session;
+    uint32_t generation, zero; /* of the cloud key; 0: unsealed */
 };
 struct copy_row {
     uint64_t version, cached, staged;

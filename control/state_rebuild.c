@@ -20,8 +20,11 @@ static int pack_there(struct apply *a, const Star__ConfirmPack *p)
 {
     struct state *s = a->s;
     struct key k = st_key1(p->pack);
-    struct pack_row row = {
-        .state = p->meta ? PACK_META : PACK_LIVE, .size = p->size, .born = a->sec, .meta = p->meta};
+    struct pack_row row = {.state = p->meta ? PACK_META : PACK_LIVE,
+                           .size = p->size,
+                           .born = a->sec,
+                           .meta = p->meta,
+                           .generation = p->key_generation};
 
     if (p->pack == 0 || p->pack >= PACK_NUMBER_MAX || p->size > (uint64_t)INT64_MAX)
         return -EINVAL;

@@ -310,24 +310,22 @@ void serve_straight_begin(struct op *op)
 
 /* --- packs and confirms --- */
 
-static void packs_given(struct op *op, const struct state_result *r)
-{
-    if (peer_reply_packed(op->peer, &op->request, r->status, r->body, r->body_len) == -ENOMEM)
-        peer_close(op->peer);
-    op_end(op);
-}
-
 void serve_straight_packs(struct op *op)
 {
     Star__StraightPacks *q = (Star__StraightPacks *)op->body;
 
-    if (op_deduped(op, q->head, packs_given))
+    if (op_deduped(op, q->head, keys_reply_packs))
         return;
     if (pool_quota_reached(op->c)) {
         op_error(op, -ENOSPC, "pool_quota is used up: delete files, or raise it");
         return;
     }
-    op_submit(op, STAR__MSG_TYPE__STRAIGHT_PACKS, op->body, false, packs_given);
+    int rc = keys_stamp(op->c, &q->key_generation);
+    if (rc < 0) {
+        op_error(op, rc, "the cloud's keys cannot be read, so no packs can be sealed");
+        return;
+    }
+    op_submit(op, STAR__MSG_TYPE__STRAIGHT_PACKS, op->body, false, keys_reply_packs);
 }
 
 static void confirmed(struct op *op, const struct state_result *r)
@@ -337,7 +335,9 @@ static void confirmed(struct op *op, const struct state_result *r)
     for (size_t k = 0; cut && k < cut->n_files; k++)
         if (cut->files[k]->attrs)
             home_caught_up(op->c, cut->files[k]->attrs->ino);
-    packs_given(op, r);
+    if (peer_reply_packed(op->peer, &op->request, r->status, r->body, r->body_len) == -ENOMEM)
+        peer_close(op->peer);
+    op_end(op);
 }
 
 void serve_straight_confirm(struct op *op)

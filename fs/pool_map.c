@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "nodecache/pool/pool.h"
 
@@ -47,6 +48,11 @@ int pool_map_new(uint64_t ino, uint64_t start, uint64_t end, const Star__MapRepl
                                              .record = e->record,
                                              .record_offset = (uint32_t)e->record_offset,
                                              .record_length = (uint32_t)e->record_length};
+        int rc = pool_key_take(&m->extents[k].key, e->key_generation, e->key.data, e->key.len);
+        if (rc < 0) {
+            free(m);
+            return rc;
+        }
     }
     atomic_store(&m->refs, 1);
     m->ino = ino;
@@ -70,8 +76,10 @@ struct pool_map *pool_map_ref(struct pool_map *m)
 
 void pool_map_unref(struct pool_map *m)
 {
-    if (m && atomic_fetch_sub(&m->refs, 1) == 1)
+    if (m && atomic_fetch_sub(&m->refs, 1) == 1) {
+        explicit_bzero(m->extents, m->count * sizeof(m->extents[0])); /* keys */
         free(m);
+    }
 }
 
 const struct pool_extent *pool_map_find(const struct pool_map *m, uint64_t from)

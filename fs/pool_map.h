@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nodecache/pool/pool.h"
 #include "star.pb-c.h"
 
 /* Asked for at once: at most 8 extents for each 1 MiB, below what one answer holds. */
@@ -21,7 +22,8 @@ struct pool_extent {
     uint64_t offset, length; /* in the file */
     uint64_t pack, pack_offset, record;
     uint32_t record_offset, record_length;
-    uint32_t number; /* of the record in that pack */
+    uint32_t number;     /* of the record in that pack */
+    struct pool_key key; /* of the record; generation 0: unsealed */
 };
 
 struct pool_map {

@@ -112,8 +112,8 @@ static int read_piece(struct straight_reader *r, const struct pool_extent *e, ui
     int rc = pool_access_get(r->w->pool, &pool, detail);
 
     if (rc == 0)
-        rc = pack_read(pool, NULL, e->pack, e->number, e->pack_offset, e->record_length, offset,
-                       out, length, detail);
+        rc = pack_read(pool, pool_key_or_none(&e->key), e->pack, e->number, e->pack_offset,
+                       e->record_length, offset, out, length, detail);
     if (rc == 0)
         atomic_fetch_add(&r->bytes, length);
     return rc;

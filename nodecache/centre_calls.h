@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "nodecache/pool/pool.h"
 #include "star.pb-c.h"
 
 struct centre_calls {
@@ -18,11 +19,13 @@ struct centre_calls {
     /* A page of the files homed here that the pool has not wholly; *out is freed with
      * star__homed_reply__free_unpacked(). */
     int (*homed)(void *ctx, uint64_t after, Star__HomedReply **out);
-    int (*alloc_packs)(void *ctx, uint32_t count, uint64_t *first, uint32_t *got);
+    /* keys: room for `count`; [0..got) are those of the packs first, first + 1, ... */
+    int (*alloc_packs)(void *ctx, uint32_t count, uint64_t *first, uint32_t *got,
+                       struct pool_key *keys);
     int (*confirm)(void *ctx, const Star__Confirm *confirm, Star__ConfirmReply **out);
     int (*discard_pack)(void *ctx, uint64_t pack);
     /* gc: one pack to move records into; and these lie in new packs, on stable storage. */
-    int (*alloc_gc)(void *ctx, uint64_t *pack);
+    int (*alloc_gc)(void *ctx, uint64_t *pack, struct pool_key *key);
     int (*moved)(void *ctx, const Star__Moved *moved, uint64_t *count);
     /* Meta packs: a part of the copy of the state of that number (*length: 0 at its
      * end; what is asked for before, what came after); and it lies in these packs. */

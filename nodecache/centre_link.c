@@ -99,8 +99,21 @@ static int call_homed(void *ctx, uint64_t after, Star__HomedReply **out)
     return rc < 0 ? rc : 0;
 }
 
+static int take_keys(const Star__AllocPacksReply *r, uint32_t count, struct pool_key *keys)
+{
+    int rc = r->count > count || r->n_keys != (r->key_generation != 0 ? r->count : 0) ? -EPROTO : 0;
+
+    for (uint32_t i = 0; rc == 0 && i < r->count; i++)
+        rc = r->n_keys > 0
+                 ? pool_key_take(&keys[i], r->key_generation, r->keys[i].data, r->keys[i].len)
+                 : pool_key_take(&keys[i], 0, NULL, 0);
+    for (size_t i = 0; i < r->n_keys; i++)
+        explicit_bzero(r->keys[i].data, r->keys[i].len);
+    return rc;
+}
+
 static int alloc(struct link *l, uint32_t count, bool fresh, bool gc, uint64_t *first,
-                 uint32_t *got)
+                 uint32_t *got, struct pool_key *keys)
 {
     Star__AllocPacks m = STAR__ALLOC_PACKS__INIT;
     ProtobufCMessage *reply = NULL;
@@ -115,8 +128,9 @@ static int alloc(struct link *l, uint32_t count, bool fresh, bool gc, uint64_t *
         return rc;
     *first = ((Star__AllocPacksReply *)reply)->first;
     *got = ((Star__AllocPacksReply *)reply)->count;
+    rc = take_keys((Star__AllocPacksReply *)reply, count, keys);
     protobuf_c_message_free_unpacked(reply, NULL);
-    return 0;
+    return rc;
 }
 
 int link_fresh(struct link *l)
@@ -128,26 +142,27 @@ int link_fresh(struct link *l)
     /* Nobody allocates before it is known, or his packs would be taken for an earlier process's. */
     pthread_mutex_lock(&l->fresh_lock);
     if (!l->fresh_told)
-        rc = alloc(l, 0, true, false, &first, &got);
+        rc = alloc(l, 0, true, false, &first, &got, NULL);
     l->fresh_told = l->fresh_told || rc == 0;
     pthread_mutex_unlock(&l->fresh_lock);
     return rc;
 }
 
-static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
+static int call_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got,
+                      struct pool_key *keys)
 {
     int rc = link_fresh(ctx);
 
-    return rc < 0 ? rc : alloc(ctx, count, false, false, first, got);
+    return rc < 0 ? rc : alloc(ctx, count, false, false, first, got, keys);
 }
 
-static int call_alloc_gc(void *ctx, uint64_t *pack)
+static int call_alloc_gc(void *ctx, uint64_t *pack, struct pool_key *key)
 {
     uint32_t got = 0;
     int rc = link_fresh(ctx);
 
     if (rc == 0)
-        rc = alloc(ctx, 1, false, true, pack, &got);
+        rc = alloc(ctx, 1, false, true, pack, &got, key);
     return rc == 0 && (got == 0 || *pack == 0) ? -EPROTO : rc;
 }
 

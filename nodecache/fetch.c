@@ -34,9 +34,9 @@ struct fetcher {
 static int read_extent(struct store *s, const struct map_extent *e, uint64_t from, uint64_t to,
                        uint8_t *out, char *detail)
 {
-    return pack_read(s->options.pool, NULL, e->pack, e->number, e->pack_offset, e->record_length,
-                     e->record_offset + (uint32_t)(from - e->offset), out, (uint32_t)(to - from),
-                     detail);
+    return pack_read(s->options.pool, pool_key_or_none(&e->key), e->pack, e->number, e->pack_offset,
+                     e->record_length, e->record_offset + (uint32_t)(from - e->offset), out,
+                     (uint32_t)(to - from), detail);
 }
 
 /* One window's share of [start, end). */

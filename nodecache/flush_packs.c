@@ -23,8 +23,10 @@ bool flush_stopping(struct flush *fl)
     return stop;
 }
 
-static int pack_id(struct flush *fl, uint64_t *id)
+/* key is to be wiped. */
+static int pack_id(struct flush *fl, uint64_t *id, struct pool_key *key)
 {
+    struct pool_key keys[FLUSH_ALLOC_PACKS];
     uint64_t first;
     uint32_t got;
     int rc = 0;
@@ -32,21 +34,24 @@ static int pack_id(struct flush *fl, uint64_t *id)
     pthread_mutex_lock(&fl->lock);
     if (fl->packs_left == 0) {
         pthread_mutex_unlock(&fl->lock);
-        rc = fl->centre->alloc_packs(fl->centre_ctx, FLUSH_ALLOC_PACKS, &first, &got);
-        if (rc == 0 && (got == 0 || first == 0))
+        rc = fl->centre->alloc_packs(fl->centre_ctx, FLUSH_ALLOC_PACKS, &first, &got, keys);
+        if (rc == 0 && (got == 0 || got > FLUSH_ALLOC_PACKS || first == 0))
             rc = -EPROTO;
         pthread_mutex_lock(&fl->lock);
         /* Two threads may both have asked: the older batch is just left unused. */
         if (rc == 0) {
             fl->pack_next = first;
             fl->packs_left = got;
+            memcpy(fl->keys + FLUSH_ALLOC_PACKS - got, keys, got * sizeof(keys[0]));
         }
     }
     if (rc == 0) {
         *id = fl->pack_next++;
-        fl->packs_left--;
+        *key = fl->keys[FLUSH_ALLOC_PACKS - fl->packs_left];
+        pool_key_wipe(&fl->keys[FLUSH_ALLOC_PACKS - fl->packs_left--]);
     }
     pthread_mutex_unlock(&fl->lock);
+    explicit_bzero(keys, sizeof(keys));
     return rc;
 }
 
@@ -105,6 +110,7 @@ static int finish_start(struct group *g)
 
 static int pack_begin(struct group *g)
 {
+    struct pool_key key;
     int rc;
 
     if (g->packs_count == g->packs_room) {
@@ -115,12 +121,13 @@ static int pack_begin(struct group *g)
         g->packs = packs;
         g->packs_room = room;
     }
-    rc = pack_id(g->flush, &g->pack);
+    rc = pack_id(g->flush, &g->pack, &key);
     if (rc < 0) {
         snprintf(g->detail, sizeof(g->detail), "allocating packs: %s", strerror(-rc));
         return rc;
     }
-    rc = pack_create(g->flush->pool, NULL, g->pack, &g->writer, g->detail);
+    rc = pack_create(g->flush->pool, pool_key_or_none(&key), g->pack, &g->writer, g->detail);
+    pool_key_wipe(&key);
     if (rc < 0) {
         g->pool_failed = true;
         return rc;

@@ -32,6 +32,8 @@ struct flush {
     uint64_t discards[FLUSH_DISCARDS_MAX]; /* to be told to the centre once more */
     size_t discards_n;
     uint64_t pack_next, packs_left; /* allocated, not used yet */
+    struct pool_key
+        keys[FLUSH_ALLOC_PACKS]; /* of these, the last packs_left ones are still needed */
 };
 
 /* One record as it will be confirmed. */

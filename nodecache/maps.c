@@ -40,8 +40,10 @@ void maps_destroy(struct maps *m)
 
 void maps_put(struct map_window *w)
 {
-    if (w && atomic_fetch_sub(&w->refs, 1) == 1)
+    if (w && atomic_fetch_sub(&w->refs, 1) == 1) {
+        explicit_bzero(w->extents, w->count * sizeof(w->extents[0])); /* keys */
         free(w);
+    }
 }
 
 /* The answer is checked wholly here, so that nobody else has to. */
@@ -60,7 +62,7 @@ static int take_extent(const Star__Extent *e, uint64_t from, struct map_extent *
                                .number = e->number,
                                .record_offset = (uint32_t)e->record_offset,
                                .record_length = (uint32_t)e->record_length};
-    return 0;
+    return pool_key_take(&out->key, e->key_generation, e->key.data, e->key.len);
 }
 
 static int window_make(uint64_t ino, uint64_t start, const Star__MapReply *reply,

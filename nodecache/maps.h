@@ -21,14 +21,15 @@
 #define MAPS_WINDOW (256ull << 20)
 /* The centre's bound for one answer: there may be more extents. */
 #define MAPS_ANSWER_MAX 16384u
-/* Extents kept in all: about 64 MiB of memory. */
+/* Extents kept in all: about 100 MiB of memory. */
 #define MAPS_EXTENTS_MAX (1u << 20)
 
 struct map_extent {
     uint64_t offset, length;
     uint64_t pack, pack_offset, record;
     uint32_t record_offset, record_length;
-    uint32_t number; /* in the pack, now */
+    uint32_t number;     /* in the pack, now */
+    struct pool_key key; /* of the record; generation 0: unsealed */
 };
 
 struct map_key {

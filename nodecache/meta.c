@@ -25,6 +25,7 @@ struct copy {
 static int pack_begin(struct copy *c)
 {
     uint64_t pack = 0;
+    struct pool_key key;
 
     if (c->n == c->room) {
         size_t room = c->room ? c->room * 2 : 8;
@@ -34,12 +35,14 @@ static int pack_begin(struct copy *c)
         c->packs = grown;
         c->room = room;
     }
-    int rc = c->centre->alloc_gc(c->ctx, &pack);
+    int rc = c->centre->alloc_gc(c->ctx, &pack, &key);
     if (rc < 0)
         return rc;
     star__confirm_pack__init(&c->packs[c->n]);
     c->packs[c->n++].pack = pack;
-    return pack_create(c->pool, NULL, pack, &c->writer, c->detail);
+    rc = pack_create(c->pool, pool_key_or_none(&key), pack, &c->writer, c->detail);
+    pool_key_wipe(&key);
+    return rc;
 }
 
 static int pack_end(struct copy *c, bool last)

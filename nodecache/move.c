@@ -15,6 +15,7 @@
 /* An old pack: what its footer says, and its MOVES record if it has one. */
 struct source {
     uint64_t pack;
+    struct pool_key key;
     struct pack_record *records;
     size_t n, room;
     struct pack_file *files;
@@ -37,6 +38,7 @@ struct mover {
     const struct centre_calls *centre;
     void *ctx;
     struct flush *flush;
+    const Star__MoveRecords *asked;
     struct move_result *out;
     struct source from;
     struct pack_writer *writer;
@@ -90,6 +92,7 @@ static void source_free(struct source *s)
     free(s->records);
     free(s->files);
     free(s->origins);
+    pool_key_wipe(&s->key);
     *s = (struct source){0};
 }
 
@@ -98,6 +101,34 @@ static int by_ino(const void *a, const void *b)
     const struct pack_file *x = a, *y = b;
 
     return (x->ino > y->ino) - (x->ino < y->ino);
+}
+
+/* Of the source pack. */
+static int read_one(struct mover *m, uint32_t number, uint64_t at, uint32_t length, uint8_t *out,
+                    char *detail)
+{
+    const struct source *s = &m->from;
+    struct pool_key key = {.generation = 0};
+    int rc = s->key.generation != 0 ? pool_record_key(&s->key, number, &key) : 0;
+
+    if (rc == 0)
+        rc = pack_read(m->pool, pool_key_or_none(&key), s->pack, number, at, length, 0, out, length,
+                       detail);
+    pool_key_wipe(&key);
+    return rc;
+}
+
+/* The pack's key as the centre sent it; none: the pack is unsealed. */
+static int source_key(struct mover *m, uint64_t pack, struct pool_key *key)
+{
+    const Star__MoveRecords *q = m->asked;
+
+    *key = (struct pool_key){.generation = 0};
+    for (size_t i = 0; i < q->n_keys; i++)
+        if (q->keys[i]->pack == pack)
+            return pool_key_take(key, q->keys[i]->key_generation, q->keys[i]->key.data,
+                                 q->keys[i]->key.len);
+    return 0;
 }
 
 static int load_origins(struct mover *m, char *detail)
@@ -111,8 +142,7 @@ static int load_origins(struct mover *m, char *detail)
     if (!s->origins)
         return -ENOMEM;
     s->origins_n = last->length / POOL_ORIGIN;
-    return pack_read(m->pool, NULL, s->pack, last->number, last->pack_offset, last->length, 0,
-                     s->origins, last->length, detail);
+    return read_one(m, last->number, last->pack_offset, last->length, s->origins, detail);
 }
 
 static int source_load(struct mover *m, uint64_t pack, char *detail)
@@ -123,7 +153,9 @@ static int source_load(struct mover *m, uint64_t pack, char *detail)
         return s->rc;
     source_free(s);
     s->pack = pack;
-    int rc = pack_index(m->pool, NULL, pack, see_record, see_file, s, detail);
+    int rc = source_key(m, pack, &s->key);
+    if (rc == 0)
+        rc = pack_index(m->pool, pool_key_or_none(&s->key), pack, see_record, see_file, s, detail);
     if (rc == 0)
         rc = s->rc;
     if (rc == 0)
@@ -166,10 +198,11 @@ static int pack_begin(struct mover *m)
 {
     size_t n = m->moved.n_packs;
     uint64_t pack = 0;
+    struct pool_key key;
 
     if (!grow((void **)&m->packs, n, &m->packs_room, sizeof(*m->packs)))
         return -ENOMEM;
-    int rc = m->centre->alloc_gc(m->ctx, &pack);
+    int rc = m->centre->alloc_gc(m->ctx, &pack, &key);
     if (rc < 0) {
         snprintf(m->out->detail, NODE_DETAIL, "allocating a pack: %s", strerror(-rc));
         return rc;
@@ -177,7 +210,9 @@ static int pack_begin(struct mover *m)
     star__confirm_pack__init(&m->packs[n]);
     m->packs[n].pack = pack;
     m->moved.n_packs++;
-    return pack_create(m->pool, NULL, pack, &m->writer, m->out->detail);
+    rc = pack_create(m->pool, pool_key_or_none(&key), pack, &m->writer, m->out->detail);
+    pool_key_wipe(&key);
+    return rc;
 }
 
 static void forget_named(struct mover *m)
@@ -280,8 +315,7 @@ static int read_record(struct mover *m, const Star__MoveRecord *q, char *detail)
                  q->pack, q->number);
         return -EBADMSG;
     }
-    return pack_read(m->pool, NULL, q->pack, q->number, q->pack_offset, q->length, 0, m->buffer,
-                     q->length, detail);
+    return read_one(m, q->number, q->pack_offset, q->length, m->buffer, detail);
 }
 
 /* Records of one pack stand together, so comparing with the last one is enough. */
@@ -350,7 +384,8 @@ int move_records(struct pool *pool, const struct centre_calls *centre, void *ctx
                  const Star__MoveRecords *q, bool (*stop)(void *arg), void *stop_arg,
                  struct move_result *out)
 {
-    struct mover m = {.pool = pool, .centre = centre, .ctx = ctx, .flush = fl, .out = out};
+    struct mover m = {
+        .pool = pool, .centre = centre, .ctx = ctx, .flush = fl, .asked = q, .out = out};
     bool sent = false;
     int rc = mover_start(&m, q->n_records);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include "tools/commands.h"
 #include "tools/foreground.h"
 #include "tools/joined.h"
+#include "tools/keyring.h"
 #include "tools/options.h"
 #include "tools/text.h"
 
@@ -166,6 +168,22 @@ int cmd_control(int argc, char **argv)
         return EXIT_FAILED;
     }
     foreground_run_path(&r, o.name, ".pid", pid_file);
+    struct control_keys keys;
+    struct keyring ring = {.count = 0};
+    if (r.conf.seal) {
+        char key_file[PATH_MAX], detail[CONF_DETAIL];
+        if (root_path(&r, KEYRING_NAME, key_file) != 0)
+            snprintf(detail, sizeof(detail), "%s: the path is too long", r.path),
+                rc = -ENAMETOOLONG;
+        else
+            rc = keyring_read(&ring, key_file, detail);
+        if (rc != 0) {
+            foreground_fail(&o, "%s", detail);
+            return EXIT_FAILED;
+        }
+        prctl(PR_SET_DUMPABLE, 0); /* no core with keys in it */
+        keys = keyring_control(&ring);
+    }
     const struct control_options options = {
         .name = o.name,
         .dir = dir,
@@ -177,8 +195,11 @@ int cmd_control(int argc, char **argv)
         .pool = r.conf.pool,
         .ready_fd = o.ready_fd,
         .pid_file = pid_file,
+        .keys = r.conf.seal ? &keys : NULL,
     };
-    return control_run(&options) == 0 ? EXIT_DONE : EXIT_FAILED;
+    rc = control_run(&options);
+    keyring_wipe(&ring);
+    return rc == 0 ? EXIT_DONE : EXIT_FAILED;
 }
 
 int cmd_node(int argc, char **argv)

@@ -14,6 +14,7 @@
 #include "nodecache/pool/pool.h"
 #include "tools/commands.h"
 #include "tools/ctl.h"
+#include "tools/keyring.h"
 #include "tools/options.h"
 #include "tools/progress.h"
 #include "tools/root.h"
@@ -23,7 +24,8 @@
 
 struct pack {
     uint64_t id, size;
-    char state[16]; /* allocated, live, condemned, meta */
+    uint64_t generation; /* of the key under which it is sealed; 0: unsealed */
+    char state[16];      /* allocated, live, condemned, meta */
     bool in_pool;
     UT_hash_handle hh;
 };
@@ -32,7 +34,9 @@ struct fsck {
     struct ctl_options ctl_options;
     struct ctl ctl;
     const char *pool_url;
+    const char *key_file;
     bool data;
+    struct keyring keys;
     struct pool *pool;
     struct pack *packs; /* by id */
     uint64_t problems, strangers, told;
@@ -52,6 +56,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'p':
         f->pool_url = arg;
         return 0;
+    case 'k':
+        f->key_file = arg;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "'%s' belongs to no option", arg);
         return 0;
@@ -63,6 +70,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_option options[] = {
     {"data", 'd', NULL, 0, "read and verify every byte of every pack", 0},
     {"pool", 'p', "URL", 0, "where the pool is, as seen from here (what the cloud says)", 0},
+    {"keys", 'k', "FILE", 0, "the keys of a sealed cloud, for --data (what the cloud says)", 0},
     {0},
 };
 static const struct argp_child children[] = {{&ctl_argp, 0, NULL, 90}, {0}};
@@ -126,17 +134,21 @@ static int check_state(struct fsck *f)
 
 /* ---- the pool */
 
-/* "ID STATE SIZE LIVE_BYTES LIVE_RECORDS"; the id is decimal. */
+/* "ID STATE SIZE LIVE_BYTES LIVE_RECORDS GENERATION"; the id is decimal. */
 static int add_pack(struct fsck *f, char *line)
 {
     struct pack *p = calloc(1, sizeof(*p));
     char *save = NULL, *id = strtok_r(line, " ", &save), *state = strtok_r(NULL, " ", &save),
          *size = strtok_r(NULL, " ", &save);
+    strtok_r(NULL, " ", &save);
+    strtok_r(NULL, " ", &save);
+    char *generation = strtok_r(NULL, " ", &save);
 
     if (p == NULL)
         return -ENOMEM;
-    if (size == NULL || text_parse_number(id, 1, UINT64_MAX, &p->id) != 0 ||
-        text_parse_number(size, 0, UINT64_MAX, &p->size) != 0) {
+    if (generation == NULL || text_parse_number(id, 1, UINT64_MAX, &p->id) != 0 ||
+        text_parse_number(size, 0, UINT64_MAX, &p->size) != 0 ||
+        text_parse_number(generation, 0, UINT32_MAX, &p->generation) != 0) {
         free(p);
         return -EBADMSG;
     }
@@ -215,7 +227,14 @@ static int verify(struct fsck *f, const struct pack *p)
 {
     char detail[POOL_DETAIL] = "";
     uint64_t bytes = 0;
-    int rc = pack_verify(f->pool, NULL, p->id, &bytes, detail);
+    const struct pool_key *cloud = keyring_key(&f->keys, (uint32_t)p->generation);
+    struct pool_key key;
+    int rc = cloud != NULL ? pool_pack_key(cloud, p->id, &key) : 0;
+
+    if (rc == 0)
+        rc = pack_verify(f->pool, cloud != NULL ? &key : NULL, p->id, &bytes, detail);
+    if (cloud != NULL)
+        pool_key_wipe(&key);
 
     if (rc == -ENOENT && !still_live(f, p->id))
         return 0;
@@ -296,9 +315,32 @@ static int check_pool(struct fsck *f)
     return 0;
 }
 
+/* What is sealed can be verified only with the keys. */
+static int read_keys(struct fsck *f)
+{
+    char *status = NULL, seal[8] = "off", path[PATH_MAX] = "", detail[CONF_DETAIL];
+    int rc = ctl_read(&f->ctl, "status", &status);
+
+    if (rc == 0) {
+        text_value(status, "seal", seal, sizeof(seal));
+        text_value(status, "key_file", path, sizeof(path));
+    }
+    free(status);
+    if (rc != 0 || strcmp(seal, "on") != 0)
+        return rc;
+    if (f->key_file != NULL)
+        snprintf(path, sizeof(path), "%s", f->key_file);
+    rc = keyring_read(&f->keys, path, detail);
+    if (rc != 0)
+        warnx("%s", detail);
+    return rc;
+}
+
 static void release(struct fsck *f)
 {
     struct pack *p, *next;
+
+    keyring_wipe(&f->keys);
 
     HASH_ITER (hh, f->packs, p, next) {
         HASH_DEL(f->packs, p);
@@ -315,6 +357,8 @@ int cmd_fsck(int argc, char **argv)
     if (options_parse(&argp, argc, argv, &f) != 0)
         return EXIT_USAGE;
     int rc = ctl_find(&f.ctl, &f.ctl_options, NULL);
+    if (rc == 0 && f.data)
+        rc = read_keys(&f);
     if (rc == 0)
         rc = check_state(&f);
     f.told = 0;

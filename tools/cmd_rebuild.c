@@ -18,6 +18,7 @@
 
 struct wish {
     const char *root, *pool;
+    const char *keys;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -30,6 +31,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'p':
         w->pool = arg;
+        return 0;
+    case 'k':
+        w->keys = arg;
         return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "'%s' belongs to no option", arg);
@@ -46,6 +50,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_option options[] = {
     {"root", 'r', "NEWDIR", 0, "the folder to make; it must not be there, or be empty", 0},
     {"pool", 'p', "URL", 0, "where the pool is", 0},
+    {"keys", 'k', "FILE", 0, "a copy of the old folder's " KEYRING_NAME ", if the pool is sealed",
+     0},
     {0},
 };
 static const struct argp argp = {
@@ -72,8 +78,11 @@ static int fail(const char *what, int rc, const char *detail)
 /* NEWDIR with umbel.conf.new, so that the cloud that is made there later is this one. */
 static int make_root(const struct wish *w, const char *cloud)
 {
-    struct conf conf = {
-        .format = CONF_FORMAT, .nodes = 1, .controls = 1, .capacity = CONF_CAPACITY_MIN};
+    struct conf conf = {.format = CONF_FORMAT,
+                        .seal = w->keys != NULL,
+                        .nodes = 1,
+                        .controls = 1,
+                        .capacity = CONF_CAPACITY_MIN};
     char path[PATH_MAX], detail[CONF_DETAIL] = "";
 
     if (mkdir(w->root, 0700) != 0 && errno != EEXIST)
@@ -158,7 +167,8 @@ static void account(const struct rebuild *r)
 
 static int put_together(struct rebuild *r, const struct wish *w)
 {
-    struct root_wish wish = {.pool = w->pool};
+    struct root_wish wish = {
+        .pool = w->pool, .seal = w->keys != NULL ? "on" : "off", .keys = w->keys ? &r->keys : NULL};
     struct root root = {.lock = -1};
     int rc = rebuild_find(r);
 
@@ -200,7 +210,16 @@ int cmd_rebuild(int argc, char **argv)
 
     if (options_parse(&argp, argc, argv, &w) != 0)
         return EXIT_USAGE;
-    int rc = pool_open(w.pool, NULL, false, &r.pool, r.detail);
+    int rc = 0;
+    if (w.keys != NULL) {
+        char detail[CONF_DETAIL];
+        rc = keyring_read(&r.keys, w.keys, detail);
+        if (rc < 0) {
+            warnx("%s", detail);
+            return EXIT_FAILED;
+        }
+    }
+    rc = pool_open(w.pool, NULL, false, &r.pool, r.detail);
     if (rc == 0)
         rc = pool_cloud(r.pool, cloud, r.detail);
     if (rc < 0)
@@ -213,6 +232,7 @@ int cmd_rebuild(int argc, char **argv)
         state_close(r.state, false);
     if (r.pool != NULL)
         pool_close(r.pool);
+    keyring_wipe(&r.keys);
     free(r.packs.rows);
     free(r.parts.rows);
     free(r.metas.rows);

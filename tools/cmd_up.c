@@ -60,6 +60,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (up->wish.capacity < CONF_CAPACITY_MIN)
             argp_error(state, "--capacity: a node needs at least %lluM", CONF_CAPACITY_MIN >> 20);
         return 0;
+    case 'S':
+        if (strcmp(arg, "on") != 0 && strcmp(arg, "off") != 0)
+            argp_error(state, "--seal: '%s' is neither on nor off", arg);
+        up->wish.seal = arg;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "'%s' belongs to no option", arg);
         return 0;
@@ -83,6 +88,7 @@ static const struct argp_option options[] = {
     {"capacity", 's', "SIZE", 0,
      "what each node may take on its disk, such as 512M or 10G (half of what is free, at most 64G)",
      0},
+    {"seal", 'S', "on|off", 0, "whether what lies in the pool is encrypted (on); cannot change", 0},
     {0},
 };
 static const struct argp argp = {options,

@@ -12,9 +12,19 @@
 
 #include "tools/text.h"
 
-static const char *const keys[] = {"format",   "cloud",    "pool",  "nodes",
-                                   "controls", "capacity", "listen"};
-enum { KEY_FORMAT, KEY_CLOUD, KEY_POOL, KEY_NODES, KEY_CONTROLS, KEY_CAPACITY, KEY_LISTEN, KEYS };
+static const char *const keys[] = {"format",   "cloud",    "pool", "nodes",
+                                   "controls", "capacity", "seal", "listen"};
+enum {
+    KEY_FORMAT,
+    KEY_CLOUD,
+    KEY_POOL,
+    KEY_NODES,
+    KEY_CONTROLS,
+    KEY_CAPACITY,
+    KEY_SEAL,
+    KEY_LISTEN,
+    KEYS
+};
 /* The last may be missing. */
 #define KEYS_NEEDED KEY_LISTEN
 
@@ -43,6 +53,9 @@ static int set_key(struct conf *c, int key, const char *value)
         return text_parse_number(value, 1, 1, &c->controls);
     case KEY_LISTEN:
         return set_text(c->listen, sizeof(c->listen), value);
+    case KEY_SEAL:
+        c->seal = strcmp(value, "on") == 0;
+        return c->seal || strcmp(value, "off") == 0 ? 0 : -EINVAL;
     default:
         return text_parse_number(value, CONF_CAPACITY_MIN, INT64_MAX, &c->capacity);
     }
@@ -181,31 +194,40 @@ static int write_synced(const char *path, const char *text)
     return rc;
 }
 
-int conf_write(const char *path, const struct conf *c, char detail[CONF_DETAIL])
+int conf_replace_file(const char *path, const char *text)
 {
-    char text[PATH_MAX + 1024], temporary[PATH_MAX + 8];
+    char temporary[PATH_MAX + 8];
 
-    snprintf(text, sizeof(text),
-             "# What this cloud is. Written by `umbel up`; its options change it.\n"
-             "format = %d\ncloud = %s\npool = %s\nnodes = %ju\ncontrols = %ju\n"
-             "# bytes that each node may take on its disk\ncapacity = %ju\n",
-             CONF_FORMAT, c->cloud, c->pool, (uintmax_t)c->nodes, (uintmax_t)c->controls,
-             (uintmax_t)c->capacity);
-    if (c->listen[0] != '\0')
-        snprintf(text + strlen(text), sizeof(text) - strlen(text),
-                 "# where other machines reach the centre; nodes have the ports that follow\n"
-                 "listen = %s\n",
-                 c->listen);
     snprintf(temporary, sizeof(temporary), "%s~", path);
     int rc = write_synced(temporary, text);
     if (rc == 0 && rename(temporary, path) != 0)
         rc = -errno;
     if (rc == 0)
         rc = sync_folder(path);
-    if (rc != 0) {
+    if (rc != 0)
         unlink(temporary);
+    return rc;
+}
+
+int conf_write(const char *path, const struct conf *c, char detail[CONF_DETAIL])
+{
+    char text[PATH_MAX + 1024];
+
+    snprintf(text, sizeof(text),
+             "# What this cloud is. Written by `umbel up`; its options change it.\n"
+             "format = %d\ncloud = %s\npool = %s\nnodes = %ju\ncontrols = %ju\n"
+             "# bytes that each node may take on its disk\ncapacity = %ju\n"
+             "# whether packs are encrypted; cannot change\nseal = %s\n",
+             CONF_FORMAT, c->cloud, c->pool, (uintmax_t)c->nodes, (uintmax_t)c->controls,
+             (uintmax_t)c->capacity, c->seal ? "on" : "off");
+    if (c->listen[0] != '\0')
+        snprintf(text + strlen(text), sizeof(text) - strlen(text),
+                 "# where other machines reach the centre; nodes have the ports that follow\n"
+                 "listen = %s\n",
+                 c->listen);
+    int rc = conf_replace_file(path, text);
+    if (rc != 0)
         snprintf(detail, CONF_DETAIL, "cannot write %.200s: %s", path, strerror(-rc));
-    }
     return rc;
 }
 

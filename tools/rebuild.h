@@ -4,6 +4,7 @@
 
 #include "control/state.h"
 #include "nodecache/pool/pool.h"
+#include "tools/keyring.h"
 
 /* A record of a file's cut, where a pack has it. */
 struct piece {
@@ -38,6 +39,7 @@ void *list_add(struct list *l); /* zeroed; NULL: no memory */
 
 struct rebuild {
     struct pool *pool;
+    struct keyring keys; /* count 0: the pool is not sealed */
     struct state *state;
     uint64_t count;                  /* commands applied */
     struct list packs;               /* uint64_t: all that the pool holds, ascending */

@@ -82,6 +82,54 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* The pack's key; generation 0: it is not sealed, or there are no keys, which its header will tell.
+ */
+static int key_of(struct rebuild *r, uint64_t pack, struct pool_key *key, char *detail)
+{
+    struct pack_about about;
+
+    *key = (struct pool_key){.generation = 0};
+    if (r->keys.count == 0)
+        return 0;
+    int rc = pack_about(r->pool, pack, &about, detail);
+    if (rc < 0)
+        return rc;
+    const struct pool_key *cloud = keyring_key(&r->keys, about.generation);
+    if (cloud != NULL)
+        return pool_pack_key(cloud, pack, key);
+    snprintf(detail, POOL_DETAIL, "pack %ju is %s", (uintmax_t)pack,
+             about.sealed ? "sealed under a key that is not among those given"
+                          : "not sealed, as packs of this cloud are");
+    return -EBADMSG;
+}
+
+static int index_pack(struct rebuild *r, void (*record)(void *, const struct pack_record *),
+                      void (*file)(void *, const struct pack_file *), char *detail)
+{
+    struct pool_key key;
+    int rc = key_of(r, r->pack, &key, detail);
+
+    if (rc == 0)
+        rc = pack_index(r->pool, pool_key_or_none(&key), r->pack, record, file, r, detail);
+    pool_key_wipe(&key);
+    return rc;
+}
+
+static int read_record(struct rebuild *r, uint64_t pack, uint32_t number, uint64_t at,
+                       uint32_t length, void *out)
+{
+    struct pool_key key;
+    int rc = key_of(r, pack, &key, r->detail);
+
+    if (rc == 0 && key.generation != 0)
+        rc = pool_record_key(&key, number, &key);
+    if (rc == 0)
+        rc = pack_read(r->pool, pool_key_or_none(&key), pack, number, at, length, 0, out, length,
+                       r->detail);
+    pool_key_wipe(&key);
+    return rc;
+}
+
 int rebuild_find(struct rebuild *r)
 {
     char ignored[POOL_DETAIL];
@@ -95,7 +143,7 @@ int rebuild_find(struct rebuild *r)
         r->pack = ((uint64_t *)r->packs.rows)[n];
         r->pack_first = r->parts.n;
         /* One that was never finished, or is damaged: told when it turns out to matter. */
-        rc = pack_index(r->pool, NULL, r->pack, see_part, see_meta, r, ignored);
+        rc = index_pack(r, see_part, see_meta, ignored);
         rc = rc == -EBADMSG ? 0 : rc;
         if (rc == 0)
             rc = r->rc;
@@ -137,8 +185,7 @@ static int write_copy(struct rebuild *r, const struct meta_part *p, size_t n, ui
         if (p->offset != at)
             rc = -EBADMSG;
         else
-            rc = pack_read(r->pool, NULL, p->pack, p->number, p->pack_offset, p->length, 0, buffer,
-                           p->length, r->detail);
+            rc = read_record(r, p->pack, p->number, p->pack_offset, p->length, buffer);
         if (rc == 0 && pwrite(fd, buffer, p->length, (off_t)at) != (ssize_t)p->length)
             rc = -EIO;
         at += p->length;
@@ -224,8 +271,7 @@ static int name_moved(struct rebuild *r)
     if (origins == NULL)
         return -ENOMEM;
     last = p[n - 1];
-    int rc = pack_read(r->pool, NULL, last.pack, last.number, last.pack_offset, last.length, 0,
-                       origins, last.length, r->detail);
+    int rc = read_record(r, last.pack, last.number, last.pack_offset, last.length, origins);
     r->pieces.n--;
     for (size_t k = 0; rc == 0 && k < n - 1 && (k + 1) * POOL_ORIGIN <= last.length; k++) {
         struct pack_origin o;
@@ -281,9 +327,14 @@ static int read_pack(struct rebuild *r)
     Star__ConfirmPack *fresh;
 
     r->pack_first = r->pieces.n;
-    int rc = pack_verify(r->pool, NULL, r->pack, &size, r->detail);
+    struct pool_key key;
+    int rc = key_of(r, r->pack, &key, r->detail);
+    uint32_t generation = key.generation;
     if (rc == 0)
-        rc = pack_index(r->pool, NULL, r->pack, see_piece, see_cut, r, r->detail);
+        rc = pack_verify(r->pool, pool_key_or_none(&key), r->pack, &size, r->detail);
+    pool_key_wipe(&key);
+    if (rc == 0)
+        rc = index_pack(r, see_piece, see_cut, r->detail);
     if (rc == 0)
         rc = r->rc;
     if (rc == -EBADMSG) {
@@ -308,6 +359,7 @@ static int read_pack(struct rebuild *r)
     star__confirm_pack__init(fresh);
     fresh->pack = r->pack;
     fresh->size = size;
+    fresh->key_generation = generation;
     fresh->meta = meta;
     return 0;
 }

@@ -16,6 +16,7 @@
 #include "control/wire/address.h"
 #include "control/wire/authority.h"
 #include "nodecache/pool/pool.h"
+#include "tools/keyring.h"
 #include "tools/text.h"
 
 #define CONF_NAME     "umbel.conf"
@@ -247,6 +248,7 @@ static int first_conf(struct root *r, const struct root_wish *wish)
     }
     r->conf.format = CONF_FORMAT;
     r->conf.controls = 1;
+    r->conf.seal = wish->seal == NULL || strcmp(wish->seal, "on") == 0;
     r->conf.nodes = wish->nodes != 0 ? wish->nodes : 1;
     r->conf.capacity = wish->capacity;
     if (wish->capacity == 0) {
@@ -315,6 +317,25 @@ static int make_pool(struct root *r)
     return 0;
 }
 
+static int make_keys(struct root *r, const struct keyring *known)
+{
+    struct keyring ring = {.count = 0};
+
+    if (root_path(r, KEYRING_NAME, ring.path) != 0)
+        return fail(r, -ENAMETOOLONG, "the path of the root is too long");
+    if (access(ring.path, F_OK) == 0) /* an interrupted creation */
+        return 0;
+    if (known != NULL) {
+        memcpy(ring.keys, known->keys, sizeof(ring.keys));
+        ring.count = known->count;
+    }
+    int rc = known != NULL ? 0 : keyring_add(&ring, r->detail);
+    if (rc == 0)
+        rc = keyring_write(&ring, r->detail);
+    keyring_wipe(&ring);
+    return rc;
+}
+
 /* umbel.conf comes last: a cloud that has one is whole. An interrupted creation goes on with its
  * id. */
 static int make_cloud(struct root *r, const struct root_wish *wish)
@@ -346,6 +367,8 @@ static int make_cloud(struct root *r, const struct root_wish *wish)
     }
     if (rc == 0)
         rc = make_folders(r);
+    if (rc == 0 && r->conf.seal)
+        rc = make_keys(r, wish->keys);
     if (rc == 0)
         rc = make_identities(r);
     if (rc == 0)
@@ -390,6 +413,9 @@ static int change_conf(struct root *r, const struct root_wish *wish)
             rc = fail(r, -EEXIST, "this cloud's pool is %.200s; it cannot become %.200s",
                       before.pool, wish->pool);
     }
+    if (rc == 0 && wish->seal != NULL && (strcmp(wish->seal, "on") == 0) != before.seal)
+        rc = fail(r, -EEXIST, "this cloud's packs are %s; that cannot change",
+                  before.seal ? "sealed" : "not sealed");
     if (rc == 0 && wish->nodes != 0 && wish->nodes < before.nodes)
         rc =
             fail(r, -EBUSY, "this cloud has %ju nodes, which may hold data: --nodes %ju is refused",

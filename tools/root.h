@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "tools/conf.h"
+#include "tools/keyring.h"
 
 #define ROOT_NAME_MAX 40
 /* What mounts of this machine are called in their certificate. */
@@ -30,6 +31,8 @@ struct root {
 struct root_wish {
     const char *pool, *listen;
     uint64_t nodes, controls, capacity;
+    const char *seal;           /* "on", "off" */
+    const struct keyring *keys; /* of a cloud that had them already */
 };
 
 /* All of these: 0 or -errno, and then a line for people in r->detail. */

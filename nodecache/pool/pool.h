@@ -117,6 +117,12 @@ int pool_pack_key(const struct pool_key *cloud, uint64_t pack, struct pool_key *
 /* number: where the record lies now (gc moves records, and then seals them anew). */
 int pool_record_key(const struct pool_key *pack, uint32_t number, struct pool_key *out);
 void pool_key_wipe(struct pool_key *key);
+/* A key as the centre sends it: generation 0 and no bytes: none. -EPROTO: neither. */
+int pool_key_take(struct pool_key *out, uint32_t generation, const void *bytes, size_t len);
+static inline const struct pool_key *pool_key_or_none(const struct pool_key *key)
+{
+    return key->generation != 0 ? key : NULL;
+}
 
 struct pack_writer;
 

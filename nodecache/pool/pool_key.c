@@ -68,3 +68,13 @@ void pool_key_wipe(struct pool_key *key)
 {
     OPENSSL_cleanse(key, sizeof *key);
 }
+
+int pool_key_take(struct pool_key *out, uint32_t generation, const void *bytes, size_t len)
+{
+    if (len != (generation != 0 ? POOL_KEY : 0u))
+        return -EPROTO;
+    *out = (struct pool_key){.generation = generation};
+    if (len > 0)
+        memcpy(out->bytes, bytes, len);
+    return 0;
+}

@@ -21,7 +21,7 @@ lose() {
 
 rebuild() { # NEWROOT
     ROOT=$WORK/$1
-    "$UMBEL" rebuild --root "$ROOT" --pool "dir:$POOL" >"$WORK/rebuild.log" 2>&1 || { cat "$WORK/rebuild.log" >&2; fail "rebuild"; }
+    "$UMBEL" rebuild --root "$ROOT" --pool "dir:$POOL" --keys "$WORK/keys" >"$WORK/rebuild.log" 2>&1 || { cat "$WORK/rebuild.log" >&2; fail "rebuild"; }
     cat "$WORK/rebuild.log"
     up
 }

@@ -37,7 +37,7 @@ struct fake {
     size_t count;
     uint64_t next_pack;
     unsigned confirms, maps, moves;
-    unsigned fail_moves;    /* so many are refused */
+    unsigned fail_moves; /* so many are refused */
     _Atomic unsigned discards;
     unsigned lose_answers;  /* so many confirms are taken, but answered -ETIMEDOUT */
     unsigned fail_confirms; /* so many are answered -EIO, not taken */
@@ -96,6 +96,23 @@ static inline int fake_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* As the centre of a sealed cloud. */
+static inline struct pool_key fake_pack_key(uint64_t pack)
+{
+    struct pool_key key = {.bytes = {7, 7, 7}, .generation = 1};
+
+    pool_pack_key(&key, pack, &key);
+    return key;
+}
+
+static inline struct pool_key fake_record_key(uint64_t pack, uint32_t number)
+{
+    struct pool_key key = fake_pack_key(pack);
+
+    pool_record_key(&key, number, &key);
+    return key;
+}
+
 static inline int fake_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t length,
                            Star__MapReply **out)
 {
@@ -130,6 +147,11 @@ static inline int fake_map(void *ctx, uint64_t ino, uint64_t offset, uint64_t le
         e->record_offset = f->extents[i].record_offset;
         e->pack_offset = f->extents[i].pack_offset;
         e->record_length = f->extents[i].record_length;
+        struct pool_key key = fake_record_key(e->pack, e->number);
+        e->key.data = malloc(POOL_KEY);
+        e->key.len = POOL_KEY;
+        memcpy(e->key.data, key.bytes, POOL_KEY);
+        e->key_generation = key.generation;
         r->extents[r->n_extents++] = e;
     }
     pthread_mutex_unlock(&k->lock);
@@ -173,7 +195,8 @@ static inline int fake_homed(void *ctx, uint64_t after, Star__HomedReply **out)
     return 0;
 }
 
-static inline int fake_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got)
+static inline int fake_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_t *got,
+                             struct pool_key *keys)
 {
     struct fake *k = ctx;
 
@@ -182,6 +205,8 @@ static inline int fake_alloc(void *ctx, uint32_t count, uint64_t *first, uint32_
     *first = k->next_pack + 1;
     *got = count;
     k->next_pack += count;
+    for (uint32_t i = 0; i < count; i++)
+        keys[i] = fake_pack_key(*first + i);
     pthread_mutex_unlock(&k->lock);
     return away ? -ETIMEDOUT : 0;
 }
@@ -260,11 +285,11 @@ static inline int fake_discard(void *ctx, uint64_t pack)
     return 0;
 }
 
-static inline int fake_alloc_gc(void *ctx, uint64_t *pack)
+static inline int fake_alloc_gc(void *ctx, uint64_t *pack, struct pool_key *key)
 {
     uint32_t got;
 
-    return fake_alloc(ctx, 1, pack, &got);
+    return fake_alloc(ctx, 1, pack, &got, key);
 }
 
 /* As the centre does: what still lies where it was read. */

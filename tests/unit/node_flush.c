@@ -33,7 +33,8 @@ static void expect_pool(uint64_t ino, int n, uint64_t offset, size_t length)
         uint64_t from = a > offset ? a : offset, to = b < offset + length ? b : offset + length;
         if (from >= to)
             continue;
-        cr_assert_eq(pack_read(rig.pool, NULL, f->extents[i].pack, f->extents[i].number,
+        struct pool_key key = fake_record_key(f->extents[i].pack, f->extents[i].number);
+        cr_assert_eq(pack_read(rig.pool, &key, f->extents[i].pack, f->extents[i].number,
                                f->extents[i].pack_offset, (uint32_t)f->extents[i].record_length,
                                (uint32_t)(f->extents[i].record_offset + from - a),
                                data + (from - offset), (uint32_t)(to - from), detail),
@@ -215,13 +216,15 @@ Test(node_flush, the_pool_has_a_moment_of_a_file_that_is_being_overwritten)
         pthread_mutex_unlock(&rig.fake.lock);
         uint64_t n = (uint64_t)copy.mtime.tv_sec;
         (void)n;
-        for (size_t i = 0; i < copy.count; i++)
+        for (size_t i = 0; i < copy.count; i++) {
+            struct pool_key key = fake_record_key(copy.extents[i].pack, copy.extents[i].number);
             cr_assert_eq(
-                pack_read(rig.pool, NULL, copy.extents[i].pack, copy.extents[i].number,
+                pack_read(rig.pool, &key, copy.extents[i].pack, copy.extents[i].number,
                           copy.extents[i].pack_offset, (uint32_t)copy.extents[i].record_length,
                           (uint32_t)copy.extents[i].record_offset, data + copy.extents[i].offset,
                           (uint32_t)copy.extents[i].length, detail),
                 0, "%s", detail);
+        }
         /* From the top: some parts of the newer value, then the one before; one change at most. */
         unsigned changes = 0;
         for (size_t i = 4 * MIB - 1; i > 0; i--)

@@ -24,6 +24,8 @@ TestSuite(node_move, .init = setup, .fini = teardown, .timeout = 100);
 struct request {
     Star__MoveRecords m;
     Star__MoveRecord record[1024], *list[1024];
+    Star__PackKey key[1024], *keys[1024];
+    struct pool_key bytes[1024];
 };
 
 static int by_place(const void *a, const void *b)
@@ -54,6 +56,19 @@ static void ask_all(struct request *q)
     qsort(q->record, n, sizeof(q->record[0]), by_place);
     q->m.records = q->list;
     q->m.n_records = n;
+    q->m.keys = q->keys;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = q->m.n_keys;
+        if (i > 0 && q->record[i].pack == q->record[i - 1].pack)
+            continue;
+        star__pack_key__init(&q->key[k]);
+        q->bytes[k] = fake_pack_key(q->record[i].pack);
+        q->key[k].pack = q->record[i].pack;
+        q->key[k].key_generation = q->bytes[k].generation;
+        q->key[k].key = (ProtobufCBinaryData){.len = POOL_KEY, .data = q->bytes[k].bytes};
+        q->keys[k] = &q->key[k];
+        q->m.n_keys++;
+    }
 }
 
 static int move(const struct request *q, struct move_result *out)
@@ -84,7 +99,8 @@ static void see_record(void *arg, const struct pack_record *r)
         return;
     uint8_t *entries = malloc(r->length);
     char detail[POOL_DETAIL];
-    cr_assert_eq(pack_read(rig.pool, NULL, s->pack, r->number, r->pack_offset, r->length, 0,
+    struct pool_key key = fake_record_key(s->pack, r->number);
+    cr_assert_eq(pack_read(rig.pool, &key, s->pack, r->number, r->pack_offset, r->length, 0,
                            entries, r->length, detail),
                  0);
     for (uint32_t at = 0; at < r->length; at += POOL_ORIGIN, s->origins++) {
@@ -112,8 +128,9 @@ static bool check_pack(void *arg, uint64_t pack)
 
     if (pack <= *(uint64_t *)arg)
         return true;
-    cr_assert_eq(pack_verify(rig.pool, NULL, pack, NULL, detail), 0, "%s", detail);
-    cr_assert_eq(pack_index(rig.pool, NULL, pack, see_record, see_file, &s, detail), 0);
+    struct pool_key key = fake_pack_key(pack);
+    cr_assert_eq(pack_verify(rig.pool, &key, pack, NULL, detail), 0, "%s", detail);
+    cr_assert_eq(pack_index(rig.pool, &key, pack, see_record, see_file, &s, detail), 0);
     cr_assert_gt(s.records, 0);
     cr_assert_eq(s.origins, s.records, "each record's origin is known");
     cr_assert_eq(s.named, s.records);

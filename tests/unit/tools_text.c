@@ -82,7 +82,7 @@ static int read_text(const char *text, struct conf *c, char *detail)
 
 #define WHOLE                                                                                      \
     "# a comment\nformat = 1\n cloud=abc\npool = dir:/p\nnodes = 2\ncontrols = 1\ncapacity = "     \
-    "1073741824\n"
+    "1073741824\nseal = on\n"
 
 Test(conf, reading)
 {
@@ -94,12 +94,14 @@ Test(conf, reading)
     cr_assert_str_eq(c.pool, "dir:/p");
     cr_assert_eq(c.nodes, 2);
     cr_assert_eq(c.capacity, 1u << 30);
+    cr_assert(c.seal);
+    cr_assert_eq(read_text(WHOLE "seal = maybe\n", &c, detail), -EINVAL);
     cr_assert_eq(read_text("format = 2\nwhatever that means\n", &c, detail), -EPROTONOSUPPORT);
     cr_assert_eq(read_text("", &c, detail), -EINVAL);
     cr_assert_eq(read_text("format = 1\nnodes = 2\n", &c, detail), -EINVAL);
     cr_assert(strstr(detail, "missing") != NULL);
     cr_assert_eq(read_text(WHOLE "noeds = 3\n", &c, detail), -EINVAL);
-    cr_assert(strstr(detail, "line 8") != NULL && strstr(detail, "'nodes'") != NULL, "%s", detail);
+    cr_assert(strstr(detail, "line 9") != NULL && strstr(detail, "'nodes'") != NULL, "%s", detail);
     cr_assert_eq(read_text(WHOLE "nodes = 0\n", &c, detail), -EINVAL);
     cr_assert_eq(read_text(WHOLE "nodes\n", &c, detail), -EINVAL);
     cr_assert_eq(conf_read("/nowhere/at/all", &c, detail), -ENOENT);
