@@ -10,6 +10,7 @@ SRC=$WORK/src
 
 # lose: no process, no centre, no node: only the pool is left
 lose() {
+    cp "$ROOT/identity/cloud.keys" "$WORK/keys" # what an administrator has kept
     umount "$MNT" 2>/dev/null || true
     for name in keeper-mnt mount-mnt node-1 control-1; do
         [ ! -e "$ROOT/run/$name.pid" ] || kill -KILL "$(pid_of $name)" 2>/dev/null || true
