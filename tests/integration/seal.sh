@@ -9,7 +9,7 @@ KEYS='identity/cloud.keys'
 pool_holds() { grep -rqaF -- "$1" "$ROOT/pool"; }
 
 # Many times the same, 9,000,000 bytes of it.
-large() { head -c 9000000 < <(yes "$PHRASE" 2>/dev/null); }
+large() { (set +Eeo pipefail; trap - ERR; yes "$PHRASE" 2>/dev/null | head -c 9000000; true); }
 
 plain_files() {
     mkdir -p "$MNT/folder-with-a-name-to-be-found"
