@@ -43,7 +43,7 @@ done
 pool_holds UMBELPAK || fail "the search would find nothing at all"
 key=$(sed -n 's/^key 1 //p' "$ROOT/$KEYS")
 [ ${#key} = 64 ] || fail "$KEYS has no key of generation 1"
-grep -rqaF -- "$key" "$ROOT/pool" "$ROOT/log" "$ROOT/control-1" "$ROOT"/node-* && fail "the cloud's key lies elsewhere, too"
+grep -rqaF -- "$key" "$ROOT/pool" "$ROOT/log" "$ROOT/control-1/log" "$ROOT"/node-* && fail "the cloud's key lies elsewhere, too"
 read_back "the first flush"
 fsck_clean --data
 
