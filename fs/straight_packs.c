@@ -34,6 +34,7 @@ struct straight_writer {
     bool stop;
     pthread_mutex_t stock_lock; /* held while packs are asked for */
     uint64_t pack_next, packs_left;
+    struct pool_key keys[PACKS_STOCK]; /* the last packs_left are of packs that are left */
     unsigned stock_generation;
     _Atomic uint64_t bytes;
 };
@@ -128,7 +129,24 @@ struct waited {
     int status;
     uint64_t first;
     uint32_t count;
+    struct pool_key *keys; /* PACKS_STOCK */
 };
+
+/* The keys of the packs, at the end of the stock's. The message's are wiped. */
+static int take_keys(Star__AllocPacksReply *r, struct pool_key keys[PACKS_STOCK])
+{
+    bool sealed = r->key_generation != 0;
+    int rc = r->count == 0 || r->count > PACKS_STOCK || r->n_keys != (sealed ? r->count : 0)
+                 ? -EPROTO
+                 : 0;
+
+    for (uint32_t i = 0; rc == 0 && i < r->count; i++)
+        rc = pool_key_take(&keys[PACKS_STOCK - r->count + i], r->key_generation,
+                           sealed ? r->keys[i].data : NULL, sealed ? r->keys[i].len : 0);
+    for (size_t i = 0; i < r->n_keys; i++)
+        explicit_bzero(r->keys[i].data, r->keys[i].len);
+    return rc;
+}
 
 static void on_packs(void *arg, const struct message *reply)
 {
@@ -140,7 +158,7 @@ static void on_packs(void *arg, const struct message *reply)
 
     pthread_mutex_lock(&a->lock);
     a->answered = true;
-    a->status = reply->status < 0 ? reply->status : r ? 0 : -EPROTO;
+    a->status = reply->status < 0 ? reply->status : r ? take_keys(r, a->keys) : -EPROTO;
     a->first = r ? r->first : 0;
     a->count = r ? r->count : 0;
     pthread_cond_signal(&a->done);
@@ -151,7 +169,8 @@ static void on_packs(void *arg, const struct message *reply)
 
 static int ask_packs(struct straight_writer *s)
 {
-    struct waited a = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+    struct waited a = {
+        .lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER, .keys = s->keys};
     Star__StraightPacks body = STAR__STRAIGHT_PACKS__INIT;
     Star__Head head = STAR__HEAD__INIT;
 
@@ -177,8 +196,9 @@ static int ask_packs(struct straight_writer *s)
     return rc;
 }
 
-/* Packs are of a session: those of an earlier one are garbage. */
-static int pack_id(struct straight_writer *s, unsigned generation, uint64_t *id)
+/* Packs are of a session: those of an earlier one are garbage. key is to be wiped. */
+static int pack_id(struct straight_writer *s, unsigned generation, uint64_t *id,
+                   struct pool_key *key)
 {
     int rc = 0;
 
@@ -192,7 +212,8 @@ static int pack_id(struct straight_writer *s, unsigned generation, uint64_t *id)
         rc = ask_packs(s);
     if (rc == 0) {
         *id = s->pack_next++;
-        s->packs_left--;
+        *key = s->keys[PACKS_STOCK - s->packs_left];
+        pool_key_wipe(&s->keys[PACKS_STOCK - s->packs_left--]);
     }
     pthread_mutex_unlock(&s->stock_lock);
     return rc;
@@ -208,13 +229,15 @@ static bool may_pass(int rc)
 
 static int open_once(struct straight_writer *s, struct lane *l, char *detail)
 {
+    struct pool_key key = {0};
     struct pool *pool;
     int rc = pool_access_get(s->w->pool, &pool, detail);
 
     if (rc == 0)
-        rc = pack_id(s, l->cut->file->generation, &l->pack);
+        rc = pack_id(s, l->cut->file->generation, &l->pack, &key);
     if (rc == 0)
-        rc = pack_create(pool, NULL, l->pack, &l->writer, detail);
+        rc = pack_create(pool, pool_key_or_none(&key), l->pack, &l->writer, detail);
+    pool_key_wipe(&key);
     return rc;
 }
 
@@ -281,7 +304,9 @@ static int finish_pack(struct lane *l, char *detail)
                              .cut = c->number,
                              .base_limit = UINT64_MAX,
                              .mtime_sec = c->mtime.tv_sec,
-                             .mtime_nsec = (uint32_t)c->mtime.tv_nsec};
+                             .mtime_nsec = (uint32_t)c->mtime.tv_nsec,
+                             /* one of the cut's packs says it */
+                             .records = l == &c->lanes[0] ? (uint32_t)c->records : 0};
     struct pack_writer *writer = l->writer;
 
     l->writer = NULL;
@@ -453,6 +478,7 @@ void straight_writer_free(struct straight_writer *s)
     pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->stock_lock);
     pthread_cond_destroy(&s->work);
+    explicit_bzero(s->keys, sizeof(s->keys));
     free(s);
 }
 

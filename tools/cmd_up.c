@@ -88,7 +88,7 @@ static const struct argp_option options[] = {
     {"capacity", 's', "SIZE", 0,
      "what each node may take on its disk, such as 512M or 10G (half of what is free, at most 64G)",
      0},
-    {"seal", 'S', "on|off", 0, "whether what lies in the pool is encrypted (on); cannot change", 0},
+    {"seal", 'S', "on|off", 0, "whether what lies in the pool is encrypted (off); cannot change", 0},
     {0},
 };
 static const struct argp argp = {options,

@@ -248,7 +248,7 @@ static int first_conf(struct root *r, const struct root_wish *wish)
     }
     r->conf.format = CONF_FORMAT;
     r->conf.controls = 1;
-    r->conf.seal = wish->seal == NULL || strcmp(wish->seal, "on") == 0;
+    r->conf.seal = wish->seal != NULL && strcmp(wish->seal, "on") == 0;
     r->conf.nodes = wish->nodes != 0 ? wish->nodes : 1;
     r->conf.capacity = wish->capacity;
     if (wish->capacity == 0) {

@@ -28,7 +28,7 @@ read_back() {
 make_work
 
 step "a cloud is sealed unless it is said otherwise"
-up
+up --seal on
 says '^seal on$' cat "$MNT/.umbel/status" || fail "status does not say that the cloud is sealed"
 says '^key_generation 1$' cat "$MNT/.umbel/status" || fail "status does not say the key's generation"
 [ "$(stat -c %a "$ROOT/$KEYS")" = 600 ] || fail "$KEYS is not for its owner alone"
