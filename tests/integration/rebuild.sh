@@ -29,7 +29,7 @@ rebuild() { # NEWROOT
 value() { sed -n "s/^$1 //p" "$WORK/rebuild.log"; }
 
 step "a cloud with everything in it"
-up --pool "dir:$POOL"
+up --seal on --pool "dir:$POOL"
 umbel set flush_age 3600
 umbel set meta_interval 0 # only when it is asked for
 cp -a "$SOURCE/control" "$SOURCE/tools" "$MNT/"
