@@ -12,11 +12,12 @@ drop_caches() { echo 3 >/proc/sys/vm/drop_caches || skip "the kernel's caches ca
 said() { grep -cF -- "$1" "$ROOT/log/node-1.log" || true; }
 
 up --capacity 1G
+umbel set meta_interval 0 # no copies of the state come and go among the packs
 mkdir "$MNT/d"
 for ((i = 0; i < packs; i++)); do
     head -c $((700000 + i * 1777)) /dev/urandom >"$MNT/d/large-$i"
     head -c $((100 + i)) /dev/urandom >"$MNT/d/small-$i"
-    umbel flush >/dev/null # a pack for each
+    umbel flush "$MNT/d" >/dev/null # a pack for each
 done
 (cd "$MNT/d" && sha256sum -- *) >"$WORK/sums"
 [ "$(find "$ROOT/pool/packs" -type f | wc -l)" -ge $packs ] || fail "fewer packs than flushes"

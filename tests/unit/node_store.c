@@ -663,7 +663,7 @@ Test(node_store, zeros_that_waited_do_not_undo_a_truncation)
         full = rig_try_write(&rig, 6, 2, at, 65536);
     cr_assert(full == -EBUSY || full == -ENOSPC);
     cr_assert_eq(pthread_create(&thread, NULL, zero_all, &rc), 0);
-    usleep(200000);
+    usleep(ROOM_PATIENCE_MS * 1000 / 4);
     rig_truncate(&rig, 5, 1000);
     rig.fake.away = false;
     struct flush_result result;
