@@ -29,8 +29,8 @@ static int check_rights(const char *path, const struct stat *st, char *detail)
     if ((st->st_uid == 0 || st->st_uid == geteuid()) && (st->st_mode & 077) == 0)
         return 0;
     snprintf(detail, CONF_DETAIL,
-             "%.200s: mode %03o, owner %u: others may have read the cloud's keys. Make it mode 600 "
-             "and root's own, and change the key: umbel key rotate",
+             "%.200s: mode %03o, owner %u: others may have read the cloud's keys, and who has them "
+             "can read the pool. Make it mode 600 and root's own",
              path, st->st_mode & 0777u, st->st_uid);
     return -EPERM;
 }
