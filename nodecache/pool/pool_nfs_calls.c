@@ -37,7 +37,7 @@ static int wait_for(struct call *c, int queued)
 static bool good(struct call *c, int status, const void *reply)
 {
     if (np_call_replied(c->conn, status, &c->rc))
-        c->rc = np_error(*(const nfsstat3 *)reply);
+        c->rc = np_error((int)*(const nfsstat3 *)reply);
     return c->rc == 0;
 }
 
