@@ -49,6 +49,13 @@ in_space() {
     nsenter "--net=/run/netns/$NET$s" "$@"
 }
 
+# The same for what goes to the background, so that $! is its own pid.
+become_in_space() {
+    local s=$1
+    shift
+    exec nsenter "--net=/run/netns/$NET$s" "$@"
+}
+
 make_work
 trap end EXIT
 make_spaces
@@ -58,7 +65,7 @@ in_space c "$UMBEL" up --root "$ROOT" --mount "$MNT" --listen "10.47.11.1:$PORT"
     { cat "$WORK/up.log" >&2; fail "umbel up --listen"; }
 mapfile -t DAEMONS < <(cat "$ROOT"/run/*.pid)
 [ "$(stat -c %a "$ROOT/identity/ca.key")" = 600 ] || fail "the authority's key may be read by others"
-in_space c tcpdump -i eth0 -s 0 -U -w "$WORK/wire.pcap" >"$WORK/tcpdump.log" 2>&1 &
+become_in_space c tcpdump -i eth0 -s 0 -U -w "$WORK/wire.pcap" >"$WORK/tcpdump.log" 2>&1 &
 DUMP=$!
 PIDS+=($DUMP)
 
@@ -88,7 +95,7 @@ join m "$WORK/m" "$(umbel token mount laptop)" >/dev/null
 
 step "two joined nodes and a joined mount"
 for s in a b; do
-    in_space "$s" "$UMBEL" node --identity "$WORK/$s" --listen "10.47.11.$([ $s = a ] && echo 2 || echo 3):17100" \
+    become_in_space "$s" "$UMBEL" node --identity "$WORK/$s" --listen "10.47.11.$([ $s = a ] && echo 2 || echo 3):17100" \
         --capacity 512M >"$WORK/node-$s.log" 2>&1 &
     PIDS+=($!)
 done
