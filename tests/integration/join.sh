@@ -1,64 +1,15 @@
 #!/bin/bash
 # Machines join a cloud: the centre, two joined nodes and a joined mount, each in a network namespace of its own
 # that this script makes. They share this machine's disk, and so a dir: pool, but no network but the wire.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-need ip nsenter tcpdump sha256sum
+. "$(dirname "$0")/lib.sh"
+. "$HERE/lib_spaces.sh"
+need tcpdump sha256sum
 
-NET=umbelj$$
-SPACES=(hub c a b m)
 PORT=17000
 MARK=UMBEL-KNOWN-PLAIN-TEXT-4711
 
-spaces_gone() {
-    local s
-    for s in "${SPACES[@]}"; do ip netns del "$NET$s" 2>/dev/null; done
-}
-end() {
-    local status=$? at
-    trap - ERR
-    set +e
-    for at in "$WORK/far" "$WORK/far2" "$WORK/m2"; do umount -l "$at" 2>/dev/null; done
-    [ ! -f "$WORK/other/umbel.conf" ] || "$UMBEL" down --root "$WORK/other" --force >/dev/null 2>&1
-    set_status() { return "$1"; }
-    (set_status $status; cleanup)
-    status=$?
-    spaces_gone # last: the daemons live there
-    exit $status
-}
-
-make_spaces() {
-    local s n=0
-    ip netns add "${NET}hub" 2>/dev/null || skip "network namespaces cannot be made here"
-    ip -n "${NET}hub" link add br0 type bridge || skip "no bridge can be made here"
-    ip -n "${NET}hub" link set br0 up
-    for s in c a b m; do
-        n=$((n + 1))
-        ip netns add "$NET$s"
-        ip -n "$NET$s" link set lo up
-        ip link add "v$s$$" netns "${NET}hub" type veth peer name eth0 netns "$NET$s"
-        ip -n "${NET}hub" link set "v$s$$" master br0 up
-        ip -n "$NET$s" addr add "10.47.11.$n/24" dev eth0
-        ip -n "$NET$s" link set eth0 up
-    done
-}
-
-# in SPACE COMMAND...: with that network, and this filesystem
-in_space() {
-    local s=$1
-    shift
-    nsenter "--net=/run/netns/$NET$s" "$@"
-}
-
-# The same for what goes to the background, so that $! is its own pid.
-become_in_space() {
-    local s=$1
-    shift
-    exec nsenter "--net=/run/netns/$NET$s" "$@"
-}
-
 make_work
-trap end EXIT
-make_spaces
+make_spaces c a b m
 
 step "centre up, listening at 10.47.11.1:$PORT"
 in_space c "$UMBEL" up --root "$ROOT" --mount "$MNT" --listen "10.47.11.1:$PORT" --capacity 512M >>"$WORK/up.log" 2>&1 ||
@@ -102,6 +53,7 @@ done
 node_here() { grep -q '^here yes' "$MNT/.umbel/nodes/$1/status"; }
 for n in far-a far-b; do within "$(slow 20)" node_here "$n" || { cat "$WORK"/node-?.log >&2; fail "$n is not here"; }; done
 mkdir "$WORK/far"
+EXTRA_MOUNTS+=("$WORK/far" "$WORK/far2" "$WORK/m2")
 in_space m "$UMBEL" mount --identity "$WORK/m" "$WORK/far" >/dev/null || fail "the joined mount does not mount"
 
 step "files written here and there, read there and here: staged, flushed, evicted"
@@ -130,6 +82,7 @@ wait $DUMP 2>/dev/null || true
 ! grep -qa "umbel://" "$WORK/wire.pcap" || fail "certificates of TLS 1.3 are not to be seen"
 
 step "somebody of another cloud, and nobody at all"
+EXTRA_ROOTS+=("$WORK/other")
 mkdir "$WORK/m2"
 "$UMBEL" up --root "$WORK/other" --mount "$WORK/m2" --listen 127.0.0.1:17300 --capacity 128M >>"$WORK/up.log" 2>&1
 OTHER=$("$UMBEL" token --mount "$WORK/m2" mount stranger)

@@ -25,7 +25,8 @@ STARTED=$SECONDS
 # dir: in $ROOT/pool, unless it is nfs: then a server of its own holds the pool, in $WORK/nfs/export/pool.
 POOL=${UMBEL_TEST_POOL:-dir}
 WORK='' ROOT='' MNT=''
-LOOPS=() EXTRA_MOUNTS=() PIDS=() DAEMONS=()
+LOOPS=() EXTRA_MOUNTS=() EXTRA_ROOTS=() PIDS=() DAEMONS=() # what cleanup ends
+AT_END=(:) # runs when all else has ended
 
 say() { printf '%s: %s\n' "$SELF" "$*"; }
 step() { printf '%s: [%3d s] %s\n' "$SELF" $((SECONDS - STARTED)) "$*"; }
@@ -70,12 +71,12 @@ cleanup() {
     trap - ERR EXIT
     set +e
     for pid in "${PIDS[@]}"; do kill -KILL "$pid" && wait "$pid"; done 2>/dev/null
-    [ -n "$WORK" ] || exit $status
+    [ -n "$WORK" ] || return $status
     [ $status = 0 ] || [ $status = 77 ] || show_logs
-    cd / || exit 1
+    cd / || return 1
     if [ $KEEP = 1 ]; then
         say "left as it is: $WORK"
-        exit $status
+        return $status
     fi
     if [ -f "$ROOT/umbel.conf" ]; then
         if ! "$UMBEL" down --root "$ROOT" --force >"$WORK/down.log" 2>&1; then
@@ -86,6 +87,7 @@ cleanup() {
         for pid in "${DAEMONS[@]}"; do kill -KILL "$pid" 2>/dev/null; done
         umount -lf "$MNT" 2>/dev/null
     fi
+    for at in "${EXTRA_ROOTS[@]}"; do [ ! -f "$at/umbel.conf" ] || "$UMBEL" down --root "$at" --force >/dev/null 2>&1; done
     ganesha_stop 2>/dev/null
     for at in "${EXTRA_MOUNTS[@]}"; do umount -l "$at" 2>/dev/null; done
     for loop in "${LOOPS[@]}"; do losetup -d "$loop" 2>/dev/null; done
@@ -96,9 +98,15 @@ cleanup() {
     else
         rm -rf --one-file-system "$WORK"
     fi
+    return $status
+}
+finish() {
+    cleanup
+    local status=$?
+    "${AT_END[@]}"
     exit $status
 }
-trap cleanup EXIT
+trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
 make_work() {

@@ -5,6 +5,7 @@
 #   . lib_ganesha.sh                 from a script that has sourced lib.sh (needs $WORK), or run it by hand:
 #   ganesha_set DIR                  prepares a server in DIR; exports DIR/export, DIR/readonly read-only
 #   ganesha_export ID PATH [ro]      one more export; before ganesha_start
+#   GANESHA_NET=PATH GANESHA_ADDRESS=ADDRESS   set before ganesha_set: it listens there, in that network namespace
 #   GANESHA_SMALL=MEGABYTES          set before ganesha_set: DIR/small is exported too, a filesystem of that size
 #   ganesha_start                    returns when it answers
 #   ganesha_kill | ganesha_stop      SIGKILL | SIGTERM, and waits
@@ -15,6 +16,7 @@
 #                                    lines "kill", "start", "freeze", "thaw" on stdin are obeyed and answered with "ok"
 
 GANESHA_DIR='' GANESHA_PORT=0 GANESHA_MOUNT_PORT=0 GANESHA_PID='' GANESHA_RPCBIND=''
+: "${GANESHA_ADDRESS:=127.0.0.1}" "${GANESHA_NET:=/proc/self/ns/net}"
 
 ganesha_missing() {
     local program
@@ -57,7 +59,7 @@ NFS_CORE_PARAM {
     Protocols = 3;
     NFS_Port = $GANESHA_PORT;
     MNT_Port = $GANESHA_MOUNT_PORT;
-    Bind_addr = 127.0.0.1;
+    Bind_addr = $GANESHA_ADDRESS;
     Enable_NLM = false;
     Enable_RQUOTA = false;
     Enable_UDP = false;
@@ -71,7 +73,7 @@ CONF
     [ -z "${GANESHA_SMALL:-}" ] || ganesha_export 3 "$GANESHA_DIR/small"
 }
 
-ganesha_listens() { ss -Hltn "( sport = :$GANESHA_PORT )" | grep -q .; }
+ganesha_listens() { nsenter "--net=$GANESHA_NET" ss -Hltn "( sport = :$GANESHA_PORT )" | grep -q .; }
 
 # The mount namespace lives as long as rpcbind in it.
 ganesha_rpcbind() {
@@ -97,7 +99,7 @@ ganesha_start() {
     local try
     ganesha_rpcbind || return 1
     rm -f "$GANESHA_DIR/started.pid"
-    setsid nsenter -t "$GANESHA_RPCBIND" -m bash -c '
+    setsid nsenter -t "$GANESHA_RPCBIND" -m "--net=$GANESHA_NET" bash -c '
         echo $$ >"$1/started.pid"
         exec ganesha.nfsd -F -L "$1/ganesha.log" -f "$1/ganesha.conf" -p "$1/ganesha.pid"' _ "$GANESHA_DIR" \
         >>"$GANESHA_DIR/ganesha.out" 2>&1 </dev/null &
@@ -132,7 +134,7 @@ ganesha_stop() {
     GANESHA_PID='' GANESHA_RPCBIND=''
 }
 
-ganesha_url() { echo "nfs://127.0.0.1$1?nfsport=$GANESHA_PORT&mountport=$GANESHA_MOUNT_PORT"; }
+ganesha_url() { echo "nfs://$GANESHA_ADDRESS$1?nfsport=$GANESHA_PORT&mountport=$GANESHA_MOUNT_PORT"; }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ] && [ "${1:-}" = serve ]; then
     if why=$(ganesha_missing); then

@@ -2,39 +2,9 @@
 # A source tree of thousands of files in daily use: tar, compiler, git, sqlite, cp, rsync; the same after down and
 # up, and from the pool alone. --full builds all of git.
 . "$(dirname "$0")/lib.sh"
+. "$HERE/lib_source.sh"
 need tar git sqlite3 rsync make cc
 make_work
-cache=${UMBEL_TEST_CACHE:-$(dirname "$TOOLS")/sources}
-
-# The source of git, by this machine's own package sources, in a state of its own.
-apt_source() {
-    local state=$WORK/apt file
-    command -v apt-get >/dev/null || return 1
-    mkdir -p "$state/parts" "$state/lists/partial" "$state/cache/archives/partial" "$cache"
-    for file in /etc/apt/sources.list.d/*.sources; do
-        [ ! -f "$file" ] || sed 's/^Types:.*/Types: deb-src/' "$file" >"$state/parts/${file##*/}"
-    done
-    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-        [ ! -f "$file" ] || sed -n 's/^deb /deb-src /p' "$file" >"$state/parts/${file##*/}.list"
-    done
-    local apt=(timeout 180 apt-get -qq -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$state/parts"
-        -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -o APT::Sandbox::User=root)
-    (cd "$cache" && "${apt[@]}" update && "${apt[@]}" source --download-only git) >"$WORK/apt.log" 2>&1
-}
-
-fetch() {
-    local tarball
-    compgen -G "$cache/git_*.orig.tar.*" >/dev/null || apt_source || true
-    tarball=$(compgen -G "$cache/git_*.orig.tar.*") || true
-    if [ -n "$tarball" ]; then
-        mkdir "$WORK/source"
-        tar -xf "${tarball%%$'\n'*}" -C "$WORK/source" --strip-components=1
-        return
-    fi
-    say "the source of git cannot be had here: headers of this machine take its place"
-    cp -a /usr/include "$WORK/source"
-    rm -rf "$WORK/source/Makefile"
-}
 
 # Something to build where git is not: every file includes every other header.
 small_project() {
@@ -49,7 +19,7 @@ small_project() {
 }
 
 step "the tree"
-fetch
+source_tree "$WORK/source"
 (cd "$WORK" && tar --sort=name -cf tree.tar source)
 sum=$(sha256sum <"$WORK/tree.tar")
 say "$(find "$WORK/source" -type f | wc -l) files, $(du -sh "$WORK/source" | cut -f1)"
