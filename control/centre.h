@@ -284,6 +284,8 @@ struct centre {
     size_t gc_bad_n;
     uint64_t gc_stuck, gc_first_stuck; /* packs that the newest run could not delete */
     int64_t gc_ms;
+    struct hot_entry *hot; /* files that nodes report as read much */
+    int64_t hot_ms;
     struct meta *meta; /* the copy of the state that is on its way to the pool, or NULL */
     int64_t meta_next;
     uint64_t meta_count; /* commands applied when the newest was done; 0: none since the start */
@@ -542,6 +544,11 @@ struct node *gc_node(struct centre *c); /* one that can use the pool, best */
 void gc_free(struct centre *c);         /* at the end of the process */
 /* What the run that goes on has done, or the one before if there is nothing to tell yet. */
 const struct gc_counts *gc_show(const struct centre *c);
+
+/* --- hot.c: files that many read are cached by more nodes --- */
+void hot_files_note(struct centre *c, const Star__NodeReport *report);
+void hot_files_tick(struct centre *c, int64_t now);
+void hot_files_free(struct centre *c);
 
 /* --- meta.c: copies of the state in the pool --- */
 /* Makes one, if anything was logged since the last; op has one answer more pending until then. */

@@ -387,6 +387,7 @@ void serve_node_report(struct op *op)
         return;
     }
     note_rate(c, n, q);
+    hot_files_note(c, q);
     n->seen_ms = c->now;
     n->capacity = q->capacity;
     n->used = q->used;

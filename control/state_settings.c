@@ -33,6 +33,12 @@ static const struct setting settings[] = {
     {"direct_size", 256ull << 20, 1u << 20, INT64_MAX, true,
      "bytes from which on a file that is written from its begin to its end goes straight to the "
      "pool"},
+    {"hot_rate", 64ull << 20, 0, INT64_MAX, true,
+     "bytes per second that are read of one file at one node from which on another node caches it "
+     "too; 0: never"},
+    {"hot_copies", 3, 1, 16, false, "nodes that may cache a hot file"},
+    {"hot_cool", 60, 1, 31536000, false,
+     "seconds after which the extra copy of a file that is hot no more is evicted"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
 };
 

@@ -561,6 +561,20 @@ static void take_settings(struct link *l, const Star__NodeReportReply *r)
         store_set_closed(l->store, false);
 }
 
+static size_t put_hot(struct store *s, Star__HotFile *out, Star__HotFile **list)
+{
+    struct hot_file hot[HOT_TAKE_MAX];
+    unsigned n = store_take_hot(s, hot);
+
+    for (unsigned i = 0; i < n; i++) {
+        star__hot_file__init(&out[i]);
+        out[i].ino = hot[i].ino;
+        out[i].bytes = hot[i].bytes;
+        list[i] = &out[i];
+    }
+    return n;
+}
+
 static void send_report(struct link *l)
 {
     Star__NodeReport m = STAR__NODE_REPORT__INIT;
@@ -569,6 +583,7 @@ static void send_report(struct link *l)
     struct pool_state p;
     char pool_error[NODE_DETAIL], disk_error[NODE_DETAIL];
     char damage[STORE_DAMAGE_MAX][NODE_DETAIL], *lines[STORE_DAMAGE_MAX];
+    Star__HotFile hot[HOT_TAKE_MAX], *hot_list[HOT_TAKE_MAX];
     double load = 0;
 
     pthread_mutex_lock(&l->lock);
@@ -592,6 +607,8 @@ static void send_report(struct link *l)
     m.write_bytes = c.write_bytes;
     m.fetched_bytes = c.fetched_bytes;
     m.flushed_bytes = c.flushed_bytes;
+    m.n_hot = put_hot(l->store, hot, hot_list);
+    m.hot = hot_list;
     m.n_damage = store_take_damage(l->store, damage);
     m.damage = lines;
     for (size_t i = 0; i < m.n_damage; i++)

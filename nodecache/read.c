@@ -233,6 +233,8 @@ int store_read(struct store *s, const struct ticket *t, uint64_t offset, size_t 
     file_attrs(f, &r->attrs);
     pthread_mutex_unlock(&f->lock);
     atomic_fetch_add_explicit(&s->read_bytes, r->length, memory_order_relaxed);
+    if (rc == 0)
+        hot_note(&s->hot, t->ino, r->length);
     if (rc < 0) {
         r->file = NULL;
         file_unref(f);

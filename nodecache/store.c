@@ -222,6 +222,11 @@ void store_counts(struct store *s, struct store_counts *out)
                                  .flushed_bytes = atomic_load(&s->flushed_bytes)};
 }
 
+unsigned store_take_hot(struct store *s, struct hot_file out[HOT_TAKE_MAX])
+{
+    return hot_take(&s->hot, out);
+}
+
 const char *store_id(const struct store *s)
 {
     return s->values.store;
@@ -356,6 +361,7 @@ static void store_free(struct store *s)
     pthread_mutex_destroy(&s->staged_lock);
     pthread_mutex_destroy(&s->changed_lock);
     pthread_mutex_destroy(&s->error_lock);
+    hot_destroy(&s->hot);
     pthread_mutex_destroy(&s->upkeep_lock);
     pthread_cond_destroy(&s->upkeep_cond);
     free(s);
@@ -378,6 +384,7 @@ static struct store *store_new(const struct store_options *options)
     pthread_mutex_init(&s->staged_lock, NULL);
     pthread_mutex_init(&s->changed_lock, NULL);
     pthread_mutex_init(&s->error_lock, NULL);
+    hot_init(&s->hot);
     pthread_mutex_init(&s->upkeep_lock, NULL);
     pthread_cond_init(&s->upkeep_cond, NULL);
     store_set_water(s, DEFAULT_HIGH_WATER, DEFAULT_LOW_WATER, DEFAULT_FLUSH_AGE);

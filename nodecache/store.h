@@ -18,6 +18,7 @@
 
 #include "nodecache/centre_calls.h"
 #include "nodecache/file.h"
+#include "nodecache/hot.h"
 #include "nodecache/journal.h"
 #include "nodecache/pool/pool.h"
 
@@ -185,6 +186,9 @@ void store_error(struct store *s, char out[NODE_DETAIL]);
  * beyond is only in the log); returns how many. */
 #define STORE_DAMAGE_MAX 16u
 unsigned store_take_damage(struct store *s, char out[STORE_DAMAGE_MAX][NODE_DETAIL]);
+
+/* The files that were read most since the last call; returns how many (hot.h). */
+unsigned store_take_hot(struct store *s, struct hot_file out[HOT_TAKE_MAX]);
 
 /* Checks the invariants while nothing else happens (tests): the number of violations. */
 unsigned store_check(struct store *s, void (*report)(void *ctx, const char *line), void *ctx);

@@ -68,6 +68,7 @@ struct store {
     char error[NODE_DETAIL];
     int64_t error_at;
 
+    struct hot hot;
     _Atomic uint64_t read_bytes, write_bytes, fetched_bytes, flushed_bytes;
 };
 

@@ -79,6 +79,27 @@ cmp "$WORK/b" "$OTHER/far/$file" # from node-1
 for i in $(seq 18); do cmp "$WORK/b" "$OTHER/far/$i"; done
 for i in 1 2 3 4 5 6; do cmp "$WORK/a" "$OTHER/near/$i"; done
 
+step "a file that is read much is cached by more nodes, until it cools"
+head -c 8M /dev/urandom >"$WORK/hot"
+cp "$WORK/hot" "$MNT/hot"
+umbel flush
+umbel set hot_rate 1M >/dev/null
+umbel set hot_cool 3 >/dev/null
+copies() { awk '$1 == "/hot" && $3 == "cached" { n++ } END { print n + 0 }' "$MNT/.umbel/cache"; }
+[ "$(copies)" = 1 ] || fail "$(copies) nodes cache it at the beginning: $(grep ^/hot "$MNT/.umbel/cache")"
+(trap 'exit 0' TERM; while :; do dd if="$OTHER/hot" of=/dev/null bs=1M iflag=direct status=none || exit 1; done) & reader=$!
+PIDS+=($reader)
+more() { [ "$(copies)" = 3 ]; }
+within "$(slow 60)" more || fail "$(copies) nodes cache what is read all the time"
+says 'hot /hot: .* caches it too' cat "$MNT/.umbel/events" || fail "no event of it"
+kill -TERM $reader
+wait $reader || fail "the reader failed"
+once() { [ "$(copies)" = 1 ]; }
+within "$(slow 60)" once || fail "$(copies) nodes cache what nobody reads"
+has_line /hot node-1 cached || fail "the first copy went, not the extra ones: $(grep ^/hot "$MNT/.umbel/cache")"
+cmp "$WORK/hot" "$OTHER/hot"
+umbel set hot_rate 0 >/dev/null
+
 # Files whose home is NODE, written through the mount on no node's machine: into the array `found`. Load counts as much
 # as room, so a node's turn may take some seconds to come.
 found=()
