@@ -203,9 +203,11 @@ static void readdir_reply(struct rpc_context *rpc, int status, void *data, void 
     if (!good(c, status, res))
         return;
     const READDIR3resok *ok = &res->READDIR3res_u.resok;
-    for (const entry3 *e = ok->reply.entries; e != NULL && c->rc == 0; e = e->nextentry) {
-        c->rc = names_add(n, e->name);
-        n->cookie = e->cookie;
+    entry3 e; /* libnfs puts them where a 64-bit number may not lie */
+    for (const void *next = ok->reply.entries; next != NULL && c->rc == 0; next = e.nextentry) {
+        memcpy(&e, next, sizeof e);
+        c->rc = names_add(n, e.name);
+        n->cookie = e.cookie;
     }
     memcpy(n->verifier, ok->cookieverf, sizeof n->verifier);
     n->eof = ok->reply.eof != 0;
