@@ -109,6 +109,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
+prepare_pool() { :; } # what the NFS server needs before it starts; scripts replace it
 make_work() {
     [ "$(id -u)" = 0 ] || skip "this needs root (it mounts)"
     [ -e /dev/fuse ] || skip "this needs /dev/fuse"
@@ -119,6 +120,7 @@ make_work() {
     mkdir "$MNT"
     if [ "$POOL" = nfs ]; then
         ! why=$(ganesha_missing) || skip "$why"
+        prepare_pool
         ganesha_set "$WORK/nfs" && ganesha_start || fail "NFS-Ganesha does not start"
     fi
 }

@@ -6,6 +6,7 @@
 #   ganesha_set DIR                  prepares a server in DIR; exports DIR/export, DIR/readonly read-only
 #   ganesha_export ID PATH [ro]      one more export; before ganesha_start
 #   GANESHA_NET=PATH GANESHA_ADDRESS=ADDRESS   set before ganesha_set: it listens there, in that network namespace
+#   GANESHA_VOLUME=NAME GANESHA_VOLUME_HOST=HOST   the same: /NAME, a GlusterFS volume, is exported instead of DIR/export
 #   GANESHA_SMALL=MEGABYTES          set before ganesha_set: DIR/small is exported too, a filesystem of that size
 #   ganesha_start                    returns when it answers
 #   ganesha_kill | ganesha_stop      SIGKILL | SIGTERM, and waits
@@ -44,9 +45,13 @@ ganesha_ports() {
 ganesha_export() {
     local access=RW
     [ "${3:-}" != ro ] || access=RO
+    ganesha_export_from "$1" "$2" $access 'Name = VFS;'
     mkdir -p "$2"
+}
+
+ganesha_export_from() {
     cat >>"$GANESHA_DIR/ganesha.conf" <<CONF
-EXPORT { Export_Id = $1; Path = $2; Pseudo = /export$1; Access_Type = $access; FSAL { Name = VFS; } }
+EXPORT { Export_Id = $1; Path = $2; Pseudo = /export$1; Access_Type = $3; FSAL { $4 } }
 CONF
 }
 
@@ -68,6 +73,10 @@ NFSV4 { Graceless = true; RecoveryRoot = $GANESHA_DIR/recovery; }
 EXPORT_DEFAULTS { SecType = sys; Squash = No_Root_Squash; Transports = TCP; Protocols = 3; }
 LOG { Default_Log_Level = EVENT; }
 CONF
+    if [ -n "${GANESHA_VOLUME:-}" ]; then
+        ganesha_export_from 1 "/$GANESHA_VOLUME" RW "Name = GLUSTER; Hostname = $GANESHA_VOLUME_HOST; Volume = $GANESHA_VOLUME;"
+        return
+    fi
     ganesha_export 1 "$GANESHA_DIR/export"
     ganesha_export 2 "$GANESHA_DIR/readonly" ro
     [ -z "${GANESHA_SMALL:-}" ] || ganesha_export 3 "$GANESHA_DIR/small"
