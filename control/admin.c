@@ -1,5 +1,5 @@
-/* Commands of the control files: flush, evict, warm, gc; and of nodes: flush, drain and release
- * (leave.c goes on with those that leave). */
+/* Commands of the control files: flush, evict, warm, gc, scrub; and of nodes: flush, drain and
+ * release (leave.c goes on with those that leave). */
 #include "control/centre.h"
 
 #include <ctype.h>
@@ -337,6 +337,8 @@ void admin_command(struct op *op, char *command)
         move_data(op, STAR__MSG_TYPE__WARM, path);
     else if (strcmp(word, "gc") == 0 && !*path)
         gc_start(op);
+    else if (strcmp(word, "scrub") == 0)
+        scrub_start(op, path);
     else if (strcmp(word, "token") == 0)
         join_token(op, path);
     else if (strcmp(word, "revoke") == 0)
@@ -345,7 +347,8 @@ void admin_command(struct op *op, char *command)
         op_error(op, -EINVAL, "%s needs a path (/ for all)", word);
     else
         op_error(op, -EINVAL,
-                 "'%.64s' is no command: flush [PATH], evict PATH, warm PATH, gc, token or revoke",
+                 "'%.64s' is no command: flush [PATH], evict PATH, warm PATH, gc, scrub, token or "
+                 "revoke",
                  word);
 }
 
@@ -372,10 +375,12 @@ void admin_node_command(struct op *op, struct node *n, char *command)
         op_wait(op, move_finish);
     } else if (strcmp(word, "drain") == 0 || strcmp(word, "release") == 0) {
         node_drain(op, n, strcmp(word, "release") == 0);
+    } else if (strcmp(word, "scrub") == 0) {
+        scrub_node_start(op, n);
     } else if (strcmp(word, "forget") == 0) {
         node_forget(op, n);
     } else {
-        op_error(op, -EINVAL, "'%.64s' is no command for a node: flush, drain, release or forget",
-                 word);
+        op_error(op, -EINVAL,
+                 "'%.64s' is no command for a node: flush, drain, release, scrub or forget", word);
     }
 }

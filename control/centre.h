@@ -69,6 +69,7 @@ struct live;
 struct op;
 struct gc;
 struct meta;
+struct scrub;
 
 /* Bits of Ticket.rights. */
 #define RIGHT_READ  1u
@@ -286,6 +287,7 @@ struct centre {
     int64_t gc_ms;
     struct hot_entry *hot; /* files that nodes report as read much */
     int64_t hot_ms;
+    struct scrub *scrub; /* the run that goes on, or the last one, or NULL */
     struct meta *meta; /* the copy of the state that is on its way to the pool, or NULL */
     int64_t meta_next;
     uint64_t meta_count; /* commands applied when the newest was done; 0: none since the start */
@@ -549,6 +551,14 @@ const struct gc_counts *gc_show(const struct centre *c);
 void hot_files_note(struct centre *c, const Star__NodeReport *report);
 void hot_files_tick(struct centre *c, int64_t now);
 void hot_files_free(struct centre *c);
+
+/* --- scrub.c --- */
+/* "", "nodes", "pool" or "stop": answers the op when the run has begun. */
+void scrub_start(struct op *op, const char *what);
+void scrub_node_start(struct op *op, struct node *n); /* its copies only */
+void scrub_tick(struct centre *c, int64_t now);
+char *scrub_text(struct centre *c, size_t *len); /* to be freed; NULL: no memory */
+void scrub_free(struct centre *c);               /* at the end of the process */
 
 /* --- meta.c: copies of the state in the pool --- */
 /* Makes one, if anything was logged since the last; op has one answer more pending until then. */

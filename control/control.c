@@ -62,6 +62,7 @@ static void on_tick(uv_timer_t *timer)
     gc_tick(c, c->now);
     meta_tick(c, c->now);
     hot_files_tick(c, c->now);
+    scrub_tick(c, c->now);
     /* No memory for more: as many as before are kept. */
     (void)events_limit(&c->events, setting_u64(c, "event_limit"));
     (void)events_limit(&c->errors, setting_u64(c, "event_limit"));
@@ -249,6 +250,7 @@ static void centre_free(struct centre *c)
     gc_free(c);
     meta_free(c);
     hot_files_free(c);
+    scrub_free(c);
     events_free(&c->events);
     events_free(&c->errors);
     identity_free(c->identity);

@@ -323,6 +323,16 @@ static void text_gc(struct centre *c, struct text *t)
     put(t, "bytes_to_move %" PRIu64 "\nrecords_failed %" PRIu64 "\n", g->todo, g->failed);
 }
 
+static void text_scrub(struct centre *c, struct text *t)
+{
+    size_t len;
+    char *all = scrub_text(c, &len);
+
+    if (all)
+        put(t, "%s", all);
+    free(all);
+}
+
 static void problem_line(void *arg, const char *line)
 {
     put(arg, "problem %s\n", line);
@@ -345,6 +355,7 @@ static const struct ctl_file top_files[] = {
     {"cache", 0440, text_cache, true},
     {"packs", 0440, text_packs, true},
     {"gc", 0444, text_gc, false},
+    {"scrub", 0440, text_scrub, false},
     {"fsck", 0400, NULL, false},
     {"ctl", 0200, NULL, false},
 };

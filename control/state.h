@@ -150,6 +150,14 @@ typedef bool (*state_extent_fn)(void *arg, const Star__Extent *extent);
 int state_map(struct state *s, uint64_t ino, uint64_t offset, uint64_t length, state_extent_fn fn,
               void *arg);
 
+/* Extents of all files, in the order of inode and offset, from (ino, offset) on. */
+struct state_part {
+    uint64_t ino, offset, length, record;
+    uint32_t record_offset;
+};
+typedef bool (*state_part_fn)(void *arg, const struct state_part *part);
+int state_parts(struct state *s, uint64_t ino, uint64_t offset, state_part_fn fn, void *arg);
+
 struct state_session {
     uint64_t id;
     char name[64];

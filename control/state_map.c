@@ -240,3 +240,29 @@ int state_map(struct state *s, uint64_t ino, uint64_t offset, uint64_t length, s
     mdb_cursor_close(cur);
     return rc == -ENOENT ? 0 : rc;
 }
+
+int state_parts(struct state *s, uint64_t ino, uint64_t offset, state_part_fn fn, void *arg)
+{
+    struct key k = st_key2(ino, offset);
+    struct extent_row row;
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = st_cursor(s, DB_EXTENTS, &cur);
+
+    if (rc < 0)
+        return rc;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0; rc = st_next(s, cur, &key, &val)) {
+        rc = st_row(s, &val, &row, sizeof(row));
+        if (rc < 0)
+            break;
+        const struct state_part p = {.ino = st_key_u64(&key, 0),
+                                     .offset = st_key_u64(&key, 8),
+                                     .length = row.length,
+                                     .record = row.record,
+                                     .record_offset = row.record_offset};
+        if (!fn(arg, &p))
+            break;
+    }
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
+}

@@ -39,6 +39,8 @@ static const struct setting settings[] = {
     {"hot_copies", 3, 1, 16, false, "nodes that may cache a hot file"},
     {"hot_cool", 60, 1, 31536000, false,
      "seconds after which the extra copy of a file that is hot no more is evicted"},
+    {"scrub_rate", 256ull << 20, 1u << 20, INT64_MAX, true,
+     "bytes per second that a scrub reads at each node, and in the pool"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
 };
 

@@ -1,4 +1,4 @@
-/* The link's insides. Private to centre_link.c and pushes.c. */
+/* The link's insides. Private to centre_link.c, pushes.c and scrub_push.c. */
 #ifndef UMBEL_NODE_LINK_PRIVATE_H
 #define UMBEL_NODE_LINK_PRIVATE_H
 
@@ -94,6 +94,14 @@ void link_ends(struct link *l, enum link_end how);
 void link_on_push(void *ctx, struct client *c, const struct message *m);
 int pushes_start(struct link *l);
 void pushes_stop(struct link *l); /* after the client has stopped */
+void push_answer(struct push *p, int status, const ProtobufCMessage *body);
+void push_refuse(struct push *p, int status, const char *detail);
+bool link_stops(void *link); /* for long work */
+
+/* scrub_push.c */
+void push_scrub(struct push *p, const Star__Scrub *m);
+void push_scrub_packs(struct push *p, const Star__ScrubPacks *m);
+void push_heal(struct push *p, const Star__HealRecords *m);
 
 /* message.c: between protobuf and the store's types */
 struct wire_attrs {

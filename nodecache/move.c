@@ -39,6 +39,7 @@ struct mover {
     void *ctx;
     struct flush *flush;
     const Star__MoveRecords *asked;
+    const struct move_other *other;
     struct move_result *out;
     struct source from;
     struct pack_writer *writer;
@@ -268,41 +269,47 @@ static int name_cut(struct mover *m, const struct pack_file *f)
 
 /* ---- one record ---- */
 
-static int write_record(struct mover *m, const Star__MoveRecord *q, size_t number)
+/* A record whose content is in the buffer. */
+struct copied {
+    struct pack_record at;
+    const struct pack_file *cut; /* NULL: not known any more */
+    struct pack_origin origin;
+};
+
+static int write_record(struct mover *m, const Star__MoveRecord *q, struct copied *r)
 {
-    struct pack_origin origin = {.record = q->record};
-    struct pack_record r = m->from.records[number];
-    const struct pack_file *cut = cut_of(&m->from, number, &origin);
     int rc = 0;
 
-    origin.record = q->record;
+    r->origin.record = q->record;
     if (m->writer && (pack_bytes(m->writer) >= FULL || m->origins_n == POOL_ORIGINS_MAX))
         rc = pack_end(m);
     if (rc == 0 && !m->writer)
         rc = pack_begin(m);
     if (rc == 0)
-        rc = pack_add_record(m->writer, m->buffer, &r, m->out->detail);
-    if (rc == 0 && cut)
-        rc = name_cut(m, cut);
+        rc = pack_add_record(m->writer, m->buffer, &r->at, m->out->detail);
+    if (rc == 0 && r->cut)
+        rc = name_cut(m, r->cut);
     if (rc < 0)
         return rc;
-    pack_origin_put(m->origins + m->origins_n++ * POOL_ORIGIN, &origin);
+    pack_origin_put(m->origins + m->origins_n++ * POOL_ORIGIN, &r->origin);
     Star__MovedRecord *to = &m->records[m->moved.n_records];
     star__moved_record__init(to);
     to->record = q->record;
     to->from_pack = q->pack;
     to->from_number = q->number;
     to->pack = m->packs[m->moved.n_packs - 1].pack;
-    to->number = r.number;
-    to->pack_offset = r.pack_offset;
+    to->number = r->at.number;
+    to->pack_offset = r->at.pack_offset;
     m->moved.records[m->moved.n_records++] = to;
+    if (m->out->done)
+        m->out->done[m->out->records] = q->record;
     m->out->records++;
-    m->out->bytes += r.length;
+    m->out->bytes += r->at.length;
     return 0;
 }
 
-/* Into the buffer. What the footer and the centre say must be the same. */
-static int read_record(struct mover *m, const Star__MoveRecord *q, char *detail)
+/* What the footer and the centre say must be the same. */
+static int find_record(struct mover *m, const Star__MoveRecord *q, struct copied *out, char *detail)
 {
     int rc = source_load(m, q->pack, detail);
 
@@ -315,7 +322,33 @@ static int read_record(struct mover *m, const Star__MoveRecord *q, char *detail)
                  q->pack, q->number);
         return -EBADMSG;
     }
-    return read_one(m, q->number, q->pack_offset, q->length, m->buffer, detail);
+    out->at = *r;
+    out->cut = cut_of(&m->from, q->number, &out->origin);
+    return 0;
+}
+
+static bool is_damage(int rc)
+{
+    return rc == -EBADMSG || rc == -ENOENT || rc == -EINVAL || rc == -EPROTONOSUPPORT;
+}
+
+/* Into the buffer. */
+static int read_record(struct mover *m, const Star__MoveRecord *q, struct copied *out, char *detail)
+{
+    const struct move_other *other = m->other;
+    int rc = find_record(m, q, out, detail);
+    bool found = rc == 0;
+
+    if (rc < 0 && is_damage(rc) && other) {
+        /* The footer is of no use: the record may be. */
+        *out = (struct copied){.at = {.length = q->length}};
+        found = other->place(other->arg, q, &out->at.ino, &out->at.offset);
+    }
+    if (found)
+        rc = read_one(m, q->number, q->pack_offset, q->length, m->buffer, detail);
+    if (found && is_damage(rc) && other && other->content(other->arg, q, m->buffer) == 0)
+        rc = 0;
+    return rc;
 }
 
 /* Records of one pack stand together, so comparing with the last one is enough. */
@@ -334,12 +367,13 @@ static int note_failed(struct mover *m, uint64_t pack)
 
 static int move_one(struct mover *m, const Star__MoveRecord *q)
 {
+    struct copied r = {.cut = NULL};
     char detail[POOL_DETAIL] = "";
-    int rc = read_record(m, q, detail);
+    int rc = read_record(m, q, &r, detail);
 
     if (rc == 0)
-        return write_record(m, q, q->number);
-    if (rc != -EBADMSG && rc != -ENOENT && rc != -EINVAL && rc != -EPROTONOSUPPORT) {
+        return write_record(m, q, &r);
+    if (!is_damage(rc)) {
         snprintf(m->out->detail, NODE_DETAIL, "%s", detail);
         return rc; /* the pool does not answer: nothing of the others is tried */
     }
@@ -357,6 +391,8 @@ static int mover_start(struct mover *m, size_t records)
     m->origins = malloc(POOL_RECORD_MAX);
     m->records = calloc(records + 1, sizeof(*m->records));
     m->moved.records = calloc(records + 1, sizeof(*m->moved.records));
+    if (m->other && !(m->out->done = calloc(records + 1, sizeof(*m->out->done))))
+        return -ENOMEM;
     return m->buffer && m->origins && m->records && m->moved.records ? 0 : -ENOMEM;
 }
 
@@ -381,15 +417,20 @@ static int tell(struct mover *m, bool *sent)
 }
 
 int move_records(struct pool *pool, const struct centre_calls *centre, void *ctx, struct flush *fl,
-                 const Star__MoveRecords *q, bool (*stop)(void *arg), void *stop_arg,
-                 struct move_result *out)
+                 const Star__MoveRecords *q, const struct move_other *other,
+                 bool (*stop)(void *arg), void *stop_arg, struct move_result *out)
 {
-    struct mover m = {
-        .pool = pool, .centre = centre, .ctx = ctx, .flush = fl, .asked = q, .out = out};
+    struct mover m = {.pool = pool,
+                      .centre = centre,
+                      .ctx = ctx,
+                      .flush = fl,
+                      .asked = q,
+                      .other = other,
+                      .out = out};
     bool sent = false;
-    int rc = mover_start(&m, q->n_records);
 
     *out = (struct move_result){0};
+    int rc = mover_start(&m, q->n_records);
     for (size_t n = 0; rc == 0 && n < q->n_records; n++)
         rc = stop && stop(stop_arg) ? -ESHUTDOWN : move_one(&m, q->records[n]);
     if (rc == 0)

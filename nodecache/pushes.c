@@ -16,18 +16,18 @@
 /* Attempts to evict what a read or a cut holds, 10 ms apart. */
 #define EVICT_TRIES 200
 
-static void answer(struct push *p, int status, const ProtobufCMessage *body)
+void push_answer(struct push *p, int status, const ProtobufCMessage *body)
 {
     if (p->m.kind == FRAME_REQUEST)
         link_answer(p->link, &p->m, status, body);
 }
 
-static void refuse(struct push *p, int status, const char *detail)
+void push_refuse(struct push *p, int status, const char *detail)
 {
     Star__ErrorReply e = STAR__ERROR_REPLY__INIT;
 
     e.detail = (char *)(detail ? detail : "");
-    answer(p, status, &e.base);
+    push_answer(p, status, &e.base);
 }
 
 /* ---- quick ones ---- */
@@ -40,11 +40,11 @@ static void do_getattr(struct push *p, const Star__Inode *m)
     int rc = store_getattr(l->store, m->ino, &attrs);
 
     if (rc < 0) {
-        refuse(p, rc, "not known here: what the log says is right");
+        push_refuse(p, rc, "not known here: what the log says is right");
         return;
     }
     put_attrs(&wire, &attrs, store_node(l->store));
-    answer(p, 0, &wire.attrs.base);
+    push_answer(p, 0, &wire.attrs.base);
 }
 
 static void do_setattr(struct push *p, const Star__HomeSetAttr *m)
@@ -65,11 +65,11 @@ static void do_setattr(struct push *p, const Star__HomeSetAttr *m)
         rc = store_setattr(l->store, &t, &set, &attrs);
     }
     if (rc < 0) {
-        refuse(p, rc, "the home cannot set attributes");
+        push_refuse(p, rc, "the home cannot set attributes");
         return;
     }
     put_attrs(&wire, &attrs, store_node(l->store));
-    answer(p, 0, &wire.attrs.base);
+    push_answer(p, 0, &wire.attrs.base);
 }
 
 static void do_drop(struct push *p, const Star__Drop *m)
@@ -81,16 +81,16 @@ static void do_drop(struct push *p, const Star__Drop *m)
         rc = rc == 0 ? one : rc;
     }
     if (rc < 0)
-        refuse(p, rc, "drop");
+        push_refuse(p, rc, "drop");
     else
-        answer(p, 0, NULL);
+        push_answer(p, 0, NULL);
 }
 
 static void do_logged(struct push *p, const Star__NodeAttrs *m)
 {
     for (size_t i = 0; i < m->n_attrs; i++)
         store_logged(p->link->store, m->attrs[i]->ino, m->attrs[i]->version);
-    answer(p, 0, NULL);
+    push_answer(p, 0, NULL);
 }
 
 /* ---- long ones ---- */
@@ -114,7 +114,7 @@ static void answer_flush(struct push *p, int rc, struct flush_result *r)
     m.failed = r->failed;
     m.detail = r->detail;
     /* A failure is told in the reply: how much, and why. */
-    answer(p, 0, &m.base);
+    push_answer(p, 0, &m.base);
 }
 
 static void do_flush(struct push *p, const Star__FlushRequest *m)
@@ -122,7 +122,7 @@ static void do_flush(struct push *p, const Star__FlushRequest *m)
     struct flush_result r;
 
     if (!m->all && m->n_ino == 0) {
-        refuse(p, -EINVAL, "flush of nothing");
+        push_refuse(p, -EINVAL, "flush of nothing");
         return;
     }
     int rc = flush_wait(p->link->flush, m->ino, m->all ? 0 : m->n_ino, LINK_FLUSH_MS, &r);
@@ -220,11 +220,11 @@ static void do_leave(struct push *p)
 
     store_counts(p->link->store, &c);
     if (c.staged > 0) {
-        refuse(p, -EBUSY, "something is staged here: drain first");
+        push_refuse(p, -EBUSY, "something is staged here: drain first");
         return;
     }
     store_set_closed(p->link->store, true);
-    answer(p, 0, NULL);
+    push_answer(p, 0, NULL);
     link_ends(p->link, LINK_LEAVES);
 }
 
@@ -237,7 +237,7 @@ static void do_delete_packs(struct push *p, const Star__PackRefs *m)
 
     done.pack = calloc(m->n_pack + 1, sizeof(uint64_t));
     if (!done.pack) {
-        refuse(p, -ENOMEM, "deleting packs");
+        push_refuse(p, -ENOMEM, "deleting packs");
         return;
     }
     for (size_t i = 0; i < m->n_pack; i++) {
@@ -254,12 +254,12 @@ static void do_delete_packs(struct push *p, const Star__PackRefs *m)
     }
     free(done.pack);
     if (rc < 0)
-        refuse(p, rc, detail);
+        push_refuse(p, rc, detail);
     else
-        answer(p, 0, NULL);
+        push_answer(p, 0, NULL);
 }
 
-static bool stopping(void *arg)
+bool link_stops(void *arg)
 {
     struct link *l = arg;
 
@@ -274,7 +274,7 @@ static void do_move(struct push *p, const Star__MoveRecords *m)
     struct link *l = p->link;
     Star__MoveReply reply = STAR__MOVE_REPLY__INIT;
     struct move_result r;
-    int rc = move_records(l->pool, link_calls(), l, l->flush, m, stopping, l, &r);
+    int rc = move_records(l->pool, link_calls(), l, l->flush, m, NULL, link_stops, l, &r);
 
     reply.records = r.records;
     reply.bytes = r.bytes;
@@ -284,9 +284,9 @@ static void do_move(struct push *p, const Star__MoveRecords *m)
     reply.failed_pack = r.failed_packs;
     reply.n_failed_pack = r.failed_packs_n;
     if (rc < 0)
-        refuse(p, rc, r.detail);
+        push_refuse(p, rc, r.detail);
     else
-        answer(p, 0, &reply.base);
+        push_answer(p, 0, &reply.base);
     free(r.failed_packs);
 }
 
@@ -297,9 +297,9 @@ static void do_meta(struct push *p, const Star__WriteMeta *m)
     int rc = meta_write(l->pool, link_calls(), l, l->flush, m, detail);
 
     if (rc < 0)
-        refuse(p, rc, detail);
+        push_refuse(p, rc, detail);
     else
-        answer(p, 0, NULL);
+        push_answer(p, 0, NULL);
 }
 
 /* ---- dispatch ---- */
@@ -323,6 +323,9 @@ static const struct kind *kind_of(uint16_t type)
         {STAR__MSG_TYPE__DELETE_PACKS, true, &star__pack_refs__descriptor},
         {STAR__MSG_TYPE__MOVE_RECORDS, true, &star__move_records__descriptor},
         {STAR__MSG_TYPE__WRITE_META, true, &star__write_meta__descriptor},
+        {STAR__MSG_TYPE__SCRUB, true, &star__scrub__descriptor},
+        {STAR__MSG_TYPE__SCRUB_PACKS, true, &star__scrub_packs__descriptor},
+        {STAR__MSG_TYPE__HEAL_RECORDS, true, &star__heal_records__descriptor},
         {STAR__MSG_TYPE__DRAIN, true, &star__empty__descriptor},
         {STAR__MSG_TYPE__LEAVE, false, &star__empty__descriptor},
     };
@@ -340,7 +343,7 @@ static void push_do(struct push *p)
     ProtobufCMessage *m = frame_unpack(&p->m, kind->body);
 
     if (!m) {
-        refuse(p, -EPROTO, "the message cannot be read");
+        push_refuse(p, -EPROTO, "the message cannot be read");
         return;
     }
     switch (p->m.type) {
@@ -373,6 +376,15 @@ static void push_do(struct push *p)
         break;
     case STAR__MSG_TYPE__MOVE_RECORDS:
         do_move(p, (Star__MoveRecords *)m);
+        break;
+    case STAR__MSG_TYPE__SCRUB:
+        push_scrub(p, (Star__Scrub *)m);
+        break;
+    case STAR__MSG_TYPE__SCRUB_PACKS:
+        push_scrub_packs(p, (Star__ScrubPacks *)m);
+        break;
+    case STAR__MSG_TYPE__HEAL_RECORDS:
+        push_heal(p, (Star__HealRecords *)m);
         break;
     case STAR__MSG_TYPE__LEAVE:
         do_leave(p);
@@ -409,7 +421,7 @@ static void start_long(struct link *l, struct push *p)
     l->long_running++;
     if (pthread_create(&thread, &attr, long_main, p) != 0) {
         l->long_running--;
-        refuse(p, -EAGAIN, "no thread for it");
+        push_refuse(p, -EAGAIN, "no thread for it");
         free(p);
     }
     pthread_attr_destroy(&attr);
@@ -442,7 +454,7 @@ static void begin_long(struct push *p)
         start_long(l, p);
     pthread_mutex_unlock(&l->lock);
     if (!room) {
-        refuse(p, -EBUSY, "too many requests of the centre wait");
+        push_refuse(p, -EBUSY, "too many requests of the centre wait");
         free(p);
     }
 }
@@ -496,7 +508,7 @@ void link_on_push(void *ctx, struct client *c, const struct message *m)
     }
     pthread_mutex_unlock(&l->lock);
     if (rc < 0) {
-        refuse(p, rc, "too many requests of the centre wait");
+        push_refuse(p, rc, "too many requests of the centre wait");
         free(p);
     }
 }

@@ -154,14 +154,36 @@ int store_evict(struct store *s, uint64_t ino, uint64_t *bytes);
 /* Fetches the whole file. */
 int store_warm(struct store *s, uint64_t ino, uint64_t *bytes, char detail[NODE_DETAIL]);
 
-/* Verifies all clean bytes of the store, at most bytes_per_second of them; what is damaged is
- * dropped, and comes from the pool again. It is also said as damage. -ESHUTDOWN: the store is being
- * closed; the counts are those so far. */
-struct scrub_result {
-    uint64_t files, bytes;
-    uint64_t damaged; /* blocks of 32 KiB */
+/* Verifies clean bytes, from *from on until the end of the store or one of the limits; what is
+ * damaged is dropped and fetched again. It is also said as damage. *from: zeros at first; then
+ * where to go on, until it says done. -ESHUTDOWN: the store is being closed; the counts are those
+ * so far.
+ */
+struct scrub_place {
+    uint64_t shard, ino, offset;
+    bool done;
 };
-int store_scrub(struct store *s, uint64_t bytes_per_second, struct scrub_result *result);
+struct scrub_limits {
+    uint64_t bytes, rate; /* rate: bytes per second */
+    int ms;
+};
+#define SCRUB_DAMAGE_MAX 256u
+struct scrub_damage { /* a block of 32 KiB, or what the file has of it */
+    uint64_t ino, start, end;
+    bool healed;
+    char detail[NODE_DETAIL]; /* why not */
+};
+struct scrub_result {
+    uint64_t files, bytes; /* files: that are done with */
+    unsigned damaged;
+    struct scrub_damage damage[SCRUB_DAMAGE_MAX]; /* a full list ends the call */
+};
+int store_scrub(struct store *s, struct scrub_place *from, const struct scrub_limits *limits,
+                struct scrub_result *result);
+/* [start, end) of a file as the pool has it, verified, if all of it is clean here. -ENODATA: it is
+ * not. */
+int store_clean_bytes(struct store *s, const struct ticket *t, uint64_t start, uint64_t end,
+                      uint8_t *out);
 
 /* A line of the cache table that changed. */
 struct copy_line {

@@ -42,6 +42,7 @@ static const struct command commands[] = {
     {"gc", "free what nothing needs any more in the pool", cmd_gc},
     {NULL, "Checking", NULL},
     {"fsck", "check the state, and the pool against it", cmd_fsck},
+    {"scrub", "verify all copies and the pool, and mend what can be", cmd_scrub},
     {"rebuild", "make the centre's folder anew from the pool", cmd_rebuild},
     {"bench", "measure it", cmd_bench},
     {NULL, "Daemons, for systemd units", NULL},

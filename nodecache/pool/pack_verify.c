@@ -68,8 +68,8 @@ static int verify_record(struct window *w, const struct pack_record *record, cha
     return rc;
 }
 
-int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint64_t *bytes,
-                char *detail)
+int pack_scrub(struct pool *p, const struct pool_key *key, uint64_t pack, pack_bad_fn bad,
+               void *arg, uint64_t *bytes, char *detail)
 {
     struct window w = {.pool = p, .pack = pack, .at = PACK_END, .end = PACK_END, .key = key};
     struct pack_shape shape = {.size = 0};
@@ -89,6 +89,8 @@ int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint6
     for (uint32_t i = 0; i < shape.records && rc == 0; i++) {
         pack_record_get(footer + (size_t)i * PACK_RECORD_ENTRY, &record);
         rc = verify_record(&w, &record, detail);
+        if (rc == -EBADMSG && bad != NULL)
+            rc = bad(arg, &record, detail);
     }
     if (rc == 0 && bytes != NULL)
         *bytes = shape.size;
@@ -97,4 +99,10 @@ out:
     free(w.bytes);
     free(footer);
     return rc;
+}
+
+int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint64_t *bytes,
+                char *detail)
+{
+    return pack_scrub(p, key, pack, NULL, NULL, bytes, detail);
 }

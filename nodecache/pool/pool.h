@@ -205,5 +205,10 @@ int pack_index(struct pool *p, const struct pool_key *key, uint64_t pack,
  * NULL. */
 int pack_verify(struct pool *p, const struct pool_key *key, uint64_t pack, uint64_t *bytes,
                 char *detail);
+/* As pack_verify, but goes on behind a damaged record, of which bad is told. An error is about
+ * everything else: header, footer or trailer damaged, or what the driver says. */
+typedef int (*pack_bad_fn)(void *arg, const struct pack_record *record, const char *detail);
+int pack_scrub(struct pool *p, const struct pool_key *key, uint64_t pack, pack_bad_fn bad,
+               void *arg, uint64_t *bytes, char *detail);
 
 #endif

@@ -73,7 +73,7 @@ static void ask_all(struct request *q)
 
 static int move(const struct request *q, struct move_result *out)
 {
-    return move_records(rig.pool, &fake_calls, &rig.fake, rig.flush, &q->m, NULL, NULL, out);
+    return move_records(rig.pool, &fake_calls, &rig.fake, rig.flush, &q->m, NULL, NULL, NULL, out);
 }
 
 static void move_all(struct move_result *out)
@@ -307,8 +307,9 @@ Test(node_move, a_failed_move_leaves_nothing)
     cr_assert_eq(move(&q, &r), -ESTALE);
     cr_expect_eq(count_packs(), packs);
     cr_expect_eq(rig.fake.discards, 1);
-    cr_assert_eq(move_records(rig.pool, &fake_calls, &rig.fake, rig.flush, &q.m, now, &asked, &r),
-                 -ESHUTDOWN);
+    cr_assert_eq(
+        move_records(rig.pool, &fake_calls, &rig.fake, rig.flush, &q.m, NULL, now, &asked, &r),
+        -ESHUTDOWN);
     cr_expect_eq(count_packs(), packs);
     rig_evict(&rig, 5);
     rig_expect(&rig, 5, 1, 0, 3 * MIB);
@@ -336,4 +337,102 @@ Test(node_move, overwritten_meanwhile)
     rig_expect(&rig, 5, 1, 0, MIB);
     rig_expect(&rig, 5, 2, MIB, MIB);
     rig_expect(&rig, 5, 1, 2 * MIB, MIB);
+}
+
+/* ---- from elsewhere ---- */
+
+static bool place(void *arg, const Star__MoveRecord *q, uint64_t *ino, uint64_t *offset)
+{
+    (void)arg;
+    (void)q;
+    *ino = 5;
+    *offset = MIB;
+    return true;
+}
+
+/* The second MiB of file 5, as it was written first. */
+static int content(void *arg, const Star__MoveRecord *q, uint8_t *out)
+{
+    unsigned *asked = arg;
+
+    ++*asked;
+    rig_fill(out, 1, MIB, q->length);
+    return 0;
+}
+
+static int nothing(void *arg, const Star__MoveRecord *q, uint8_t *out)
+{
+    unsigned *asked = arg;
+
+    (void)q;
+    (void)out;
+    ++*asked;
+    return -ENODATA;
+}
+
+static void heal(struct request *q, struct move_other *other, struct move_result *out)
+{
+    cr_assert_eq(
+        move_records(rig.pool, &fake_calls, &rig.fake, rig.flush, &q->m, other, NULL, NULL, out),
+        0);
+}
+
+/* Only what is damaged is asked for elsewhere; then the pool has it again. */
+Test(node_move, a_damaged_record_comes_from_elsewhere)
+{
+    static struct request q;
+    unsigned asked = 0;
+    struct move_other other = {.place = place, .content = nothing, .arg = &asked};
+    struct move_result r;
+
+    rig_write(&rig, 5, 1, 0, 3 * MIB);
+    rig_flush(&rig);
+    ask_all(&q);
+    size_t second = 0;
+    while (rig.fake.files[0]->extents[second].offset != MIB)
+        second++;
+    flip(rig.fake.files[0]->extents[second].pack,
+         rig.fake.files[0]->extents[second].pack_offset + 9);
+    heal(&q, &other, &r);
+    cr_expect_eq(r.records, 2);
+    cr_expect_eq(r.failed, 1);
+    cr_expect_eq(asked, 1);
+    free(r.done);
+    free(r.failed_packs);
+    other.content = content;
+    ask_all(&q);
+    heal(&q, &other, &r);
+    cr_expect_eq(r.records, 3);
+    cr_expect_eq(r.failed, 0);
+    cr_expect_eq(asked, 2);
+    free(r.done);
+    rig_evict(&rig, 5);
+    rig_expect(&rig, 5, 1, 0, 3 * MIB);
+}
+
+/* Without its footer a record can be read all the same, and gets a footer that names it. */
+Test(node_move, a_pack_without_its_footer)
+{
+    static struct request q;
+    unsigned asked = 0;
+    struct move_other other = {.place = place, .content = nothing, .arg = &asked};
+    char path[160];
+    struct move_result r;
+    struct stat st;
+
+    rig_write(&rig, 5, 1, MIB, MIB);
+    rig_flush(&rig);
+    ask_all(&q);
+    uint64_t pack = q.record[0].pack;
+    snprintf(path, sizeof(path), "%s/pool/packs/%02x/%016lx", rig.dir, (unsigned)(pack & 0xff),
+             (unsigned long)pack);
+    cr_assert_eq(stat(path, &st), 0);
+    flip(pack, (uint64_t)st.st_size - 5);
+    heal(&q, &other, &r);
+    cr_expect_eq(r.records, 1);
+    cr_expect_eq(r.failed, 0);
+    cr_expect_eq(asked, 0, "the record itself is whole");
+    free(r.done);
+    rig_evict(&rig, 5);
+    rig_expect(&rig, 5, 1, MIB, MIB);
 }

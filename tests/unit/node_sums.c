@@ -208,9 +208,33 @@ Test(node_sums, a_spoiled_byte_does_not_reach_the_pool)
     rig_check(&rig);
 }
 
+static struct scrub_result scrubbed;
+
+/* All of it, in calls of `limits`; sums in *files, *bytes. Returns how much was damaged; unhealed
+ * damage fails. */
+static unsigned scrub_all(struct scrub_limits limits, uint64_t *files, uint64_t *bytes)
+{
+    struct scrub_place at = {.shard = 0};
+    unsigned damaged = 0, calls = 0;
+
+    *files = *bytes = 0;
+    while (!at.done) {
+        cr_assert_eq(store_scrub(rig.store, &at, &limits, &scrubbed), 0);
+        cr_assert_lt(calls++, 10000, "it comes to an end");
+        *files += scrubbed.files;
+        *bytes += scrubbed.bytes;
+        damaged += scrubbed.damaged;
+        for (unsigned n = 0; n < scrubbed.damaged; n++)
+            cr_assert(scrubbed.damage[n].healed, "%s", scrubbed.damage[n].detail);
+    }
+    return damaged;
+}
+
+static const struct scrub_limits all = {.bytes = UINT64_MAX, .rate = INT64_MAX, .ms = INT_MAX};
+
 Test(node_sums, a_scrub_finds_all_of_a_thousand)
 {
-    struct scrub_result result;
+    uint64_t files, bytes;
     unsigned spoiled = 0;
 
     for (unsigned i = 0; i < 40; i++)
@@ -224,15 +248,89 @@ Test(node_sums, a_scrub_finds_all_of_a_thousand)
         }
     }
     cr_assert_eq(spoiled, 1000);
-    cr_assert_eq(store_scrub(rig.store, UINT64_MAX, &result), 0);
-    cr_assert_eq(result.damaged, 1000);
-    cr_assert_eq(result.files, 40);
-    cr_assert_eq(result.bytes, 40 * 40 * SUM_BLOCK);
+    cr_assert_eq(scrub_all(all, &files, &bytes), 1000);
+    cr_assert_eq(files, 40);
+    cr_assert_eq(bytes, 40 * 40 * SUM_BLOCK);
+    /* They are here again, and whole. */
+    uint64_t before = fetched();
     for (unsigned i = 0; i < 40; i++)
         rig_expect(&rig, 100 + i, 1, 0, 40 * SUM_BLOCK);
-    cr_assert_eq(store_scrub(rig.store, UINT64_MAX, &result), 0);
-    cr_assert_eq(result.damaged, 0);
+    cr_assert_eq(fetched(), before);
+    cr_assert_eq(scrub_all(all, &files, &bytes), 0);
     rig_check(&rig);
+}
+
+Test(node_sums, a_scrub_in_small_parts_misses_nothing)
+{
+    struct scrub_limits small = all;
+    uint64_t files, bytes;
+    unsigned spoiled = 0;
+
+    small.bytes = 300000;
+    for (unsigned i = 0; i < 20; i++)
+        rig_write(&rig, 100 + i, 1, 0, (i + 1) * 70001);
+    rig_flush(&rig);
+    for (unsigned i = 0; i < 20; i++)
+        spoiled += rig_spoil(&rig, 100 + i, i * 70001, i * 70001 + 1);
+    cr_assert_eq(spoiled, 20);
+    cr_assert_eq(scrub_all(small, &files, &bytes), 20);
+    cr_assert_eq(files, 20);
+    cr_assert_eq(bytes, 20 * 21 / 2 * 70001);
+    rig_check(&rig);
+}
+
+static int spoil_pack(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    FILE *pack = flag == FTW_F && st->st_size > 200000 ? fopen(path, "r+") : NULL;
+
+    (void)ftw;
+    if (!pack)
+        return 0;
+    /* The page of byte 100000: runs begin behind the header of 64 bytes. */
+    fseek(pack, 64 + 3 * 32768 + 2000, SEEK_SET);
+    fputs("damage", pack);
+    fclose(pack);
+    return 0;
+}
+
+static void spoil_packs(void)
+{
+    char packs[128];
+
+    snprintf(packs, sizeof(packs), "%s/pool/packs", rig.dir);
+    cr_assert_eq(nftw(packs, spoil_pack, 8, FTW_PHYS), 0);
+}
+
+Test(node_sums, a_scrub_says_what_the_pool_cannot_heal)
+{
+    struct scrub_place at = {.shard = 0};
+
+    flushed_file(MIB);
+    cr_assert(rig_spoil(&rig, INO, 100000, 100001));
+    spoil_packs();
+    cr_assert_eq(store_scrub(rig.store, &at, &all, &scrubbed), 0);
+    cr_assert_eq(scrubbed.damaged, 1);
+    cr_assert_eq(scrubbed.damage[0].ino, INO);
+    cr_assert(!scrubbed.damage[0].healed);
+    cr_assert_neq(scrubbed.damage[0].detail[0], '\0');
+    cr_assert_leq(scrubbed.damage[0].start, 100000);
+    cr_assert_gt(scrubbed.damage[0].end, 100000);
+}
+
+Test(node_sums, clean_bytes_are_given_only_if_all_are_whole)
+{
+    static uint8_t bytes[MIB];
+    const struct ticket t = rig_ticket(INO);
+
+    flushed_file(MIB);
+    cr_assert_eq(store_clean_bytes(rig.store, &t, 1000, 500000, bytes), 0);
+    cr_assert_eq(store_clean_bytes(rig.store, &t, 0, MIB + 1, bytes), -ENODATA);
+    rig_write(&rig, INO, 2, 3000, 10);
+    cr_assert_eq(store_clean_bytes(rig.store, &t, 1000, 500000, bytes), -ENODATA, "some is staged");
+    cr_assert_eq(store_clean_bytes(rig.store, &t, 200000, 300000, bytes), 0);
+    cr_assert(rig_spoil(&rig, INO, 250000, 250001));
+    cr_assert_eq(store_clean_bytes(rig.store, &t, 200000, 300000, bytes), -ENODATA,
+                 "some is spoiled");
 }
 
 /* What verifying costs: prints, and judges nothing. */
