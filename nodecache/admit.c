@@ -189,6 +189,10 @@ int admit_lock(struct store *s, const struct ticket *t, unsigned right, struct f
         pthread_mutex_lock(&f->lock);
         rc = admit(s, f, t, right);
         if (rc == 0) {
+            if (f->leaving) { /* not now: it is used */
+                f->leaving = false;
+                line_changed(s, f);
+            }
             *out = f;
             return 0;
         }

@@ -679,6 +679,15 @@ static void on_lost_lines(void *ctx)
     pthread_mutex_unlock(&l->lock);
 }
 
+/* A centre that has not been heard lately sends nobody here: the lines follow when it is back. */
+static void before_eviction(void *ctx)
+{
+    struct link *l = ctx;
+
+    if (clock_boot_ms() - atomic_load(&l->heard_ms) < LINK_HEARD_MS)
+        (void)link_send_lines(l);
+}
+
 /* ---- life ---- */
 
 int link_new(const struct link_options *options, struct link **out)
@@ -764,6 +773,7 @@ int link_ready(struct link *l)
     if (rc < 0)
         return rc;
     store_on_lost_lines(l->store, on_lost_lines, l);
+    store_before_eviction(l->store, before_eviction, l);
     rc = -pthread_create(&l->reporter, NULL, report_main, l);
     l->reports = rc == 0;
     if (rc == 0)
@@ -792,6 +802,8 @@ void link_stop(struct link *l)
     pthread_rwlock_unlock(&l->client_lock);
     if (l->client)
         client_stop(l->client); /* ends all waiting calls */
+    if (l->store)
+        store_before_eviction(l->store, NULL, NULL);
     if (l->reports)
         pthread_join(l->reporter, NULL);
     l->reports = false;

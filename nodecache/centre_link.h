@@ -36,6 +36,8 @@
 /* Until the centre says otherwise: after so long without it this node serves no data, as the centre
  * may give away, a lease after it has heard the node last, what the node has (section 6). */
 #define LINK_FENCE_MS 8000
+/* Heard within so long, it is asked before clean data goes: some reports' time. */
+#define LINK_HEARD_MS 3000
 
 struct link;
 

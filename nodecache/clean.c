@@ -17,8 +17,7 @@ static bool has_clean(const struct file *f)
     return f->present.total != f->staged.total;
 }
 
-/* The first clean stretch that ends beyond `at`, cut at `at` and limit. */
-static bool next_clean(const struct file *f, uint64_t at, uint64_t limit, struct range *out)
+bool clean_next(const struct file *f, uint64_t at, uint64_t limit, struct range *out)
 {
     struct range here;
 
@@ -35,7 +34,7 @@ bool clean_touched(const struct file *f, uint64_t start, uint64_t end)
 {
     struct range piece;
 
-    return has_clean(f) && next_clean(f, start, end, &piece);
+    return has_clean(f) && clean_next(f, start, end, &piece);
 }
 
 /* The clean bytes of a block, one piece behind the other. */
@@ -47,7 +46,7 @@ static int read_block(struct store *s, struct file *f, uint64_t block, uint8_t o
     int rc = fault("node.verify");
 
     *length = 0;
-    while (rc == 0 && next_clean(f, at, limit, &piece)) {
+    while (rc == 0 && clean_next(f, at, limit, &piece)) {
         int fd = file_fd(&s->table, f, false);
         size_t size = (size_t)(piece.end - piece.start);
         ssize_t n = fd < 0 ? 0 : pread(fd, out + *length, size, (off_t)piece.start);
@@ -94,7 +93,7 @@ static int verify_block(struct store *s, struct file *f, uint64_t block)
     size_t length;
     int rc;
 
-    if (!next_clean(f, start, start + SUM_BLOCK, &piece))
+    if (!clean_next(f, start, start + SUM_BLOCK, &piece))
         return 0;
     if (sum != 0) {
         rc = read_block(s, f, block, bytes, &length);
@@ -119,7 +118,7 @@ int clean_verify(struct store *s, struct file *f, uint64_t start, uint64_t end)
     if (!has_clean(f))
         return 0;
     end += end % SUM_BLOCK != 0 ? SUM_BLOCK - end % SUM_BLOCK : 0;
-    while (next_clean(f, at, end, &piece)) {
+    while (clean_next(f, at, end, &piece)) {
         uint64_t block = piece.start / SUM_BLOCK;
         int one = verify_block(s, f, block);
         if (one < 0 && one != -EAGAIN)
@@ -209,7 +208,7 @@ static int sum_block(struct store *s, struct file *f, uint64_t block, const stru
     size_t length;
 
     *sum = 0;
-    if (next_clean(f, start, limit, &first) && !next_clean(f, first.end, limit, &more))
+    if (clean_next(f, start, limit, &first) && !clean_next(f, first.end, limit, &more))
         *sum = known_sum(k, block, first.start, first.end);
     if (*sum != 0)
         return 0;
@@ -228,7 +227,7 @@ static int resum(struct store *s, struct file *f, uint64_t start, uint64_t end,
     int rc = 0;
 
     end += end % SUM_BLOCK != 0 ? SUM_BLOCK - end % SUM_BLOCK : 0;
-    while (rc == 0 && next_clean(f, at, end, &piece)) {
+    while (rc == 0 && clean_next(f, at, end, &piece)) {
         uint64_t block = piece.start / SUM_BLOCK;
         at = (block + 1) * SUM_BLOCK;
         if (sums_get(&f->sums, block) != 0)
@@ -317,7 +316,7 @@ int clean_recover(struct file *f)
     uint64_t at = 0;
     int rc = 0;
 
-    while (rc == 0 && next_clean(f, at, UINT64_MAX, &piece)) {
+    while (rc == 0 && clean_next(f, at, UINT64_MAX, &piece)) {
         uint64_t block = piece.start / SUM_BLOCK, limit = (block + 1) * SUM_BLOCK;
         at = piece.end < limit ? piece.end : limit;
         if (sums_get(&f->sums, block) == 0)
@@ -340,7 +339,7 @@ bool clean_sums_fit(const struct file *f)
     struct range piece;
     uint64_t at = 0, needed = 0, there = 0;
 
-    while (next_clean(f, at, UINT64_MAX, &piece)) {
+    while (clean_next(f, at, UINT64_MAX, &piece)) {
         uint64_t block = piece.start / SUM_BLOCK;
         if (sums_get(&f->sums, block) == 0)
             return false;

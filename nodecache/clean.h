@@ -17,6 +17,8 @@
 /* Verifies the clean bytes in all blocks that [start, end) touches. -EAGAIN: some were damaged;
  * that is noted as damage, and they are absent now. Other errors: the journal's. */
 int clean_verify(struct store *s, struct file *f, uint64_t start, uint64_t end);
+/* The first clean stretch that ends beyond `at`, cut at `at` and limit. */
+bool clean_next(const struct file *f, uint64_t at, uint64_t limit, struct range *out);
 /* Is a byte of [start, end) clean? */
 bool clean_touched(const struct file *f, uint64_t start, uint64_t end);
 /* Bytes in [start, end) are going to become clean, or to be clean no more: verifies the blocks at

@@ -9,28 +9,35 @@
 #include <unistd.h>
 
 #include "control/wire/clock.h"
+#include "nodecache/clean.h"
 #include "nodecache/cut.h"
-#include "nodecache/store_private.h"
 
 /* Between looks at rows when nothing else can go. */
 #define ROWS_LOOK_MS 1000
-/* Files looked at before a checkpoint that is due. */
-#define EVICT_TURN 256
+/* Files that go with one word to the centre, which costs an entry of its log; and files looked at
+ * before a checkpoint that is due. */
+#define EVICT_BATCH 256
 
 int discard_clean(struct store *s, struct file *f, uint64_t start, uint64_t end)
 {
-    struct range here, clean;
+    struct range clean;
     int rc = 0;
 
-    while (rc == 0 && start < end && ranges_next(&f->present, start, &here) && here.start < end) {
-        uint64_t from = here.start > start ? here.start : start;
-        start = here.end < end ? here.end : end;
-        if (!ranges_gap(&f->staged, from, start, &clean))
-            continue;
+    while (rc == 0 && clean_next(f, start, end, &clean)) {
         rc = index_discard(&s->index, f, clean.start, clean.end);
         start = clean.end;
     }
     return rc;
+}
+
+static bool busy(const struct file *f)
+{
+    return f->cut || f->fetches || f->fd_users > 0;
+}
+
+static bool has_clean_bytes(const struct file *f)
+{
+    return f->present.total > f->staged.total;
 }
 
 int evict_clean(struct store *s, struct file *f, uint64_t *bytes)
@@ -39,9 +46,9 @@ int evict_clean(struct store *s, struct file *f, uint64_t *bytes)
     struct charge c;
     int rc;
 
-    if (f->cut || f->fetches || f->fd_users > 0)
+    if (busy(f))
         return -EBUSY;
-    if (f->present.total == f->staged.total)
+    if (!has_clean_bytes(f))
         return 0;
     /* The word that these bytes are clean is on the disk before they go: else a crash of the
      * machine would take them for staged. One sync does for all that was flushed before it. */
@@ -107,35 +114,108 @@ void evict_for_room(struct store *s, uint64_t target)
     evict_down_to(s, target, true);
 }
 
-void evict_down_to(struct store *s, uint64_t target, bool in_turns)
+/* --- two steps: the cache table first, so that nobody is sent here for what goes --- */
+
+struct batch {
+    struct file *files[EVICT_BATCH]; /* referenced */
+    unsigned n;
+    uint64_t bytes; /* that will go */
+};
+
+/* f->lock is held, f is referenced for the batch. */
+static void batch_add(struct store *s, struct batch *b, struct file *f)
 {
-    int64_t round = clock_boot_ns();
-    uint64_t bytes = 0;
+    f->leaving = true;
+    line_changed(s, f);
+    b->bytes += f->present.total - f->staged.total;
+    b->files[b->n++] = f;
+}
+
+static void tell_centre(struct store *s)
+{
+    pthread_mutex_lock(&s->tell_lock);
+    if (s->tell)
+        s->tell(s->tell_ctx);
+    pthread_mutex_unlock(&s->tell_lock);
+}
+
+/* Who has used the file meanwhile has found its bytes, and made it stay. */
+static int batch_evict(struct store *s, struct batch *b, uint64_t *bytes)
+{
+    int rc = 0;
+
+    if (b->n > 0)
+        tell_centre(s);
+    for (unsigned i = 0; i < b->n; i++) {
+        struct file *f = b->files[i];
+        pthread_mutex_lock(&f->lock);
+        int one = !f->leaving || f->gone ? 0 : evict_clean(s, f, bytes);
+        if (f->leaving && has_clean_bytes(f))
+            line_changed(s, f); /* they are still here */
+        f->leaving = false;
+        if (!f->gone && forgettable(s, f))
+            (void)forget(s, f); /* fails: the row just stays */
+        admit_unlock(f);
+        rc = rc < 0 ? rc : one;
+    }
+    b->n = 0;
+    b->bytes = 0;
+    return rc;
+}
+
+static bool more_must_go(struct store *s, const struct batch *b, uint64_t target)
+{
+    uint64_t used = atomic_load(&s->space.used);
+
+    return used > target + b->bytes || atomic_load(&s->table.count) > FILES_MAX / 2 + b->n;
+}
+
+/* Fills the batch with what was not used for long. false: there is no more, or a checkpoint is due.
+ */
+static bool batch_fill(struct store *s, struct batch *b, uint64_t target, bool in_turns,
+                       int64_t round)
+{
     unsigned looked = 0;
 
-    while (!atomic_load(&s->stopping) &&
-           (atomic_load(&s->space.used) > target || atomic_load(&s->table.count) > FILES_MAX / 2)) {
-        if (in_turns && ++looked > EVICT_TURN && index_wants_checkpoint(&s->index))
-            break; /* writers may be waiting for that */
+    while (b->n < EVICT_BATCH && more_must_go(s, b, target)) {
+        if (in_turns && ++looked > EVICT_BATCH && index_wants_checkpoint(&s->index))
+            return false; /* writers may be waiting for that */
         struct file *f = file_oldest(&s->table, round);
         if (!f)
-            break;
+            return false;
         pthread_mutex_lock(&f->lock);
-        if (!f->gone) {
-            (void)evict_clean(s, f, &bytes); /* errors were noted; -EBUSY: another time */
-            if (forgettable(s, f))
-                (void)forget(s, f); /* fails: the row just stays */
-        }
+        bool leaves = !f->gone && !busy(f) && has_clean_bytes(f);
+        if (leaves)
+            batch_add(s, b, f);
+        else if (!f->gone && forgettable(s, f))
+            (void)forget(s, f); /* fails: the row just stays */
         pthread_mutex_unlock(&f->lock);
         file_looked_at(&s->table, f, round);
-        file_unref(f);
+        if (!leaves)
+            file_unref(f);
     }
+    return true;
+}
+
+void evict_down_to(struct store *s, uint64_t target, bool in_turns)
+{
+    struct batch *b = calloc(1, sizeof(*b));
+    int64_t round = clock_boot_ns();
+    uint64_t bytes = 0;
+    bool more = b != NULL;
+
+    while (more && !atomic_load(&s->stopping) && more_must_go(s, b, target)) {
+        more = batch_fill(s, b, target, in_turns, round);
+        (void)batch_evict(s, b, &bytes); /* errors were noted; -EBUSY: another time */
+    }
+    free(b);
 }
 
 int store_evict(struct store *s, uint64_t ino, uint64_t *bytes)
 {
+    struct batch *b;
     struct file *f;
-    int rc;
+    int rc = 0;
 
     if (ino == 0) {
         evict_down_to(s, 0, false);
@@ -144,9 +224,18 @@ int store_evict(struct store *s, uint64_t ino, uint64_t *bytes)
     f = file_peek(&s->table, ino);
     if (!f)
         return 0;
+    b = calloc(1, sizeof(*b));
     pthread_mutex_lock(&f->lock);
-    rc = f->gone ? 0 : evict_clean(s, f, bytes);
+    if (!b)
+        rc = -ENOMEM;
+    else if (!f->gone && busy(f))
+        rc = -EBUSY;
+    else if (!f->gone && has_clean_bytes(f))
+        batch_add(s, b, file_ref(f));
     admit_unlock(f);
+    if (rc == 0)
+        rc = batch_evict(s, b, bytes);
+    free(b);
     return rc;
 }
 

@@ -70,6 +70,8 @@ struct file {
     bool is_home;
     bool mapped;
     bool cut_partial; /* the cut noted last has left staged bytes out */
+    bool leaving;     /* its clean bytes are about to go: the cache table has its line no more */
+    bool told_gone;   /* the line that was told last says that nothing is here */
     bool doubt;       /* recovered after a crash of the machine, not yet compared with the centre */
     bool has_file;    /* there is a flat file */
     bool sync_failed; /* the kernel may have thrown written bytes away as clean */

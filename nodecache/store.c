@@ -135,7 +135,7 @@ void staged_again(struct store *s, struct file *f, int64_t since)
     pthread_mutex_unlock(&s->staged_lock);
 }
 
-static void line_changed(struct store *s, struct file *f)
+void line_changed(struct store *s, struct file *f)
 {
     if (atomic_exchange(&f->on_changed_list, true))
         return;
@@ -173,11 +173,14 @@ size_t store_changed_lines(struct store *s, struct copy_line *lines, size_t max)
         pthread_mutex_lock(&f->lock);
         uint64_t staged = f->gone ? 0 : f->staged.total;
         uint64_t present = f->gone ? 0 : f->present.total;
-        lines[n++] = (struct copy_line){.ino = f->ino,
-                                        .version = f->version,
-                                        .staged = staged,
-                                        .cached = present - staged,
-                                        .gone = present == 0};
+        bool gone = f->leaving ? staged == 0 : present == 0;
+        if (!gone || !f->told_gone)
+            lines[n++] = (struct copy_line){.ino = f->ino,
+                                            .version = f->version,
+                                            .staged = staged,
+                                            .cached = f->leaving ? 0 : present - staged,
+                                            .gone = gone};
+        f->told_gone = gone;
         pthread_mutex_unlock(&f->lock);
         file_unref(f);
     }
@@ -205,6 +208,14 @@ void store_on_lost_lines(struct store *s, void (*kick)(void *ctx), void *ctx)
 {
     s->lost_ctx = ctx;
     s->lost_kick = kick;
+}
+
+void store_before_eviction(struct store *s, void (*tell)(void *ctx), void *ctx)
+{
+    pthread_mutex_lock(&s->tell_lock);
+    s->tell = tell;
+    s->tell_ctx = ctx;
+    pthread_mutex_unlock(&s->tell_lock);
 }
 
 void store_counts(struct store *s, struct store_counts *out)
@@ -360,6 +371,7 @@ static void store_free(struct store *s)
     space_destroy(&s->space);
     pthread_mutex_destroy(&s->staged_lock);
     pthread_mutex_destroy(&s->changed_lock);
+    pthread_mutex_destroy(&s->tell_lock);
     pthread_mutex_destroy(&s->error_lock);
     hot_destroy(&s->hot);
     pthread_mutex_destroy(&s->upkeep_lock);
@@ -383,6 +395,7 @@ static struct store *store_new(const struct store_options *options)
     maps_init(&s->maps);
     pthread_mutex_init(&s->staged_lock, NULL);
     pthread_mutex_init(&s->changed_lock, NULL);
+    pthread_mutex_init(&s->tell_lock, NULL);
     pthread_mutex_init(&s->error_lock, NULL);
     hot_init(&s->hot);
     pthread_mutex_init(&s->upkeep_lock, NULL);

@@ -196,6 +196,11 @@ void store_change_all_lines(struct store *s); /* every line counts as changed */
 /* kick is called when lines were lost, which the centre should know soon. */
 void store_on_lost_lines(struct store *s, void (*kick)(void *ctx), void *ctx);
 
+/* tell is called before clean data goes, without locks that its work could need: when it returns, the
+ * centre has the changed lines, in which that data is no more, or cannot be asked and sends nobody
+ * here. NULL: no more calls, and none is running. */
+void store_before_eviction(struct store *s, void (*tell)(void *ctx), void *ctx);
+
 struct store_counts {
     uint64_t capacity, used, staged, cached, files;
     uint64_t read_bytes, write_bytes, fetched_bytes, flushed_bytes;

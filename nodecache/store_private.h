@@ -53,6 +53,10 @@ struct store {
     void (*lost_kick)(void *ctx);
     void *lost_ctx;
 
+    pthread_mutex_t tell_lock; /* held while the centre is asked; no other is */
+    void (*tell)(void *ctx);
+    void *tell_ctx;
+
     pthread_t upkeep;
     bool upkeep_runs;
     int64_t rows_looked_at;      /* its own */
@@ -81,6 +85,8 @@ void store_damaged(struct store *s, uint64_t ino, const char *detail);
 /* After a change of f, f->lock held: totals, staged list, changed lines. lost: the centre should
  * know soon. */
 void store_settle(struct store *s, struct file *f, bool lost);
+/* Its line of the cache table is to be told anew. */
+void line_changed(struct store *s, struct file *f);
 /* f is still staged after a flush that began at `since`: it finds its place in the list. f->lock is
  * held. */
 void staged_again(struct store *s, struct file *f, int64_t since);

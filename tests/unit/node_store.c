@@ -712,6 +712,10 @@ Test(node_store, lines_of_the_cache_table)
     cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1);
     cr_assert(lines[0].gone);
     store_drop(rig.store, 5, true);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 0, "that was told already");
+    rig_write(&rig, 6, 1, 0, 5000);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1);
+    store_drop(rig.store, 6, true);
     cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1);
     cr_assert(lines[0].gone);
 }
@@ -753,6 +757,68 @@ Test(node_store, threads_write_read_flush_and_evict_at_once)
     }
     for (unsigned i = 0; i < 4; i++)
         pthread_join(writers[i].thread, NULL);
+    rig_check(&rig);
+}
+
+/* What the centre hears before clean data goes, and what somebody does at that moment. */
+struct eviction {
+    unsigned calls;
+    bool gone, was_here, read;
+};
+
+static void on_eviction(void *arg)
+{
+    struct eviction *e = arg;
+    struct copy_line lines[16];
+    size_t n = store_changed_lines(rig.store, lines, 16);
+
+    e->calls++;
+    for (size_t i = 0; i < n; i++)
+        e->gone = e->gone || (lines[i].ino == 60 && lines[i].gone);
+    struct file *f = file_peek(&rig.store->table, 60);
+    e->was_here = f && atomic_load(&f->present_bytes) > 0;
+    file_unref(f);
+    if (e->read)
+        rig_expect(&rig, 60, 7, 0, 65536);
+}
+
+Test(node_store, the_cache_table_knows_before_clean_data_goes)
+{
+    struct eviction e = {0};
+    struct copy_line lines[16];
+
+    rig_write(&rig, 60, 7, 0, 65536);
+    rig_flush(&rig);
+    while (store_changed_lines(rig.store, lines, 16) > 0)
+        ;
+    store_before_eviction(rig.store, on_eviction, &e);
+    rig_evict(&rig, 60);
+    cr_expect_eq(e.calls, 1);
+    cr_expect(e.gone, "the line says that it is gone");
+    cr_expect(e.was_here, "and it is still here then");
+    struct file *f = file_peek(&rig.store->table, 60);
+    cr_expect(!f || atomic_load(&f->present_bytes) == 0, "and afterwards no more");
+    file_unref(f);
+    cr_expect_eq(store_changed_lines(rig.store, lines, 16), 0, "that was told already");
+    store_before_eviction(rig.store, NULL, NULL);
+    rig_check(&rig);
+}
+
+Test(node_store, what_is_used_while_it_leaves_stays)
+{
+    struct eviction e = {.read = true};
+    struct copy_line lines[16];
+
+    rig_write(&rig, 60, 7, 0, 65536);
+    rig_flush(&rig);
+    store_before_eviction(rig.store, on_eviction, &e);
+    uint64_t bytes = 0;
+    cr_assert_eq(store_evict(rig.store, 60, &bytes), 0);
+    store_before_eviction(rig.store, NULL, NULL);
+    cr_expect(e.gone && e.was_here);
+    cr_expect_eq(bytes, 0);
+    cr_assert_eq(store_changed_lines(rig.store, lines, 16), 1, "its line is told anew");
+    cr_expect(lines[0].ino == 60 && !lines[0].gone && lines[0].cached == 65536);
     rig_check(&rig);
 }
 
