@@ -19,12 +19,15 @@ struct memory_object {
     char name[64];
     uint8_t *bytes;
     size_t size;
+    uint8_t *lent; /* the place that was handed out, of lends bytes */
 };
 
 struct memory_pool {
     struct memory_object *objects;
     size_t room;      /* bytes that fit in; 0: any number */
     int finish_error; /* what finish returns */
+    size_t lends;     /* it has places of so many bytes for a writer (memory_lender; set it when the
+                         pool is open) */
     uint64_t read_calls, read_bytes;
     bool count_reads;
 };
@@ -77,10 +80,25 @@ static inline int memory_append(void *object, const void *data, size_t len, char
     uint8_t *bytes = realloc(o->bytes, o->size + len);
     if (bytes == NULL)
         return -ENOMEM;
+    if (o->pool->lends != 0 && (data != o->lent || len > o->pool->lends))
+        return pool_fail(detail, -EINVAL, "not what was lent");
     memcpy(bytes + o->size, data, len);
     o->bytes = bytes;
     o->size += len;
+    free(o->lent);
+    o->lent = NULL;
     return 0;
+}
+
+/* A fresh one each time: what is put into an older one is seen by a sanitizer. */
+static inline int memory_room(void *object, void **at, size_t *len, char *detail)
+{
+    struct memory_object *o = object;
+    free(o->lent);
+    o->lent = malloc(o->pool->lends);
+    *at = o->lent;
+    *len = o->pool->lends;
+    return o->lent != NULL ? 0 : pool_fail(detail, -ENOMEM, "no memory");
 }
 
 static inline int memory_remove(void *ctx, const char *name, char *detail)
@@ -93,6 +111,7 @@ static inline int memory_remove(void *ctx, const char *name, char *detail)
             continue;
         *at = o->next;
         free(o->bytes);
+        free(o->lent);
         free(o);
         return 0;
     }
@@ -183,6 +202,14 @@ static const struct pool_driver memory_driver = {
     .list = memory_list,
     .statvfs = memory_statvfs,
 };
+
+/* The same, with places for a writer. */
+static inline struct pool_driver memory_lender(void)
+{
+    struct pool_driver d = memory_driver;
+    d.room = memory_room;
+    return d;
+}
 
 /* A pool over m, as of cloud "test". */
 static inline int memory_pool_open(struct memory_pool *m, struct pool **out, char *detail)

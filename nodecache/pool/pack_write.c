@@ -1,5 +1,5 @@
-/* Writing a pack: seals into one buffer, which goes out whenever it is full, so in large aligned
- * writes. */
+/* Writing a pack: seals into one buffer, which goes out whenever it is full, so in large writes; it
+ * is the driver's own if that has one to give. */
 #include "nodecache/pool/pack_seal.h"
 
 #include <errno.h>
@@ -21,13 +21,14 @@ struct pack_writer {
     struct pool *pool;
     uint64_t pack;
     void *object;
-    uint8_t *buffer;
-    size_t fill;
+    uint8_t *buffer; /* NULL: the driver is to be asked for the next one */
+    size_t room, fill;
+    uint8_t *own;   /* the buffer, of a driver that gives none */
     uint64_t bytes; /* with those in the buffer */
     struct table records, files;
     struct pool_key key; /* generation 0: unsealed */
     struct sealer sealer;
-    uint8_t *page; /* one, on its way into the buffer */
+    uint8_t *page; /* one that lies across the end of a buffer */
     int error;     /* the first one; nothing is written after it */
 };
 
@@ -50,52 +51,96 @@ static void writer_free(struct pack_writer *w)
 {
     free(w->records.bytes);
     free(w->files.bytes);
-    free(w->buffer);
+    free(w->own);
     free(w->page);
     sealer_destroy(&w->sealer);
     pool_key_wipe(&w->key);
     free(w);
 }
 
+static int need_buffer(struct pack_writer *w, char *detail)
+{
+    void *at;
+
+    if (w->buffer != NULL)
+        return 0;
+    w->fill = 0;
+    w->room = WRITE_BUFFER;
+    if (w->own == NULL) {
+        int rc = w->pool->driver->room(w->object, &at, &w->room, detail);
+        if (rc != 0)
+            return w->error = rc;
+        w->buffer = at;
+    } else {
+        w->buffer = w->own;
+    }
+    return 0;
+}
+
+/* So many bytes have been put into the buffer. */
+static int filled(struct pack_writer *w, size_t len, char *detail)
+{
+    int rc = 0;
+
+    w->fill += len;
+    w->bytes += len;
+    if (w->fill < w->room)
+        return 0;
+    rc = w->pool->driver->append(w->object, w->buffer, w->fill, detail);
+    w->buffer = NULL;
+    return rc == 0 ? 0 : (w->error = rc);
+}
+
 static int put(struct pack_writer *w, const void *data, size_t len, char *detail)
 {
     const uint8_t *from = data;
+    int rc = 0;
 
-    while (len > 0) {
-        size_t part = WRITE_BUFFER - w->fill < len ? WRITE_BUFFER - w->fill : len;
+    while (rc == 0 && len > 0) {
+        rc = need_buffer(w, detail);
+        if (rc != 0)
+            break;
+        size_t part = w->room - w->fill < len ? w->room - w->fill : len;
         memcpy(w->buffer + w->fill, from, part);
-        w->fill += part;
-        w->bytes += part;
+        rc = filled(w, part, detail);
         from += part;
         len -= part;
-        if (w->fill < WRITE_BUFFER)
-            continue;
-        int rc = w->pool->driver->append(w->object, w->buffer, w->fill, detail);
-        if (rc != 0)
-            return w->error = rc;
-        w->fill = 0;
     }
-    return 0;
+    return rc;
+}
+
+/* Sealed where it is to lie, if it fits there. */
+static int put_page(struct pack_writer *w, const struct run *run, uint32_t page,
+                    const uint8_t *content, char *detail)
+{
+    uint32_t len = run_page_length(run, page);
+    uint8_t seal[POOL_SEAL];
+    int rc = need_buffer(w, detail);
+
+    if (rc == 0 && w->room - w->fill >= len + POOL_SEAL) {
+        uint8_t *at = w->buffer + w->fill;
+        rc = page_seal(&w->sealer, run, page, content, at, at + len, detail);
+        return rc == 0 ? filled(w, len + POOL_SEAL, detail) : rc;
+    }
+    if (rc == 0)
+        rc = page_seal(&w->sealer, run, page, content, w->page, seal, detail);
+    if (rc == 0)
+        rc = put(w, w->page, len, detail);
+    return rc == 0 ? put(w, seal, sizeof seal, detail) : rc;
 }
 
 /* run->at is filled in. */
 static int put_run(struct pack_writer *w, struct run *run, const void *content, char *detail)
 {
     const uint8_t *from = content;
-    uint8_t seal[POOL_SEAL];
     int rc;
 
     run->pack = w->pack;
     run->at = w->bytes;
     rc = sealer_run(&w->sealer, &w->key, run, detail);
     for (uint32_t page = 0; page < run_pages(run->length) && rc == 0; page++) {
-        uint32_t len = run_page_length(run, page);
-        rc = page_seal(&w->sealer, run, page, from, w->page, seal, detail);
-        if (rc == 0)
-            rc = put(w, w->page, len, detail);
-        if (rc == 0)
-            rc = put(w, seal, sizeof seal, detail);
-        from += len;
+        rc = put_page(w, run, page, from, detail);
+        from += run_page_length(run, page);
     }
     return rc == 0 ? 0 : (w->error = rc);
 }
@@ -123,9 +168,10 @@ int pack_create(struct pool *p, const struct pool_key *key, uint64_t pack, struc
         goto out;
     w->pool = p;
     w->pack = pack;
-    w->buffer = aligned_alloc(BUFFER_ALIGN, WRITE_BUFFER);
+    if (p->driver->room == NULL)
+        w->own = aligned_alloc(BUFFER_ALIGN, WRITE_BUFFER);
     w->page = malloc(POOL_PAGE_CONTENT);
-    if (w->buffer == NULL || w->page == NULL)
+    if ((w->own == NULL && p->driver->room == NULL) || w->page == NULL)
         goto out;
     rc = sealer_init(&w->sealer, true, key, detail);
     if (rc != 0)
@@ -230,7 +276,7 @@ static int put_end(struct pack_writer *w, uint64_t *size, char *detail)
     trailer_put(content, w->pack, &shape);
     run = (struct run){.kind = RUN_TRAILER, .length = PACK_END_CONTENT};
     rc = put_run(w, &run, content, detail);
-    if (rc == 0 && w->fill > 0)
+    if (rc == 0 && w->buffer != NULL && w->fill > 0)
         rc = w->pool->driver->append(w->object, w->buffer, w->fill, detail);
     *size = w->bytes;
     return rc;

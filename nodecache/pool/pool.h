@@ -86,7 +86,10 @@ struct pool_driver {
     int (*list)(void *ctx, const char *folder, bool (*fn)(void *arg, const char *name), void *arg,
                 char *detail);
     int (*statvfs)(void *ctx, struct statvfs *out, char *detail);
-    /* These may be NULL. What is kept of the object in memory may be out of date. */
+    /* These may be NULL. Where the object's next bytes may be put (at least one), so that append
+     * need not copy them: it is given the place itself then. The place is good until that. */
+    int (*room)(void *object, void **at, size_t *len, char *detail);
+    /* What is kept of the object in memory may be out of date. */
     void (*forget)(void *ctx, const char *name);
     /* Does the URL still lead to what is open? -ESTALE: to something else. */
     int (*look)(void *ctx, char *detail);

@@ -99,6 +99,7 @@ static void keep_heap(void)
 static void np_free(struct nfs *n)
 {
     np_conns_destroy(&n->conns);
+    np_spare_free(n);
     pthread_mutex_destroy(&n->lock);
     free(n->names);
     free(n);
@@ -304,6 +305,7 @@ const struct pool_driver pool_nfs = {
     .remove = np_remove_object,
     .list = np_list,
     .statvfs = np_statvfs,
+    .room = np_object_room,
     .forget = np_forget,
     .look = np_look,
     .adopt = np_adopt,

@@ -36,6 +36,10 @@ struct np_name {
     struct np_fh fh;
 };
 
+/* Buffers of writers, 512 KiB each, that are kept for the next ones: what one object keeps. */
+#define NFS_SPARE_MAX 64
+
+struct chunk;
 struct nfs {
     struct np_url url;
     struct np_conns conns;
@@ -43,6 +47,8 @@ struct nfs {
     pthread_mutex_t lock;         /* what follows; a leaf */
     struct np_fh root;
     struct np_name *names; /* NFS_NAMES_SLOTS */
+    struct chunk *spare;   /* by next */
+    unsigned spare_n;
 };
 
 /* One thing to do on a connection. It is done again from the start if the connection breaks, or if
@@ -74,9 +80,11 @@ int np_root_find(struct nfs *n, bool create, struct np_fh *out, char *detail);
 /* ---- the table's functions: pool_nfs_write.c, pool_nfs_read.c */
 
 int np_object_create(void *ctx, const char *name, void **object, char *detail);
+int np_object_room(void *object, void **at, size_t *len, char *detail);
 int np_object_append(void *object, const void *data, size_t len, char *detail);
 int np_object_finish(void *object, char *detail);
 void np_object_abandon(void *object);
+void np_spare_free(struct nfs *n);
 ssize_t np_object_read(void *ctx, const char *name, uint64_t offset, struct iovec *iov, int count,
                        char *detail);
 

@@ -31,7 +31,7 @@ enum state { WAITING, FLYING, WRITTEN };
 
 struct object;
 struct chunk {
-    struct chunk *prev, *next;
+    struct chunk *prev, *next; /* next: also of the pool's spare ones */
     struct object *o;
     uint64_t offset;
     uint32_t len, done, room;
@@ -47,7 +47,6 @@ struct object {
     struct np_file file;
     struct chunk *chunks;  /* in the order of their offsets */
     struct chunk *filling; /* the last one, not in the list yet */
-    struct chunk *spare;   /* to be filled again: fresh memory costs more than the bytes in it */
     uint64_t written;
     size_t kept, uncommitted; /* bytes in chunks; of those WRITTEN and not covered */
     unsigned waiting, flying, losses;
@@ -74,6 +73,41 @@ static void set_state(struct chunk *c, enum state state)
         o->uncommitted += c->len;
 }
 
+/* Fresh memory costs more than the bytes in it: what one object does not need the next one fills
+ * again, the last one first, as it is in the processor's cache. */
+static void chunk_spare(struct nfs *n, struct chunk *c)
+{
+    pthread_mutex_lock(&n->lock);
+    bool kept = n->spare_n < NFS_SPARE_MAX;
+    if (kept) {
+        LL_PREPEND(n->spare, c);
+        n->spare_n++;
+    }
+    pthread_mutex_unlock(&n->lock);
+    if (!kept)
+        free(c);
+}
+
+static struct chunk *chunk_take_spare(struct nfs *n)
+{
+    pthread_mutex_lock(&n->lock);
+    struct chunk *c = n->spare;
+    if (c != NULL) {
+        LL_DELETE(n->spare, c);
+        n->spare_n--;
+    }
+    pthread_mutex_unlock(&n->lock);
+    return c;
+}
+
+void np_spare_free(struct nfs *n)
+{
+    struct chunk *c;
+
+    while ((c = chunk_take_spare(n)) != NULL)
+        free(c);
+}
+
 static void chunk_free(struct chunk *c)
 {
     struct object *o = c->o;
@@ -82,7 +116,7 @@ static void chunk_free(struct chunk *c)
     o->waiting--;
     o->kept -= c->len;
     DL_DELETE(o->chunks, c);
-    LL_PREPEND(o->spare, c);
+    chunk_spare(o->n, c);
 }
 
 static void again_later(struct object *o)
@@ -374,12 +408,10 @@ int np_object_create(void *ctx, const char *name, void **object, char *detail)
 static struct chunk *chunk_new(struct object *o)
 {
     uint32_t room = o->n->write_max < PIECE ? o->n->write_max : PIECE;
-    struct chunk *c = o->spare;
+    struct chunk *c = chunk_take_spare(o->n);
 
-    if (c != NULL)
-        LL_DELETE(o->spare, c);
-    else
-        c = malloc(sizeof *c + room);
+    if (c == NULL)
+        c = malloc(sizeof *c + PIECE); /* write_max may grow */
     if (c == NULL)
         return NULL;
     memset(c, 0, sizeof *c);
@@ -398,6 +430,19 @@ static void chunk_full(struct object *o)
     o->filling = NULL;
 }
 
+int np_object_room(void *object, void **at, size_t *len, char *detail)
+{
+    struct object *o = object;
+
+    if (o->error != 0)
+        return np_fail(detail, o->error, "write", o->name);
+    if (o->filling == NULL && (o->filling = chunk_new(o)) == NULL)
+        return np_fail(detail, o->error = -ENOMEM, "write", o->name);
+    *at = o->filling->data + o->filling->len;
+    *len = o->filling->room - o->filling->len;
+    return 0;
+}
+
 int np_object_append(void *object, const void *data, size_t len, char *detail)
 {
     struct object *o = object;
@@ -412,7 +457,8 @@ int np_object_append(void *object, const void *data, size_t len, char *detail)
             return np_fail(detail, o->error = -ENOMEM, "write", o->name);
         struct chunk *c = o->filling;
         uint32_t part = len < c->room - c->len ? (uint32_t)len : c->room - c->len;
-        memcpy(c->data + c->len, from, part);
+        if (from != c->data + c->len)
+            memcpy(c->data + c->len, from, part);
         c->len += part;
         o->written += part;
         from += part;
@@ -430,9 +476,8 @@ static void object_free(struct object *o)
     drop_conn(o, o->error);
     DL_FOREACH_SAFE (o->chunks, c, next)
         chunk_free(c);
-    LL_FOREACH_SAFE (o->spare, c, next)
-        free(c);
-    free(o->filling);
+    if (o->filling != NULL)
+        chunk_spare(o->n, o->filling);
     free(o);
 }
 
