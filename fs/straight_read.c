@@ -26,6 +26,8 @@ struct task {
     int64_t deadline_ms;
     bool whole; /* records are read whole, as the rest of them is wanted next */
     uint8_t *data;
+    struct record *record; /* or all of it lies in there, from record_at on: nothing is copied */
+    uint32_t record_at;
 };
 
 struct straight_reader {
@@ -190,12 +192,34 @@ static int copy_extent(struct straight_reader *r, const struct task *t, const st
     return 0;
 }
 
+/* All of the request from one record. -ENOBUFS: it is not like that. */
+static int run_single(struct straight_reader *r, struct task *t, char *detail)
+{
+    const struct pool_extent *e = pool_map_find(t->map, t->offset);
+    int rc = -ENOBUFS;
+
+    if (!e || t->length == 0 || e->offset > t->offset ||
+        t->offset + t->length > e->offset + e->length)
+        return rc;
+    pthread_mutex_lock(&r->lock);
+    if (t->whole || record_cache_has(&r->cache, e->record))
+        rc = record_get(r, e, &t->record, detail);
+    pthread_mutex_unlock(&r->lock);
+    if (rc < 0)
+        t->record = NULL;
+    t->record_at = e->record_offset + (uint32_t)(t->offset - e->offset);
+    return rc;
+}
+
 static int run_request(struct straight_reader *r, struct task *t, char *detail)
 {
     uint64_t end = t->offset + t->length, at = t->offset;
     const struct pool_extent *last = t->map->extents + t->map->count;
-    int rc = 0;
+    int rc = run_single(r, t, detail);
 
+    if (rc != -ENOBUFS)
+        return rc;
+    rc = 0;
     t->data = malloc(t->length ? t->length : 1);
     if (!t->data)
         return -ENOMEM;
@@ -281,7 +305,12 @@ static void run_task(struct straight_reader *r, struct task *t)
         rc = run_request(r, t, detail);
     struct kreq *q = task_ended(r, t);
     if (q)
-        finish(q, rc, detail, t->data, t->length);
+        finish(q, rc, detail, t->record ? t->record->data + t->record_at : t->data, t->length);
+    if (t->record) {
+        pthread_mutex_lock(&r->lock);
+        record_cache_put(&r->cache, t->record);
+        pthread_mutex_unlock(&r->lock);
+    }
     task_free(t);
 }
 
