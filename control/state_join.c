@@ -82,7 +82,7 @@ int st_cmd_token(struct apply *a, const ProtobufCMessage *body)
     const Star__LogToken *q = (const Star__LogToken *)body;
     struct identity_name squash = {0};
     struct token_row r = {.expires = q->expires};
-    size_t left;
+    size_t left = 0;
 
     if (q->hash.len != TOKEN_HASH || !good_identity(q->identity) ||
         identity_squash_parse(q->squash[0] ? q->squash : "none", &squash) < 0)
