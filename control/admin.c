@@ -339,6 +339,8 @@ void admin_command(struct op *op, char *command)
         gc_start(op);
     else if (strcmp(word, "scrub") == 0)
         scrub_start(op, path);
+    else if (strcmp(word, "key") == 0)
+        keys_command(op, path);
     else if (strcmp(word, "token") == 0)
         join_token(op, path);
     else if (strcmp(word, "revoke") == 0)
@@ -346,10 +348,11 @@ void admin_command(struct op *op, char *command)
     else if (strcmp(word, "evict") == 0 || strcmp(word, "warm") == 0)
         op_error(op, -EINVAL, "%s needs a path (/ for all)", word);
     else
-        op_error(op, -EINVAL,
-                 "'%.64s' is no command: flush [PATH], evict PATH, warm PATH, gc, scrub, token or "
-                 "revoke",
-                 word);
+        op_error(
+            op, -EINVAL,
+            "'%.64s' is no command: flush [PATH], evict PATH, warm PATH, gc, scrub, key, token "
+            "or revoke",
+            word);
 }
 
 void admin_node_command(struct op *op, struct node *n, char *command)

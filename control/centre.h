@@ -287,8 +287,12 @@ struct centre {
     int64_t gc_ms;
     struct hot_entry *hot; /* files that nodes report as read much */
     int64_t hot_ms;
-    struct scrub *scrub; /* the run that goes on, or the last one, or NULL */
-    struct meta *meta; /* the copy of the state that is on its way to the pool, or NULL */
+    struct scrub *scrub;  /* the run that goes on, or the last one, or NULL */
+    struct op *key_ops;   /* they wait for wrapped keys to be in the pool (list by wait_next) */
+    bool keys_sent;       /* a node is putting them there */
+    int64_t keys_ms;      /* when to try again */
+    char keys_error[128]; /* why it failed; "": it did not */
+    struct meta *meta;    /* the copy of the state that is on its way to the pool, or NULL */
     int64_t meta_next;
     uint64_t meta_count; /* commands applied when the newest was done; 0: none since the start */
     void (*meta_stopped)(struct centre *c);
@@ -506,6 +510,11 @@ void keys_moves_free(Star__MoveRecords *body);
 /* Key of the record with that number in the pack; *generation 0: unsealed. */
 int keys_of_record(struct centre *c, uint64_t pack, uint32_t number, uint32_t *generation,
                    uint8_t key[CONTROL_KEY]);
+/* --- keys_change.c --- */
+/* "rotate" or "replace LOCK": answered when the pool has the wrapped keys. */
+void keys_command(struct op *op, char *command);
+void keys_tick(struct centre *c, int64_t now);
+
 void serve_straight_confirm(struct op *op);
 /* The newest of i may be known to a mount alone, which writes it into the pool. */
 bool straight_must_be_asked(struct centre *c, const struct session *s, const struct inode *i);

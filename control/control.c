@@ -61,6 +61,7 @@ static void on_tick(uv_timer_t *timer)
     nodes_tick(c, c->now);
     gc_tick(c, c->now);
     meta_tick(c, c->now);
+    keys_tick(c, c->now);
     hot_files_tick(c, c->now);
     scrub_tick(c, c->now);
     /* No memory for more: as many as before are kept. */

@@ -4,12 +4,19 @@
 #ifndef UMBEL_CONTROL_H
 #define UMBEL_CONTROL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Keys of a sealed cloud, by generation of the cloud's key. The centre derives and hands out; how
- * they are kept and derived is the caller's. Called by the loop, so quick; 0 or -errno (-ENOKEY: no
- * such generation). */
-#define CONTROL_KEY 32
+ * they are kept, derived and wrapped for the recovery key is the caller's. Called by the loop, so
+ * quick (changes sync a small file, and are rare); 0 or -errno (-ENOKEY: no such generation). */
+#define CONTROL_KEY         32
+#define CONTROL_KEYS_DETAIL 256
+struct control_wrapped {
+    uint32_t serial;
+    size_t len;
+    uint8_t data[4096];
+};
 struct control_keys {
     void *ctx;
     const char *file; /* where they are kept, for people */
@@ -18,6 +25,16 @@ struct control_keys {
     int (*pack)(void *ctx, uint32_t generation, uint64_t pack, uint8_t key[CONTROL_KEY]);
     int (*record)(void *ctx, const uint8_t pack_key[CONTROL_KEY], uint32_t number,
                   uint8_t key[CONTROL_KEY]);
+    /* 1: the pool lacks these, as far as is known; 0: it lacks none. out may be NULL. */
+    int (*wrapped)(void *ctx, struct control_wrapped *out);
+    /* The pool has them on stable storage. Only now a new generation becomes the newest. */
+    int (*stored)(void *ctx, uint32_t serial);
+    /* A new generation; another recovery key, of which only this (a text) is needed. Wrapped next.
+     */
+    int (*rotate)(void *ctx, char detail[CONTROL_KEYS_DETAIL]);
+    int (*replace)(void *ctx, const char *lock, char detail[CONTROL_KEYS_DETAIL]);
+    /* Public half of the recovery key, for comparing; "none". */
+    void (*recovery)(void *ctx, char text[72]);
 };
 
 struct control_options {

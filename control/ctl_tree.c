@@ -115,6 +115,16 @@ static void text_version(struct centre *c, struct text *t)
         STATE_FORMAT, c->options->cloud);
 }
 
+static void text_keys(const struct control_keys *k, struct text *t)
+{
+    char recovery[72];
+
+    k->recovery(k->ctx, recovery);
+    put(t, "key_generation %" PRIu32 "\nkey_file %s\nrecovery_key %s\n", k->newest(k->ctx), k->file,
+        recovery);
+    put(t, "recovery_key_stored %s\n", k->wrapped(k->ctx, NULL) == 0 ? "yes" : "no");
+}
+
 static void text_status(struct centre *c, struct text *t)
 {
     struct state_totals s = {0};
@@ -145,7 +155,7 @@ static void text_status(struct centre *c, struct text *t)
     const struct control_keys *keys = c->options->keys;
     put(t, "seal %s\n", keys ? "on" : "off");
     if (keys)
-        put(t, "key_generation %" PRIu32 "\nkey_file %s\n", keys->newest(keys->ctx), keys->file);
+        text_keys(keys, t);
     put(t, "uptime %" PRId64 "\n", (clock_boot_ms() - c->started_ms) / 1000);
     put(t, "controls 1\nnodes %u\nnodes_here %u\nmounts %u\n", HASH_COUNT(c->nodes), here,
         connected);
@@ -189,6 +199,11 @@ static void text_health(struct centre *c, struct text *t)
                         "problem %" PRIu64
                         " packs cannot be deleted from the pool, the first is %" PRIu64 "\n",
                         c->gc_stuck, c->gc_first_stuck);
+    if (c->keys_error[0])
+        problems++, put(t,
+                        "problem the pool has not got the wrapped keys, so the recovery key would "
+                        "not open what is newest: %s\n",
+                        c->keys_error);
     if (consensus_snapshot_lacks(c->log) > 0)
         problems++, put(t,
                         "problem the disk under the log lacks %" PRIu64

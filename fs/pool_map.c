@@ -49,6 +49,8 @@ int pool_map_new(uint64_t ino, uint64_t start, uint64_t end, const Star__MapRepl
                                              .record_offset = (uint32_t)e->record_offset,
                                              .record_length = (uint32_t)e->record_length};
         int rc = pool_key_take(&m->extents[k].key, e->key_generation, e->key.data, e->key.len);
+        if (e->key.len > 0)
+            explicit_bzero(e->key.data, e->key.len);
         if (rc < 0) {
             free(m);
             return rc;

@@ -132,20 +132,13 @@ struct waited {
     struct pool_key *keys; /* PACKS_STOCK */
 };
 
-/* The keys of the packs, at the end of the stock's. The message's are wiped. */
+/* The keys of the packs, at the end of the stock's. */
 static int take_keys(Star__AllocPacksReply *r, struct pool_key keys[PACKS_STOCK])
 {
-    bool sealed = r->key_generation != 0;
-    int rc = r->count == 0 || r->count > PACKS_STOCK || r->n_keys != (sealed ? r->count : 0)
-                 ? -EPROTO
-                 : 0;
-
-    for (uint32_t i = 0; rc == 0 && i < r->count; i++)
-        rc = pool_key_take(&keys[PACKS_STOCK - r->count + i], r->key_generation,
-                           sealed ? r->keys[i].data : NULL, sealed ? r->keys[i].len : 0);
-    for (size_t i = 0; i < r->n_keys; i++)
-        explicit_bzero(r->keys[i].data, r->keys[i].len);
-    return rc;
+    return r->count == 0 || r->count > PACKS_STOCK
+               ? -EPROTO
+               : pool_keys_take(keys + PACKS_STOCK - r->count, r->count, r->key_generation, r->keys,
+                                r->n_keys);
 }
 
 static void on_packs(void *arg, const struct message *reply)

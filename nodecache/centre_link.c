@@ -99,19 +99,6 @@ static int call_homed(void *ctx, uint64_t after, Star__HomedReply **out)
     return rc < 0 ? rc : 0;
 }
 
-static int take_keys(const Star__AllocPacksReply *r, uint32_t count, struct pool_key *keys)
-{
-    int rc = r->count > count || r->n_keys != (r->key_generation != 0 ? r->count : 0) ? -EPROTO : 0;
-
-    for (uint32_t i = 0; rc == 0 && i < r->count; i++)
-        rc = r->n_keys > 0
-                 ? pool_key_take(&keys[i], r->key_generation, r->keys[i].data, r->keys[i].len)
-                 : pool_key_take(&keys[i], 0, NULL, 0);
-    for (size_t i = 0; i < r->n_keys; i++)
-        explicit_bzero(r->keys[i].data, r->keys[i].len);
-    return rc;
-}
-
 static int alloc(struct link *l, uint32_t count, bool fresh, bool gc, uint64_t *first,
                  uint32_t *got, struct pool_key *keys)
 {
@@ -126,9 +113,11 @@ static int alloc(struct link *l, uint32_t count, bool fresh, bool gc, uint64_t *
         call(l, STAR__MSG_TYPE__ALLOC_PACKS, &m.base, &star__alloc_packs_reply__descriptor, &reply);
     if (rc < 0)
         return rc;
-    *first = ((Star__AllocPacksReply *)reply)->first;
-    *got = ((Star__AllocPacksReply *)reply)->count;
-    rc = take_keys((Star__AllocPacksReply *)reply, count, keys);
+    Star__AllocPacksReply *r = (Star__AllocPacksReply *)reply;
+    *first = r->first;
+    *got = r->count;
+    rc = r->count > count ? -EPROTO
+                          : pool_keys_take(keys, r->count, r->key_generation, r->keys, r->n_keys);
     protobuf_c_message_free_unpacked(reply, NULL);
     return rc;
 }

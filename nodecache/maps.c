@@ -62,7 +62,10 @@ static int take_extent(const Star__Extent *e, uint64_t from, struct map_extent *
                                .number = e->number,
                                .record_offset = (uint32_t)e->record_offset,
                                .record_length = (uint32_t)e->record_length};
-    return pool_key_take(&out->key, e->key_generation, e->key.data, e->key.len);
+    int rc = pool_key_take(&out->key, e->key_generation, e->key.data, e->key.len);
+    if (e->key.len > 0)
+        explicit_bzero(e->key.data, e->key.len);
+    return rc;
 }
 
 static int window_make(uint64_t ino, uint64_t start, const Star__MapReply *reply,

@@ -276,6 +276,10 @@ static void do_move(struct push *p, const Star__MoveRecords *m)
     struct move_result r;
     int rc = move_records(l->pool, link_calls(), l, l->flush, m, NULL, link_stops, l, &r);
 
+    for (size_t i = 0; i < m->n_keys; i++)
+        if (m->keys[i]->key.len > 0)
+            explicit_bzero(m->keys[i]->key.data, m->keys[i]->key.len);
+
     reply.records = r.records;
     reply.bytes = r.bytes;
     reply.packs = r.packs;
@@ -295,6 +299,17 @@ static void do_meta(struct push *p, const Star__WriteMeta *m)
     struct link *l = p->link;
     char detail[NODE_DETAIL];
     int rc = meta_write(l->pool, link_calls(), l, l->flush, m, detail);
+
+    if (rc < 0)
+        push_refuse(p, rc, detail);
+    else
+        push_answer(p, 0, NULL);
+}
+
+static void do_put_keys(struct push *p, const Star__PutKeys *m)
+{
+    char detail[POOL_DETAIL] = "";
+    int rc = pool_keys_put(p->link->pool, m->serial, m->wrapped.data, m->wrapped.len, detail);
 
     if (rc < 0)
         push_refuse(p, rc, detail);
@@ -326,6 +341,7 @@ static const struct kind *kind_of(uint16_t type)
         {STAR__MSG_TYPE__SCRUB, true, &star__scrub__descriptor},
         {STAR__MSG_TYPE__SCRUB_PACKS, true, &star__scrub_packs__descriptor},
         {STAR__MSG_TYPE__HEAL_RECORDS, true, &star__heal_records__descriptor},
+        {STAR__MSG_TYPE__PUT_KEYS, true, &star__put_keys__descriptor},
         {STAR__MSG_TYPE__DRAIN, true, &star__empty__descriptor},
         {STAR__MSG_TYPE__LEAVE, false, &star__empty__descriptor},
     };
@@ -373,6 +389,9 @@ static void push_do(struct push *p)
         break;
     case STAR__MSG_TYPE__WRITE_META:
         do_meta(p, (Star__WriteMeta *)m);
+        break;
+    case STAR__MSG_TYPE__PUT_KEYS:
+        do_put_keys(p, (Star__PutKeys *)m);
         break;
     case STAR__MSG_TYPE__MOVE_RECORDS:
         do_move(p, (Star__MoveRecords *)m);

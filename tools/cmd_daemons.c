@@ -181,6 +181,7 @@ int cmd_control(int argc, char **argv)
             foreground_fail(&o, "%s", detail);
             return EXIT_FAILED;
         }
+        snprintf(ring.cloud, sizeof(ring.cloud), "%s", r.conf.cloud);
         prctl(PR_SET_DUMPABLE, 0); /* no core with keys in it */
         keys = keyring_control(&ring);
     }

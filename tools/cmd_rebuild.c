@@ -2,6 +2,7 @@
  * umbel rebuild: the control directory is lost; the pool has a copy of the state and packs that are
  * newer. A folder is made that `umbel up` starts from.
  */
+#include <dirent.h>
 #include <err.h>
 #include <errno.h>
 #include <stdio.h>
@@ -14,11 +15,13 @@
 #include "tools/commands.h"
 #include "tools/options.h"
 #include "tools/rebuild.h"
+#include "tools/recovery_read.h"
 #include "tools/root.h"
 
 struct wish {
     const char *root, *pool;
-    const char *keys;
+    const char *keys, *recovery; /* files */
+    bool sealed;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -35,12 +38,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'k':
         w->keys = arg;
         return 0;
+    case 'R':
+        w->recovery = arg;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "'%s' belongs to no option", arg);
         return 0;
     case ARGP_KEY_END:
         if (w->root == NULL || w->pool == NULL)
             argp_error(state, "say --root NEWDIR and --pool URL");
+        if (w->keys != NULL && w->recovery != NULL)
+            argp_error(state, "--keys and --recovery exclude each other");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -50,8 +58,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_option options[] = {
     {"root", 'r', "NEWDIR", 0, "the folder to make; it must not be there, or be empty", 0},
     {"pool", 'p', "URL", 0, "where the pool is", 0},
-    {"keys", 'k', "FILE", 0, "a copy of the old folder's " KEYRING_NAME ", if the pool is sealed",
-     0},
+    {"recovery", 'R', "FILE", 0,
+     "read the recovery key from there, if the pool is sealed (standard input, as for -)", 0},
+    {"keys", 'k', "FILE", 0, "or a copy of the old folder's " KEYRING_NAME, 0},
     {0},
 };
 static const struct argp argp = {
@@ -75,11 +84,29 @@ static int fail(const char *what, int rc, const char *detail)
     return rc;
 }
 
+/* Nobody is asked for a key who has given a folder that cannot be used. */
+static int check_root(const struct wish *w)
+{
+    DIR *d = opendir(w->root);
+    struct dirent *e;
+    int rc = 0;
+
+    if (d == NULL)
+        return errno == ENOENT ? 0 : fail(w->root, -errno, "");
+    while (rc == 0 && (e = readdir(d)) != NULL)
+        if (strcmp(e->d_name, "umbel.conf") == 0)
+            rc = fail(w->root, -EEXIST, "there is a cloud already; give an empty folder");
+        else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            rc = -ENOTEMPTY;
+    closedir(d);
+    return rc == -ENOTEMPTY ? fail(w->root, rc, "the folder must be empty") : rc;
+}
+
 /* NEWDIR with umbel.conf.new, so that the cloud that is made there later is this one. */
 static int make_root(const struct wish *w, const char *cloud)
 {
     struct conf conf = {.format = CONF_FORMAT,
-                        .seal = w->keys != NULL,
+                        .seal = w->sealed,
                         .nodes = 1,
                         .controls = 1,
                         .capacity = CONF_CAPACITY_MIN};
@@ -87,9 +114,6 @@ static int make_root(const struct wish *w, const char *cloud)
 
     if (mkdir(w->root, 0700) != 0 && errno != EEXIST)
         return fail(w->root, -errno, "");
-    snprintf(path, sizeof(path), "%s/umbel.conf", w->root);
-    if (access(path, F_OK) == 0)
-        return fail(w->root, -EEXIST, "there is a cloud already; give an empty folder");
     if (rmdir(w->root) != 0 || mkdir(w->root, 0700) != 0)
         return fail(w->root, -ENOTEMPTY, "the folder must be empty");
     snprintf(conf.cloud, sizeof(conf.cloud), "%s", cloud);
@@ -168,7 +192,7 @@ static void account(const struct rebuild *r)
 static int put_together(struct rebuild *r, const struct wish *w)
 {
     struct root_wish wish = {
-        .pool = w->pool, .seal = w->keys != NULL ? "on" : "off", .keys = w->keys ? &r->keys : NULL};
+        .pool = w->pool, .seal = w->sealed ? "on" : "off", .keys = w->sealed ? &r->keys : NULL};
     struct root root = {.lock = -1};
     int rc = rebuild_find(r);
 
@@ -197,6 +221,59 @@ static int put_together(struct rebuild *r, const struct wish *w)
     return 0;
 }
 
+static bool see_serial(void *arg, uint32_t serial, const void *data, size_t len)
+{
+    (void)data, (void)len;
+    *(uint32_t *)arg = serial;
+    return false;
+}
+
+/* What is wrapped next must be newer than all that the pool has. */
+static int from_file(struct rebuild *r, const char *file, uint32_t newest)
+{
+    char detail[CONF_DETAIL];
+    int rc = keyring_read(&r->keys, file, detail);
+
+    if (rc < 0)
+        warnx("%s", detail);
+    else if (r->keys.serial > 0 && r->keys.serial <= newest)
+        r->keys.serial = newest + 1;
+    return rc;
+}
+
+static int from_recovery(struct rebuild *r, const char *file)
+{
+    char detail[CONF_DETAIL];
+    struct recovery_key key;
+    int rc = recovery_read(file, &key);
+
+    if (rc < 0)
+        return rc;
+    rc = keyring_recover(&r->keys, r->pool, &key, detail);
+    recovery_wipe(&key);
+    return rc == 0 ? 0 : fail("the pool's wrapped keys", rc, detail);
+}
+
+/* The cloud's keys, if the pool is sealed. */
+static int find_keys(struct rebuild *r, struct wish *w, const char *cloud)
+{
+    uint32_t newest = 0; /* serial of what is wrapped there; 0: nothing is */
+    int rc = pool_keys_get(r->pool, see_serial, &newest, r->detail);
+
+    if (rc < 0)
+        return fail(w->pool, rc, r->detail);
+    w->sealed = w->keys != NULL || w->recovery != NULL || newest > 0;
+    if (!w->sealed)
+        return 0;
+    snprintf(r->keys.cloud, sizeof(r->keys.cloud), "%s", cloud);
+    if (w->keys != NULL)
+        return from_file(r, w->keys, newest);
+    if (w->recovery == NULL)
+        printf("note the pool is sealed: its recovery key is read from standard input\n");
+    fflush(stdout);
+    return from_recovery(r, w->recovery);
+}
+
 int cmd_rebuild(int argc, char **argv)
 {
     struct rebuild r = {.packs.size = sizeof(uint64_t),
@@ -210,20 +287,16 @@ int cmd_rebuild(int argc, char **argv)
 
     if (options_parse(&argp, argc, argv, &w) != 0)
         return EXIT_USAGE;
-    int rc = 0;
-    if (w.keys != NULL) {
-        char detail[CONF_DETAIL];
-        rc = keyring_read(&r.keys, w.keys, detail);
-        if (rc < 0) {
-            warnx("%s", detail);
-            return EXIT_FAILED;
-        }
-    }
+    int rc = check_root(&w);
+    if (rc < 0)
+        return EXIT_FAILED;
     rc = pool_open(w.pool, NULL, false, &r.pool, r.detail);
     if (rc == 0)
         rc = pool_cloud(r.pool, cloud, r.detail);
     if (rc < 0)
         fail(w.pool, rc, r.detail);
+    if (rc == 0)
+        rc = find_keys(&r, &w, cloud);
     if (rc == 0)
         rc = make_root(&w, cloud);
     if (rc == 0)

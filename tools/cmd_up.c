@@ -88,7 +88,8 @@ static const struct argp_option options[] = {
     {"capacity", 's', "SIZE", 0,
      "what each node may take on its disk, such as 512M or 10G (half of what is free, at most 64G)",
      0},
-    {"seal", 'S', "on|off", 0, "whether what lies in the pool is encrypted (off); cannot change", 0},
+    {"seal", 'S', "on|off", 0,
+     "whether what lies in the pool is encrypted (on), or has checksums only; cannot change", 0},
     {0},
 };
 static const struct argp argp = {options,
@@ -195,10 +196,21 @@ static int up_locked(struct root *r, const struct up *up, char *detail)
     return start_all(r, up->mount != NULL ? &m : NULL, detail);
 }
 
+static int show_recovery(const char *text)
+{
+    printf("recovery key of this new cloud:\n\n    %s\n\n"
+           "Write it down and keep it away from this machine: it is shown only now and stored "
+           "nowhere. Should this\nmachine be lost, `umbel rebuild` opens the sealed pool with it; "
+           "so can whoever has it and the pool.\n`umbel key check` says whether it was written "
+           "down well; `umbel key replace` makes another one.\n\n",
+           text);
+    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : -EIO;
+}
+
 int cmd_up(int argc, char **argv)
 {
     char detail[PROCESS_DETAIL] = "";
-    struct up up = {0};
+    struct up up = {.wish.show_recovery = show_recovery};
     struct root r;
 
     if (options_parse(&argp, argc, argv, &up) != 0)

@@ -24,6 +24,7 @@ int cmd_release(int argc, char **argv);
 int cmd_forget(int argc, char **argv);
 int cmd_gc(int argc, char **argv);
 int cmd_scrub(int argc, char **argv);
+int cmd_key(int argc, char **argv);
 int cmd_rebuild(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_join(int argc, char **argv);

@@ -40,6 +40,7 @@ static const struct command commands[] = {
     {"join", "make this machine part of a cloud elsewhere", cmd_join},
     {"revoke", "refuse a machine that has joined, from now on", cmd_revoke},
     {"gc", "free what nothing needs any more in the pool", cmd_gc},
+    {"key", "check or replace the recovery key, rotate the cloud's", cmd_key},
     {NULL, "Checking", NULL},
     {"fsck", "check the state, and the pool against it", cmd_fsck},
     {"scrub", "verify all copies and the pool, and mend what can be", cmd_scrub},

@@ -248,7 +248,7 @@ static int first_conf(struct root *r, const struct root_wish *wish)
     }
     r->conf.format = CONF_FORMAT;
     r->conf.controls = 1;
-    r->conf.seal = wish->seal != NULL && strcmp(wish->seal, "on") == 0;
+    r->conf.seal = wish->seal == NULL || strcmp(wish->seal, "off") != 0;
     r->conf.nodes = wish->nodes != 0 ? wish->nodes : 1;
     r->conf.capacity = wish->capacity;
     if (wish->capacity == 0) {
@@ -317,21 +317,80 @@ static int make_pool(struct root *r)
     return 0;
 }
 
-static int make_keys(struct root *r, const struct keyring *known)
+/* The keys that the cloud begins with. */
+static int begin_keys(struct root *r, const struct root_wish *wish, struct keyring *ring)
+{
+    char path[PATH_MAX];
+    int rc = 0;
+
+    if (root_path(r, KEYRING_NAME, path) != 0)
+        return fail(r, -ENAMETOOLONG, "the path of the root is too long");
+    if (access(path, F_OK) == 0) /* an interrupted creation */
+        rc = keyring_read(ring, path, r->detail);
+    else if (wish->keys != NULL)
+        *ring = *wish->keys;
+    else
+        rc = keyring_add(ring, r->detail);
+    snprintf(ring->path, sizeof(ring->path), "%s", path);
+    snprintf(ring->cloud, sizeof(ring->cloud), "%s", r->conf.cloud);
+    return rc;
+}
+
+static int store_wrapped(struct root *r, struct keyring *ring)
+{
+    uint8_t wrapped[RECOVERY_WRAP_MAX];
+    char detail[POOL_DETAIL] = "";
+    struct pool *p = NULL;
+    size_t len;
+    int rc = keyring_wrap(ring, wrapped, &len);
+
+    if (rc == 0)
+        rc = pool_open(r->conf.pool, r->conf.cloud, false, &p, detail);
+    if (rc == 0)
+        rc = pool_keys_put(p, ring->serial, wrapped, len, detail);
+    pool_close(p);
+    if (rc != 0)
+        return fail(r, rc, "cannot put the wrapped keys into the pool: %s",
+                    detail[0] != '\0' ? detail : strerror(-rc));
+    keyring_stored(ring, ring->serial);
+    return keyring_write(ring, r->detail);
+}
+
+/* An interrupted creation gets a recovery key anew: nobody may have seen the one before. */
+static int make_recovery(struct root *r, const struct root_wish *wish, struct keyring *ring)
+{
+    struct recovery_lock lock = {{0}, {0}};
+    struct recovery_key key;
+    char text[RECOVERY_TEXT] = "";
+    int rc = recovery_new(&key);
+
+    if (rc == 0)
+        rc = recovery_lock_of(&key, &lock);
+    if (rc == 0)
+        rc = recovery_text(&key, text);
+    if (rc != 0)
+        fail(r, rc, "a recovery key cannot be made: %s", strerror(-rc));
+    else
+        keyring_lock(ring, &lock);
+    if (rc == 0)
+        rc = keyring_write(ring, r->detail);
+    if (rc == 0)
+        rc = store_wrapped(r, ring);
+    if (rc == 0 && (rc = wish->show_recovery(text)) != 0)
+        fail(r, rc, "the recovery key cannot be shown: %s", strerror(-rc));
+    recovery_wipe(&key);
+    recovery_lock_wipe(&lock);
+    explicit_bzero(text, sizeof(text));
+    return rc;
+}
+
+static int make_keys(struct root *r, const struct root_wish *wish)
 {
     struct keyring ring = {.count = 0};
+    int rc = begin_keys(r, wish, &ring);
 
-    if (root_path(r, KEYRING_NAME, ring.path) != 0)
-        return fail(r, -ENAMETOOLONG, "the path of the root is too long");
-    if (access(ring.path, F_OK) == 0) /* an interrupted creation */
-        return 0;
-    if (known != NULL) {
-        memcpy(ring.keys, known->keys, sizeof(ring.keys));
-        ring.count = known->count;
-    }
-    int rc = known != NULL ? 0 : keyring_add(&ring, r->detail);
     if (rc == 0)
-        rc = keyring_write(&ring, r->detail);
+        rc = wish->keys == NULL ? make_recovery(r, wish, &ring) : keyring_write(&ring, r->detail);
     keyring_wipe(&ring);
     return rc;
 }
@@ -367,10 +426,10 @@ static int make_cloud(struct root *r, const struct root_wish *wish)
     }
     if (rc == 0)
         rc = make_folders(r);
-    if (rc == 0 && r->conf.seal)
-        rc = make_keys(r, wish->keys);
     if (rc == 0)
         rc = make_identities(r);
+    if (rc == 0 && r->conf.seal)
+        rc = make_keys(r, wish);
     if (rc == 0)
         rc = conf_write(path, &r->conf, r->detail);
     if (rc == 0 && unlink(fresh) != 0)

@@ -33,6 +33,8 @@ struct root_wish {
     uint64_t nodes, controls, capacity;
     const char *seal;           /* "on", "off" */
     const struct keyring *keys; /* of a cloud that had them already */
+    /* Shows the recovery key that was made: it is kept nowhere. -errno: nobody can have seen it. */
+    int (*show_recovery)(const char *text);
 };
 
 /* All of these: 0 or -errno, and then a line for people in r->detail. */

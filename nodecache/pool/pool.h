@@ -122,10 +122,26 @@ int pool_record_key(const struct pool_key *pack, uint32_t number, struct pool_ke
 void pool_key_wipe(struct pool_key *key);
 /* A key as the centre sends it: generation 0 and no bytes: none. -EPROTO: neither. */
 int pool_key_take(struct pool_key *out, uint32_t generation, const void *bytes, size_t len);
+/* The keys of count packs, in a message: all or (generation 0) none. They are wiped there. -EPROTO.
+ */
+struct ProtobufCBinaryData;
+int pool_keys_take(struct pool_key *out, uint32_t count, uint32_t generation,
+                   struct ProtobufCBinaryData *keys, size_t n);
 static inline const struct pool_key *pool_key_or_none(const struct pool_key *key)
 {
     return key->generation != 0 ? key : NULL;
 }
+
+/* The cloud's keys, wrapped for the recovery key (recovery.h), beside the marker. serial grows with
+ * each change of what is wrapped: whoever comes late with older ones replaces nothing. put returns
+ * when they are on stable storage and those of lower serials are gone; several of one serial say
+ * the same. get: fn sees what lies there, the newest first, until it returns false; what a crash
+ * left half written is among it. */
+#define POOL_KEYS_MAX 8192
+int pool_keys_put(struct pool *p, uint32_t serial, const void *data, size_t len, char *detail);
+int pool_keys_get(struct pool *p,
+                  bool (*fn)(void *arg, uint32_t serial, const void *data, size_t len), void *arg,
+                  char *detail);
 
 struct pack_writer;
 

@@ -9,6 +9,7 @@
 #include <openssl/crypto.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
+#include <protobuf-c/protobuf-c.h>
 
 #define LABEL 16 /* bytes; so that no key of one kind can be one of another */
 
@@ -77,4 +78,17 @@ int pool_key_take(struct pool_key *out, uint32_t generation, const void *bytes, 
     if (len > 0)
         memcpy(out->bytes, bytes, len);
     return 0;
+}
+
+int pool_keys_take(struct pool_key *out, uint32_t count, uint32_t generation,
+                   ProtobufCBinaryData *keys, size_t n)
+{
+    int rc = n != (generation != 0 ? count : 0) ? -EPROTO : 0;
+
+    for (uint32_t i = 0; rc == 0 && i < count; i++)
+        rc = pool_key_take(&out[i], generation, n > 0 ? keys[i].data : NULL,
+                           n > 0 ? keys[i].len : 0);
+    for (size_t i = 0; i < n; i++)
+        OPENSSL_cleanse(keys[i].data, keys[i].len);
+    return rc;
 }

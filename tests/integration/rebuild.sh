@@ -10,7 +10,7 @@ SRC=$WORK/src
 
 # lose: no process, no centre, no node: only the pool is left
 lose() {
-    cp "$ROOT/identity/cloud.keys" "$WORK/keys" # what an administrator has kept
+    cp "$ROOT/identity/cloud.keys" "$WORK/keys" # what an administrator may have kept
     umount "$MNT" 2>/dev/null || true
     for name in keeper-mnt mount-mnt node-1 control-1; do
         [ ! -e "$ROOT/run/$name.pid" ] || kill -KILL "$(pid_of $name)" 2>/dev/null || true
@@ -20,16 +20,19 @@ lose() {
     rm -rf "$ROOT"
 }
 
-rebuild() { # NEWROOT
+rebuild() { # NEWROOT [OPTION...]: with the recovery key, if nothing else is said
     ROOT=$WORK/$1
-    "$UMBEL" rebuild --root "$ROOT" --pool "dir:$POOL" --keys "$WORK/keys" >"$WORK/rebuild.log" 2>&1 || { cat "$WORK/rebuild.log" >&2; fail "rebuild"; }
+    shift
+    [ $# -gt 0 ] || set -- --recovery "$WORK/recovery"
+    "$UMBEL" rebuild --root "$ROOT" --pool "dir:$POOL" "$@" >"$WORK/rebuild.log" 2>&1 || { cat "$WORK/rebuild.log" >&2; fail "rebuild"; }
     cat "$WORK/rebuild.log"
     up
 }
 value() { sed -n "s/^$1 //p" "$WORK/rebuild.log"; }
 
 step "a cloud with everything in it"
-up --seal on --pool "dir:$POOL"
+up --pool "dir:$POOL"
+grep -xE ' *[0-9A-Z]{6}(-[0-9A-Z]{6}){5}' "$WORK/up.log" >"$WORK/recovery" || fail "no recovery key was shown"
 umbel set flush_age 3600
 umbel set meta_interval 0 # only when it is asked for
 cp -a "$SOURCE/control" "$SOURCE/tools" "$MNT/"
@@ -64,6 +67,7 @@ says '^default:user:12345:rwx' getfacl -c "$MNT/acl" || fail "access list"
 getfattr --absolute-names -d -h -m user "$MNT/link" "$MNT/hard" | grep -q green || fail "extended attribute"
 [ ! -e "$MNT/deleted" ] && [ ! -e "$MNT/lost+found" ] || fail "something came back from the dead"
 fsck_clean --data
+umbel key check <"$WORK/recovery" || fail "the recovery key is not that of the rebuilt cloud"
 highest() { sed -n 's/^\([0-9]*\) .*/\1/p' "$MNT/.umbel/packs" | sort -n | tail -n 1; }
 old=$(find "$POOL/packs" -type f -printf '%f\n' | sort | tail -n 1)
 
@@ -73,6 +77,7 @@ umbel set meta_interval 0
 echo new >"$MNT/new" && umbel flush "$MNT/new"
 [ "$(find "$POOL/packs" -type f -printf '%f\n' | sort | tail -n 1)" \> "$old" ] || fail "a pack id was used again"
 umbel flush # the copy of the state is made here
+umbel key rotate # what is newer is sealed under another key, which only the pool's wrapped keys have
 mkdir "$WORK/later"
 head -c 5000000 /dev/urandom >"$WORK/later/changed"
 cp "$WORK/later/changed" "$MNT/large.new"
@@ -113,15 +118,24 @@ newest=$(sed -n 's/^\([0-9]*\) meta .*/\1/p' "$MNT/.umbel/packs" | sort -n | tai
 name=$(printf '%016x' "$newest")
 printf '\377\377\377' | dd of="$POOL/packs/${name: -2}/$name" bs=1 seek=5000 conv=notrunc status=none
 lose
-rebuild fourth
+rebuild fourth --keys "$WORK/keys"
+grep -q '^key 2 ' "$ROOT/identity/cloud.keys" || fail "the copy of the keys is not taken over"
+within 60 umbel key check --file "$WORK/recovery" || fail "the recovery key is not that of the rebuilt cloud"
 grep -q 'not whole' "$WORK/rebuild.log" || fail "nobody said that a copy is damaged"
 cmp "$MNT/large" "$WORK/later/only"
 fsck_clean
 
 step "what is refused"
 down
-refused 1 'already|empty' "$UMBEL" rebuild --root "$ROOT" --pool "dir:$POOL"
+refused 1 'there is a cloud already|empty' "$UMBEL" rebuild --root "$ROOT" --pool "dir:$POOL"
 refused 1 'no pool' "$UMBEL" rebuild --root "$WORK/fifth" --pool "dir:$WORK"
+printf 'AAAAAA-AAAAAA-AAAAAA-AAAAAA-AAAAAA-AAAAAA\n' >"$WORK/mistyped"
+refused 1 'mistyped' "$UMBEL" rebuild --root "$WORK/fifth" --pool "dir:$POOL" --recovery "$WORK/mistyped"
+refused 1 'No such file' "$UMBEL" rebuild --root "$WORK/fifth" --pool "dir:$POOL" --recovery "$WORK/nothing"
+refused 2 'exclude' "$UMBEL" rebuild --root "$WORK/fifth" --pool "dir:$POOL" --recovery "$WORK/recovery" --keys "$WORK/keys"
+no_key() { "$UMBEL" rebuild --root "$WORK/fifth" --pool "dir:$POOL" </dev/null; }
+refused 1 'is sealed' no_key
+[ ! -e "$WORK/fifth" ] || fail "a refused rebuild left something behind"
 refused 2 'say --root' "$UMBEL" rebuild --root "$WORK/fifth"
 up
 say "ok"
