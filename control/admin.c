@@ -335,8 +335,8 @@ void admin_command(struct op *op, char *command)
         move_data(op, STAR__MSG_TYPE__EVICT, path);
     else if (strcmp(word, "warm") == 0 && *path)
         move_data(op, STAR__MSG_TYPE__WARM, path);
-    else if (strcmp(word, "gc") == 0 && !*path)
-        gc_start(op);
+    else if (strcmp(word, "gc") == 0 && (!*path || strcmp(path, "reseal") == 0))
+        gc_start(op, *path != '\0');
     else if (strcmp(word, "scrub") == 0)
         scrub_start(op, path);
     else if (strcmp(word, "key") == 0)
@@ -348,11 +348,11 @@ void admin_command(struct op *op, char *command)
     else if (strcmp(word, "evict") == 0 || strcmp(word, "warm") == 0)
         op_error(op, -EINVAL, "%s needs a path (/ for all)", word);
     else
-        op_error(
-            op, -EINVAL,
-            "'%.64s' is no command: flush [PATH], evict PATH, warm PATH, gc, scrub, key, token "
-            "or revoke",
-            word);
+        op_error(op, -EINVAL,
+                 "'%.64s' is no command: flush [PATH], evict PATH, warm PATH, gc [reseal], scrub, "
+                 "key, token "
+                 "or revoke",
+                 word);
 }
 
 void admin_node_command(struct op *op, struct node *n, char *command)

@@ -230,6 +230,7 @@ struct op {
     uint64_t home_ino, home_epoch; /* what a home was asked about */
     Star__HomeAttrs home;          /* answer of a home */
     Star__Time home_times[2];
+    bool reseal;          /* of a gc */
     void *data;           /* of the serve file; freed with free() */
     struct op *s_next;    /* of the session */
     struct op *wait_next; /* of live->waiting, centre->woken or centre->grace_head */
@@ -280,6 +281,8 @@ struct centre {
         uint64_t rewritten, records, moved; /* packs emptied; records, bytes copied */
         uint64_t todo;                      /* bytes that this round shall copy */
         uint64_t failed;                    /* records that could not be read */
+        uint64_t old, old_allocated; /* packs of older keys after a run that reseals: those in use,
+                                        and those that may come into use */
     } gc_counts;
     uint64_t *gc_bad; /* packs that have such: they are not tried again by themselves */
     size_t gc_bad_n;
@@ -549,8 +552,9 @@ void hello_settings(struct centre *c, Star__HelloReply *r);
 uint64_t setting_u64(struct centre *c, const char *name);
 bool pool_quota_reached(struct centre *c);
 void gc_tick(struct centre *c, int64_t now);
-/* Answered when all that was garbage at the call is deleted, and sparse packs are rewritten. */
-void gc_start(struct op *op);
+/* Answered when all that was garbage at the call is deleted, and sparse packs are rewritten; with
+ * reseal those too that were sealed under older keys. */
+void gc_start(struct op *op, bool reseal);
 struct node *gc_node(struct centre *c); /* one that can use the pool, best */
 void gc_free(struct centre *c);         /* at the end of the process */
 /* What the run that goes on has done, or the one before if there is nothing to tell yet. */
@@ -572,6 +576,8 @@ void scrub_free(struct centre *c);               /* at the end of the process */
 /* --- meta.c: copies of the state in the pool --- */
 /* Makes one, if anything was logged since the last; op has one answer more pending until then. */
 void meta_after(struct op *op);
+/* Makes one now; done is called when it is in the pool, or failed. -EBUSY: one is being made. */
+int meta_now(struct centre *c, void (*done)(void *arg, int status), void *arg);
 void meta_tick(struct centre *c, int64_t now);
 void meta_stop(struct centre *c, void (*done)(struct centre *c)); /* done: none is being made */
 void meta_free(struct centre *c);

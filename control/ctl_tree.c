@@ -336,6 +336,8 @@ static void text_gc(struct centre *c, struct text *t)
     put(t, "packs_rewritten %" PRIu64 "\nrecords_moved %" PRIu64 "\nbytes_moved %" PRIu64 "\n",
         g->rewritten, g->records, g->moved);
     put(t, "bytes_to_move %" PRIu64 "\nrecords_failed %" PRIu64 "\n", g->todo, g->failed);
+    put(t, "packs_of_older_keys %" PRIu64 "\nallocated_under_older_keys %" PRIu64 "\n", g->old,
+        g->old_allocated);
 }
 
 static void text_scrub(struct centre *c, struct text *t)

@@ -5,6 +5,10 @@
  * deleted; then records are moved out of sparse packs (gc_policy.h), and when every lease of before
  * the switch has ended, the packs that are now empty are condemned and deleted. A run that somebody
  * asked for goes on as long as there is something to move; the centre's own move a bounded amount.
+ *
+ * A run that was asked to *reseal* moves out of packs of older keys as well, and then has copies of
+ * the state made until none of the old ones is kept. What was allocated under an older key and is
+ * confirmed later is for the next run.
  */
 #ifndef UMBEL_CONTROL_GC_H
 #define UMBEL_CONTROL_GC_H
@@ -26,6 +30,8 @@
 /* A node that went away, or a pool that did. */
 #define GC_MOVE_TRIES    5
 #define GC_MOVE_RETRY_MS 1000
+/* Copies of the state that one run asks for: as many as are kept, and some that fail. */
+#define GC_METAS_MAX 4
 /* Packs looked at in one round, and packs with damage that are remembered. */
 #define GC_CANDIDATES_MAX 65536u
 #define GC_BAD_MAX        1024u
@@ -45,8 +51,10 @@ struct gc {
     uint64_t stuck, first_stuck; /* packs that could not be deleted */
     int rc;                      /* why */
     /* Moving. */
-    bool own;     /* nobody waits */
-    bool changed; /* the round has moved something */
+    bool own; /* nobody waits */
+    bool reseal;
+    unsigned metas; /* copies of the state that were asked for */
+    bool changed;   /* the round has moved something */
     bool last_round;
     struct gc_pack *chosen;
     size_t chosen_n, chosen_size, at; /* at: the pack whose records are moved now */
@@ -64,10 +72,16 @@ struct gc {
 
 /* packs.c */
 void gc_end(struct gc *g, int status);
-void gc_condemn(struct gc *g); /* goes on with gc_move when nothing is left to delete */
+void gc_leftovers(struct gc *g); /* deletes what is condemned, then goes on with gc_condemn */
+void gc_condemn(struct gc *g);   /* goes on with gc_move when nothing is left to delete */
 
 /* gc_move.c */
 void gc_move(struct gc *g);
 void gc_move_free(struct gc *g);
+
+/* gc_reseal.c */
+uint32_t gc_newest_key(struct gc *g); /* 0: the cloud is unsealed, or it cannot be told */
+/* Nothing is left to move: goes on with copies of the state, and ends. */
+void gc_reseal_end(struct gc *g);
 
 #endif

@@ -30,6 +30,7 @@ struct look {
     struct gc *g;
     struct gc_limits limits;
     int64_t now;
+    uint32_t newest_key;
     int rc;
 };
 
@@ -41,7 +42,8 @@ static bool look_at(void *arg, const struct state_pack *p)
                            .size = p->size,
                            .live_bytes = p->live_bytes,
                            .live_records = p->live_records,
-                           .age = l->now - p->born};
+                           .age = l->now - p->born,
+                           .old = p->generation < l->newest_key};
 
     if (p->state != PACK_LIVE || !gc_is_candidate(&pack, &l->limits) ||
         (is_bad(g->c, p->id) && g->own))
@@ -67,7 +69,9 @@ static int choose(struct gc *g)
                      .limits = {.ratio = (unsigned)setting_u64(c, "gc_live_ratio"),
                                 .bytes = g->own ? GC_OWN_BYTES : GC_ROUND_BYTES,
                                 .age = g->own ? (int64_t)setting_u64(c, "gc_min_age") : INT64_MIN,
+                                .reseal = g->reseal,
                                 .freed_min = g->own ? GC_OWN_FREED : 0},
+                     .newest_key = gc_newest_key(g),
                      .now = (int64_t)(state_last_time_ns(c->state) / 1000000000u)};
 
     g->chosen_n = g->at = g->from = 0;
@@ -270,16 +274,17 @@ static void round_end(struct gc *g)
 
 void gc_move(struct gc *g)
 {
-    if (g->last_round) {
-        gc_end(g, 0);
-        return;
-    }
+    int rc = 0;
+
     g->changed = false;
-    int rc = choose(g);
-    if (rc < 0 || g->chosen_n == 0)
+    if (!g->last_round)
+        rc = choose(g);
+    if (rc < 0)
         gc_end(g, rc);
-    else
+    else if (!g->last_round && g->chosen_n > 0)
         batch_send(g);
+    else
+        gc_reseal_end(g);
 }
 
 void gc_move_free(struct gc *g)

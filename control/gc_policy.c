@@ -19,6 +19,8 @@ bool gc_is_candidate(const struct gc_pack *p, const struct gc_limits *l)
 {
     uint64_t after = gc_rewritten_size(p->live_bytes, p->live_records);
 
+    if (l->reseal && p->old && p->live_records > 0)
+        return true;
     return p->live_records > 0 && p->age >= l->age && after / 100 < UINT64_MAX / 100 &&
            after * 100 < p->size * l->ratio;
 }
@@ -45,10 +47,10 @@ size_t gc_choose(struct gc_pack *packs, size_t n, const struct gc_limits *l)
     if (found > 0)
         qsort(packs, found, sizeof(*packs), by_share);
     while (take < found && (take == 0 || bytes + packs[take].live_bytes <= l->bytes)) {
+        uint64_t after = gc_rewritten_size(packs[take].live_bytes, packs[take].live_records);
         bytes += packs[take].live_bytes;
-        freed +=
-            packs[take].size - gc_rewritten_size(packs[take].live_bytes, packs[take].live_records);
+        freed += packs[take].size > after ? packs[take].size - after : 0;
         take++;
     }
-    return freed < l->freed_min ? 0 : take;
+    return freed < l->freed_min && !l->reseal ? 0 : take;
 }

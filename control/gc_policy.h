@@ -5,6 +5,9 @@
  * `ratio` percent of it, is. What the new one takes is estimated from above, so a pack just written
  * by gc never is a candidate, however small its records are. Young packs are left alone: what was
  * just written is often just about to be overwritten or deleted whole.
+ *
+ * Packs that were sealed under older keys of the cloud are rewritten too when that is asked for,
+ * whatever lives in them.
  */
 #ifndef UMBEL_CONTROL_GC_POLICY_H
 #define UMBEL_CONTROL_GC_POLICY_H
@@ -16,12 +19,14 @@
 struct gc_pack {
     uint64_t id, size, live_bytes, live_records;
     int64_t age; /* seconds */
+    bool old;    /* sealed under an older key */
 };
 
 struct gc_limits {
     unsigned ratio;     /* percent; 0: no pack is rewritten */
     int64_t age;        /* seconds that a pack must have */
     uint64_t bytes;     /* live bytes that one run moves, about: a first pack is always taken */
+    bool reseal;        /* rewrite what is old */
     uint64_t freed_min; /* less than that, all packs of the run together, is not worth the work */
 };
 

@@ -27,7 +27,9 @@ struct meta {
     struct centre *c;
     uv_work_t work;
     bool copying;
-    struct op *ops; /* who waits (list by wait_next) */
+    struct op *ops;                      /* who waits (list by wait_next) */
+    void (*done)(void *arg, int status); /* or NULL */
+    void *arg;
     uint64_t count, size;
     int fd;
     int status;
@@ -57,7 +59,11 @@ static void meta_end(struct meta *m, int status)
         close(m->fd);
     if (m->path[0])
         unlink(m->path);
+    void (*done)(void *, int) = m->done;
+    void *arg = m->arg;
     free(m);
+    if (done)
+        done(arg, status);
 }
 
 /* --- the node --- */
@@ -188,6 +194,17 @@ void meta_after(struct op *op)
         return; /* one that runs may miss the newest; the interval sees to it */
     if (meta_begin(c, op) == 0)
         op->pending++;
+}
+
+int meta_now(struct centre *c, void (*done)(void *arg, int status), void *arg)
+{
+    int rc = c->meta ? -EBUSY : c->stopping ? -ESHUTDOWN : meta_begin(c, NULL);
+
+    if (rc == 0) {
+        c->meta->done = done;
+        c->meta->arg = arg;
+    }
+    return rc;
 }
 
 void meta_tick(struct centre *c, int64_t now)

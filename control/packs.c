@@ -171,8 +171,6 @@ void gc_end(struct gc *g, int status)
 
 /* --- deleting --- */
 
-static void gc_leftovers(struct gc *g);
-
 static void on_deleted(void *arg, const struct message *reply)
 {
     struct gc *g = arg;
@@ -231,7 +229,7 @@ static void gc_delete(struct gc *g)
 }
 
 /* What an earlier run could not delete. */
-static void gc_leftovers(struct gc *g)
+void gc_leftovers(struct gc *g)
 {
     int rc = gather(g, PACK_CONDEMNED, g->after);
 
@@ -318,6 +316,8 @@ static void gc_run(struct centre *c, struct op *ops)
     g->c = c;
     g->ops = ops;
     g->own = ops == NULL;
+    for (struct op *op = ops; op; op = op->wait_next)
+        g->reseal |= op->reseal;
     g->begun_ms = c->now;
     c->gc = g;
     if (!g->own)
@@ -328,10 +328,15 @@ static void gc_run(struct centre *c, struct op *ops)
         gc_leftovers(g);
 }
 
-void gc_start(struct op *op)
+void gc_start(struct op *op, bool reseal)
 {
     struct centre *c = op->c;
 
+    if (reseal && !c->options->keys) {
+        op_error(op, -EOPNOTSUPP, "this cloud is not sealed: there is nothing to seal anew");
+        return;
+    }
+    op->reseal = reseal;
     if (!c->gc) {
         gc_run(c, op);
         return;

@@ -123,6 +123,31 @@ is_generation() { [ "$(generation)" = "$1" ]; }
 within 60 is_generation 3 || fail "it is not made up for: $(cat "$MNT/.umbel/health")"
 says 'generations 1 to 3' check "$recovery" || fail "the recovery key does not open generation 3"
 
+step "umbel gc --reseal: nothing is sealed under an older key any more, while others read and write"
+large >"$WORK/large"
+(for _ in 1 2 3 4; do
+    echo "evict /large" >"$MNT/.umbel/ctl"
+    cmp "$WORK/large" "$MNT/large" || exit 1
+done) >"$WORK/reader.log" 2>&1 &
+reader=$!
+(for n in 1 2 3 4 5; do
+    large >"$MNT/busy$n"
+    echo "flush /busy$n" >"$MNT/.umbel/ctl"
+done) >"$WORK/writer.log" 2>&1 &
+writer=$!
+umbel gc --reseal >"$WORK/reseal.log" 2>&1 || { cat "$WORK/reseal.log" >&2; fail "gc --reseal"; }
+wait $reader || { cat "$WORK/reader.log" >&2; fail "a reader met wrong data while packs were sealed anew"; }
+wait $writer || { cat "$WORK/writer.log" >&2; fail "a writer failed while packs were sealed anew"; }
+grep -q '^packs_of_older_keys 0$' "$WORK/reseal.log" || fail "not all: $(cat "$WORK/reseal.log")"
+[ "$(sed -n 's/^packs_rewritten //p' "$WORK/reseal.log")" -gt 0 ] || fail "nothing was rewritten: $(cat "$WORK/reseal.log")"
+! awk '($2 == "live" || $2 == "meta") && $6 < 3' "$MNT/.umbel/packs" | grep . || fail "these are of older keys"
+[ "$(packs_of 1)$(packs_of 2)" = 00 ] && [ "$(packs_of 3)" -gt 0 ] || fail "packs: $(packs_of 1), $(packs_of 2), $(packs_of 3)"
+for n in 1 2 3 4 5; do cmp "$WORK/large" "$MNT/busy$n" || fail "busy$n differs"; done
+read_back "gc --reseal"
+fsck_clean --data
+umbel gc --reseal >"$WORK/reseal.log" || fail "once more"
+grep -q '^packs_rewritten 0$' "$WORK/reseal.log" || fail "the same was sealed anew once more: $(cat "$WORK/reseal.log")"
+
 step "umbel key replace: another recovery key"
 cp -r "$ROOT/pool/keys" "$WORK/keys-before"
 umbel key replace >"$WORK/replaced" 2>"$WORK/replaced.said" || { cat "$WORK/replaced.said" >&2; fail "replace"; }
@@ -203,6 +228,7 @@ says '^seal off$' cat "$MNT/.umbel/status" || fail "status does not say that the
 refused 1 'not sealed' umbel key rotate
 refused 1 'not sealed' umbel key replace
 refused 1 'not sealed' check "$new"
+refused 1 'not sealed' umbel gc --reseal
 plain_files
 umbel flush
 pool_holds "$PHRASE" || fail "an unsealed pool does not hold plain text"

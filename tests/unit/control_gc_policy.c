@@ -32,6 +32,28 @@ Test(control_gc_policy, by_the_live_share)
     cr_expect_not(gc_is_candidate(&p, &off));
 }
 
+Test(control_gc_policy, what_is_to_be_sealed_anew)
+{
+    struct gc_limits l = half;
+    struct gc_pack p[3] = {pack(1, 62 * MIB, 62), pack(2, 62 * MIB, 62), pack(3, 62 * MIB, 62)};
+
+    p[1].old = p[2].old = true;
+    p[1].age = 0;         /* young ones, too */
+    p[1].size = 62 * MIB; /* a new one would be larger: that frees nothing */
+    cr_expect_not(gc_is_candidate(&p[1], &l), "only when it is asked for");
+    l.reseal = true;
+    l.ratio = 0;
+    l.freed_min = MIB;
+    cr_expect(gc_is_candidate(&p[1], &l));
+    cr_expect_not(gc_is_candidate(&p[0], &l), "of the newest key");
+    struct gc_pack once[3] = {p[0], p[1], p[2]}, all[3] = {p[0], p[1], p[2]};
+    cr_expect_eq(gc_choose(once, 3, &l), 1, "not more than its share in one round");
+    l.bytes = UINT64_MAX;
+    cr_expect_eq(gc_choose(all, 3, &l), 2);
+    p[1].live_records = p[2].live_records = 0;
+    cr_expect_eq(gc_choose(p, 3, &l), 0, "what is empty is condemned instead");
+}
+
 /* Whatever a pack holds, what gc makes of it is no candidate again. */
 Test(control_gc_policy, never_the_same_again)
 {
