@@ -2,6 +2,8 @@
 #include "control/gc.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 /* Somebody else's copy of the state is waited for. */
 #define META_WAIT_MS 1000
@@ -39,6 +41,15 @@ static void again(struct gc *g)
     gc_leftovers(g);
 }
 
+/* Older copies stay, and are counted. */
+static void copy_failed(struct gc *g, int status)
+{
+    snprintf(g->detail, sizeof(g->detail), "no copy of the state was put into the pool: %s",
+             strerror(-status));
+    g->move_rc = status;
+    gc_end(g, 0);
+}
+
 static void on_copied(void *arg, int status)
 {
     struct gc *g = arg;
@@ -46,7 +57,7 @@ static void on_copied(void *arg, int status)
     if (g->c->stopping)
         gc_end(g, -ESHUTDOWN);
     else if (status < 0)
-        gc_end(g, status);
+        copy_failed(g, status);
     else
         again(g);
 }
@@ -70,6 +81,6 @@ void gc_reseal_end(struct gc *g)
         g->wait_ms = g->c->now + META_WAIT_MS;
         g->then = gc_reseal_end;
     } else {
-        gc_end(g, rc);
+        copy_failed(g, rc);
     }
 }

@@ -47,7 +47,11 @@ static const struct argp argp = {
     "those of which little lives (setting gc_live_ratio) into new ones."
     "\vThe cloud does the same by itself, later and more slowly. What was done is printed as KEY "
     "VALUE lines; a pack that was emptied is deleted when no mount can still read by what it "
-    "remembers, so this waits for about ten seconds then.",
+    "remembers, so this waits for about ten seconds then.\n\n"
+    "--reseal also prints how many packs are in use under older keys after it (else than zero: "
+    "exit "
+    "status 1), and how many were given out under them to who may still write them: these are for "
+    "a later run.",
     children,
     NULL,
     NULL};

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "tools/commands.h"
 #include "tools/ctl.h"
@@ -115,6 +116,9 @@ static int check_pool(const struct status *s, const struct recovery_key *key, ui
     snprintf(ring.cloud, sizeof(ring.cloud), "%s", s->cloud);
     if (rc == 0)
         rc = keyring_recover(&ring, p, key, detail);
+    if (rc == -EKEYREJECTED)
+        snprintf(detail, sizeof(detail),
+                 "what lies there is still wrapped for the one before; keep that, too");
     *generations = ring.count;
     if (rc == 0 && text_parse_number(s->generation, 1, UINT32_MAX, &newest) == 0 &&
         ring.count < newest) {
@@ -238,6 +242,8 @@ int cmd_key(int argc, char **argv)
     struct key_options o = {.json = false};
     const char *best = NULL;
     struct ctl c;
+
+    prctl(PR_SET_DUMPABLE, 0); /* no core with keys in it */
 
     if (options_parse(&argp, argc, argv, &o) != 0)
         return EXIT_USAGE;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -287,6 +288,7 @@ int cmd_rebuild(int argc, char **argv)
 
     if (options_parse(&argp, argc, argv, &w) != 0)
         return EXIT_USAGE;
+    prctl(PR_SET_DUMPABLE, 0); /* no core with keys in it */
     int rc = check_root(&w);
     if (rc < 0)
         return EXIT_FAILED;
