@@ -147,6 +147,7 @@ struct session {
     unsigned refs;   /* ops that name it */
     uint64_t seq_floor;
     uint64_t pool_read, pool_written; /* bytes past the nodes, as it said last */
+    uint32_t waiting, waiting_node, waiting_s; /* for data that it cannot reach, as it said last */
     struct holder *holders;
     struct recall *recalls;
     struct op *ops;        /* mutations in flight (list by s_next) */

@@ -170,6 +170,20 @@ static void text_status(struct centre *c, struct text *t)
         consensus_applied(c->log), consensus_free_bytes(c->log), consensus_ballast_bytes(c->log));
 }
 
+static void put_waiting(struct centre *c, struct text *t, const struct session *s)
+{
+    const struct node *n = node_find(c, s->waiting_node);
+
+    put(t, "problem mount %s: %u requests wait, since %u s, for ", s->name, s->waiting,
+        s->waiting_s);
+    if (n && !n->peer)
+        put(t, "node %s, which is away\n", n->name);
+    else if (n)
+        put(t, "node %s, or for the pool behind it\n", n->name);
+    else
+        put(t, "the pool\n");
+}
+
 static void text_health(struct centre *c, struct text *t)
 {
     unsigned problems = 0, usable = 0;
@@ -209,9 +223,12 @@ static void text_health(struct centre *c, struct text *t)
                         "problem the disk under the log lacks %" PRIu64
                         " bytes for a snapshot: the log grows until it is taken\n",
                         consensus_snapshot_lacks(c->log));
-    for (s = c->sessions; s; s = s->hh.next)
+    for (s = c->sessions; s; s = s->hh.next) {
         if (!s->peer)
             problems++, put(t, "problem mount %s is away\n", s->name);
+        else if (s->waiting)
+            problems++, put_waiting(c, t, s);
+    }
     put(t, "health %s\nproblems %u\n", problems ? "degraded" : "ok", problems);
 }
 

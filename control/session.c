@@ -171,6 +171,9 @@ void session_renew(struct centre *c, struct session *s, struct peer *p, const st
     s->renewed_ms = c->now;
     s->pool_read = renew->pool_read;
     s->pool_written = renew->pool_written;
+    s->waiting = renew->waiting;
+    s->waiting_node = renew->waiting_node;
+    s->waiting_s = renew->waiting_s;
     r.centre_instance = c->instance;
     r.direct_size = setting_u64(c, "direct_size");
     peer_reply(p, m, 0, &r.base, NULL, 0);

@@ -13,6 +13,7 @@
 #include "fs/reclaim.h"
 #include "fs/straight_read.h"
 #include "fs/straight_write.h"
+#include "fs/waits.h"
 
 #define HELLO_MS 5000
 /* Before the centre has told its own (section 6). */
@@ -286,6 +287,7 @@ static void renew(struct worker *w)
     body.acked = seq_acked(&c->seq);
     body.pool_read = straight_bytes_read(w->reader);
     body.pool_written = straight_bytes_written(w->writer);
+    waits_tell(w, &body);
     pthread_rwlock_rdlock(&c->link_lock);
     body.session = c->link ? c->link->session : 0;
     pthread_rwlock_unlock(&c->link_lock);

@@ -8,6 +8,7 @@
 #include "fs/leases.h"
 #include "fs/straight_read.h"
 #include "fs/straight_write.h"
+#include "fs/waits.h"
 
 /* The first attempts follow at once, the next ones give a connection the time to be made. */
 #define QUICK_ATTEMPTS 2
@@ -128,6 +129,9 @@ static bool changes(const struct kreq *q)
 static bool worth_retry(const struct kreq *q, int status)
 {
     switch (status) {
+    case -EHOSTDOWN: /* the node does not reach the pool: nothing was done */
+    case -EHOSTUNREACH:
+        return only_reads(q);
     case -ESTALE:   /* the ticket is old: nothing was done */
     case -ENOTCONN: /* nothing was sent */
         return true;
@@ -156,18 +160,23 @@ static void attempt_again(void *arg)
 
 static void retry(struct kreq *q, int status)
 {
+    int rc = waits_again(q, status);
+
     q->attempts++;
-    if (!atomic_load(&q->ended) && clock_boot_ms() >= q->deadline_ms) {
+    if (rc == -EIO)
         log_warning("inode %llu: its data cannot be reached: %s", (unsigned long long)q->ino,
                     strerror(-status));
-        kreq_fail_now(q, -EIO, q->done);
+    if (rc < 0) {
+        kreq_fail_now(q, rc, q->done);
         return;
     }
     if (q->attempts <= QUICK_ATTEMPTS) {
         attempt(q);
         return;
     }
-    int64_t pause = q->attempts <= SOON_ATTEMPTS ? SOON_MS : DATA_RETRY_MS;
+    int64_t pause = q->attempts <= SOON_ATTEMPTS                   ? SOON_MS
+                    : clock_boot_ms() - q->began_ms < WAIT_LONG_MS ? DATA_RETRY_MS
+                                                                   : WAIT_RETRY_MS;
     if (timer_queue_after(q->w->timer, pause, attempt_again, q) < 0)
         kreq_fail_now(q, -ENOMEM, q->done);
 }
@@ -178,9 +187,12 @@ static void retry_for_room(struct kreq *q)
     int64_t now = clock_boot_ms();
 
     take_back(q, false);
+    waits_anew(q);
     if (!q->room_until_ms)
         q->room_until_ms = now + ROOM_DEADLINE_MS;
-    if (now >= q->room_until_ms || now >= q->deadline_ms)
+    if (atomic_load(&q->interrupted))
+        kreq_fail_now(q, q->again ? -EIO : -EINTR, q->done);
+    else if (now >= q->room_until_ms)
         kreq_fail_now(q, -ENOSPC, q->done);
     else if (timer_queue_after(q->w->timer, ROOM_RETRY_MS, attempt_again, q) < 0)
         kreq_fail_now(q, -ENOMEM, q->done);
@@ -257,7 +269,10 @@ static void on_located(struct kreq *q, const struct message *reply)
             leases_take(q, i, r->lease);
         status = i ? inode_note_place(i, r) : -EPROTO;
         q->direct_once = status == 0 && r->direct && !through && only_reads(q);
-        if (status == 0 && r->direct && through) /* there is no node */
+        if (status == 0 && r->direct && through && q->pool_away) {
+            q->through_node = false; /* there is no node either: the pool is waited for */
+            status = -EHOSTDOWN;
+        } else if (status == 0 && r->direct && through) /* there is no node */
             status = ino != q->ino ? -EXDEV : -EIO;
         else if (status == 0 && r->direct && !q->direct_once)
             status = -EAGAIN;
@@ -271,7 +286,8 @@ static void on_located(struct kreq *q, const struct message *reply)
         straight_read(q);
     else if (status == 0)
         attempt(q);
-    else if (status == -EAGAIN || status == -EHOSTUNREACH)
+    else if (status == -EAGAIN || status == -EHOSTUNREACH || status == -EHOSTDOWN ||
+             status == -ETIMEDOUT)
         retry(q, status);
     else
         kreq_fail_now(q, status, q->done);
@@ -471,14 +487,22 @@ static void begin_ask(void *arg, int status)
     /* The other file of a copy may be written so, too. */
     if (q->other && straight_sync(q->w, q->other, true, false, begin_ask, q) == 0)
         return;
-    q->deadline_ms = clock_boot_ms() + DATA_DEADLINE_MS;
+    waits_begin(q);
     q->now = clock_real();
     attempt(q);
 }
 
+static void answered(struct kreq *q, const struct message *reply)
+{
+    waits_end(q);
+    q->done = q->answer;
+    q->done(q, reply);
+}
+
 void data_ask(struct kreq *q, kreq_fn done)
 {
-    q->done = done;
+    q->answer = done;
+    q->done = answered;
     if (straight_sync(q->w, q->ino, true, false, begin_ask, q) != 0)
         begin_ask(q, 0);
 }
@@ -489,9 +513,10 @@ void data_again(struct kreq *q, int status)
     retry(q, status);
 }
 
-void data_through_node(struct kreq *q)
+void data_through_node(struct kreq *q, bool pool_away)
 {
     q->through_node = true;
+    q->pool_away = pool_away;
     take_back(q, true);
     locate(q, q->ino);
 }

@@ -67,6 +67,8 @@ int kreq_errno(int status)
     case ECONNRESET:
     case ESHUTDOWN:
     case ENOTCONN:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
     case EPROTO:
     case EBADMSG:
     case EMSGSIZE:

@@ -35,6 +35,10 @@ struct kreq {
     uint16_t type; /* of the message to the node */
     kreq_fn done;
     int64_t deadline_ms;
+    int64_t began_ms;                         /* waits.c, with the next ones */
+    bool interruptible, waiting;
+    atomic_bool interrupted;
+    kreq_fn answer; /* what done leads to */
     int64_t room_until_ms; /* 0: the node has not said yet that it has no room */
     uint64_t finished;     /* FALLOCATE: bytes of the range, from its start */
     unsigned attempts;
@@ -48,6 +52,7 @@ struct kreq {
     bool sync;   /* a write that is answered only when it is on stable storage */
     void (*synced)(struct kreq *q, int status); /* FSYNC: where it ends */
     bool through_node;                          /* it cannot be read from the pool */
+    bool pool_away;                             /* as the pool does not answer us */
     bool direct_once;                           /* the centre said just now: from the pool */
     bool counted;                               /* in inode.data_changes */
     bool map_again;                             /* the pool did not have what the map said, once */

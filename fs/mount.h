@@ -12,6 +12,7 @@ struct mount_options {
     const char
         *identity;     /* folder of our certificate (identity.h), for other machines; NULL: none */
     const char *cloud; /* cloud id */
+    int soft_ms; /* after so long, data that cannot be reached is EIO; 0: hard, it is waited for */
     const char *keeper_pid_file; /* written when the mount can be used; may be NULL */
     const char *worker_pid_file;
     /* Runs in the worker before anything else: < 0 ends it, with a line in detail. May be NULL. */

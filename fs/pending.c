@@ -37,6 +37,22 @@ bool pending_remove(struct kreq *q)
     return !q->ended;
 }
 
+void pending_interrupt(struct kreq *q)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+
+    if (!i)
+        return;
+    if (q->pending_at && !q->ended) {
+        unlink_it(q);
+        q->ended = true;
+        fuse_req_interrupt_func(q->req, NULL, NULL);
+        fuse_reply_err(q->req, EINTR);
+        q->req = NULL;
+    }
+    inode_unlock(&q->w->inodes, i);
+}
+
 static bool may_end(const struct kreq *q)
 {
     return q->type == STAR__MSG_TYPE__READ || !q->sent;
@@ -55,6 +71,7 @@ void pending_end(struct worker *w, uint64_t ino)
             continue;
         unlink_it(q);
         q->ended = true;
+        fuse_req_interrupt_func(q->req, NULL, NULL); /* what it would call may be freed soon */
         *(q->type == STAR__MSG_TYPE__READ ? &reads : &pages) += 1;
         fuse_reply_err(q->req, EIO);
         q->req = NULL;

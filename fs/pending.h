@@ -13,6 +13,9 @@ void pending_add(struct kreq *q);
 /* It has its result. false: the kernel has been answered meanwhile. */
 bool pending_remove(struct kreq *q);
 
+/* Its caller waits no longer: answers EINTR, if it was not answered. */
+void pending_interrupt(struct kreq *q);
+
 /* Answers EIO to all of the inode that can be: READs, and pages that are on no way to a node. A
  * failed read-ahead harms nobody; pages lost so are told by fsync. */
 void pending_end(struct worker *w, uint64_t ino);

@@ -10,6 +10,7 @@
 #include "fs/data.h"
 #include "fs/pool_access.h"
 #include "fs/record_cache.h"
+#include "fs/waits.h"
 
 #define OVERDUE_CHECK_MS 500
 #define OVERDUE_MAX      64 /* ended in one turn */
@@ -90,7 +91,7 @@ static void failed(struct kreq *q, int rc, const char *detail)
     else
         log_warning("inode %" PRIu64 " cannot be read from the pool: %s: %s", q->ino, strerror(-rc),
                     detail);
-    data_through_node(q);
+    data_through_node(q, waits_is_away(rc));
 }
 
 static void finish(struct kreq *q, int rc, const char *detail, const uint8_t *data, size_t length)
@@ -113,6 +114,8 @@ static int read_piece(struct straight_reader *r, const struct pool_extent *e, ui
     struct pool *pool;
     int rc = pool_access_get(r->w->pool, &pool, detail);
 
+    if (rc < 0 && rc != -ENOMEM)
+        return -EHOSTDOWN; /* it cannot be opened from here: that says nothing of the pack */
     if (rc == 0)
         rc = pack_read(pool, pool_key_or_none(&e->key), e->pack, e->number, e->pack_offset,
                        e->record_length, offset, out, length, detail);
@@ -356,7 +359,7 @@ static void tick(void *arg)
     pthread_mutex_unlock(&r->lock);
     for (size_t k = 0; k < n; k++) {
         log_warning("inode %" PRIu64 ": the pool does not answer", late[k]->ino);
-        kreq_fail_now(late[k], -EIO, late[k]->done);
+        data_again(late[k], -ETIMEDOUT);
     }
 }
 
@@ -587,6 +590,10 @@ static void on_map(struct kreq *q, const struct message *reply)
     }
     if (status == -EAGAIN) {
         data_again(q, -ESTALE); /* there is something newer: it is elsewhere */
+        return;
+    }
+    if (status == -ETIMEDOUT) {
+        data_again(q, status);
         return;
     }
     if (status < 0) {

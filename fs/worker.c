@@ -19,6 +19,7 @@
 #include "fs/pool_access.h"
 #include "fs/straight_read.h"
 #include "fs/straight_write.h"
+#include "fs/waits.h"
 
 /* Requests in the background (read-ahead, direct I/O, release) that the kernel sends at once;
  * congested from 3/4 on. */
@@ -110,14 +111,15 @@ static void want(struct fuse_conn_info *conn, unsigned caps)
 void worker_init_conn(void *userdata, struct fuse_conn_info *conn)
 {
     (void)userdata;
-    want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC |
-                   FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK |
-                   FUSE_CAP_POSIX_ACL | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-                   FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_PARALLEL_DIROPS |
-                   FUSE_CAP_EXPLICIT_INVAL_DATA);
-    conn->want &=
-        ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_HANDLE_KILLPRIV |
-                    FUSE_CAP_IOCTL_DIR | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE);
+    want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_POSIX_LOCKS |
+                   FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL |
+                   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS |
+                   FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_EXPLICIT_INVAL_DATA);
+    /* ASYNC_DIO: the kernel waits for it uninterruptibly, and tells us of no interrupt: who waits
+     * for a lost node could not be killed. */
+    conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE |
+                              FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ASYNC_DIO | FUSE_CAP_IOCTL_DIR |
+                              FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE);
     conn->max_background = MAX_BACKGROUND;
     conn->congestion_threshold = CONGESTION;
     conn->time_gran = 1;
@@ -265,6 +267,8 @@ static int start_parts(struct worker *w, char detail[256])
     if (rc == 0)
         rc = pool_access_new(w->options->cloud, &w->pool);
     if (rc == 0)
+        rc = waits_new(&w->waits);
+    if (rc == 0)
         rc = straight_reader_new(w, &w->reader);
     if (rc == 0)
         rc = straight_writer_new(w, &w->writer);
@@ -324,6 +328,7 @@ static void stop_parts(struct worker *w)
     leases_stop(w);
     recalls_stop(w);
     buffers_free(w->buffers);
+    waits_free(w->waits);
     straight_reader_free(w->reader);
     straight_writer_free(w->writer);
     pool_access_free(w->pool);

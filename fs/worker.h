@@ -51,7 +51,7 @@
 #define COMMAND_DEADLINE_MS 630000
 /* statfs, and getattr of the root: then the last known answer. */
 #define NEVER_BLOCK_MS 500
-/* A data request waits so long for its node, over all attempts. */
+/* A data request waits so long for an answer. When what it needs is away it goes on: waits.h. */
 #define DATA_DEADLINE_MS 60000
 /* One attempt: a node may have to fetch from a slow pool. */
 #define DATA_ATTEMPT_MS 30000
@@ -92,6 +92,7 @@ struct controls; /* control_files.c */
 struct pool_access;
 struct straight_reader;
 struct straight_writer;
+struct waits; /* waits.c */
 
 struct centre_link; /* centre.c: one client and its session */
 
@@ -149,6 +150,7 @@ struct worker {
     struct pool_access *pool;
     struct straight_reader *reader;
     struct straight_writer *writer;
+    struct waits *waits;
     _Atomic uint64_t direct_size; /* the setting; 0: not known */
     struct statfs_cache statfs;
     struct buffers *buffers;

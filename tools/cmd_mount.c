@@ -20,6 +20,7 @@ struct options {
     struct foreground_options daemon;
     const char *point;
     bool foreground;
+    int soft_ms;
 };
 
 struct worker_lock {
@@ -37,6 +38,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'g':
         o->foreground = true;
+        return 0;
+    case 'S':
+        if (mounting_parse_soft(arg, &o->soft_ms) != 0)
+            argp_error(state, "--soft: '%s' is no time from 5s to 24h", arg);
+        return 0;
+    case 'H':
+        o->soft_ms = 0;
         return 0;
     case ARGP_KEY_ARG:
         if (o->point != NULL)
@@ -58,6 +66,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option options[] = {
     {"foreground", 'g', NULL, 0, "do not go into the background", 0},
+    {"soft", 'S', "TIME", 0,
+     "what cannot be reached for so long (30s, 5m, 1h) is an input/output error", 0},
+    {"hard", 'H', NULL, 0,
+     "what cannot be reached is waited for, until the reader is interrupted (the default)", 0},
     {0},
 };
 static const struct argp_child children[] = {{&foreground_argp, 0, NULL, 0}, {0}};
@@ -117,6 +129,7 @@ static int foreground(const struct options *o)
         .centre = centre,
         .identity = r.conf.listen[0] != '\0' ? identity : NULL,
         .cloud = r.conf.cloud,
+        .soft_ms = o->soft_ms,
         .keeper_pid_file = keeper_pid,
         .worker_pid_file = worker_pid,
         .worker_begin = hold_worker,
@@ -144,6 +157,7 @@ static int background(const struct options *o)
     }
     if (rc == 0)
         rc = mounting_check(&r, o->point, &m, detail);
+    m.soft_ms = o->soft_ms;
     if (rc == 0)
         rc = mounting_start(&r, &m, detail);
     if (rc != 0)

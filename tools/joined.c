@@ -97,6 +97,7 @@ struct options {
     const char *dir, *cloud, *listen, *store, *point;
     uint64_t capacity;
     bool foreground, is_mount;
+    int soft_ms;
 };
 
 enum { KEY_IDENTITY = 1000, KEY_CLOUD, KEY_LISTEN, KEY_STORE };
@@ -125,6 +126,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'g':
         o->foreground = true;
+        return 0;
+    case 'S':
+        if (mounting_parse_soft(arg, &o->soft_ms) != 0)
+            argp_error(state, "--soft: '%s' is no time from 5s to 24h", arg);
+        return 0;
+    case 'H':
+        o->soft_ms = 0;
         return 0;
     case 'n':
         o->daemon.name = arg;
@@ -162,6 +170,10 @@ static const struct argp_option mount_options[] = {
     {"identity", KEY_IDENTITY, "DIR", 0, "what `umbel join` made", 0},
     {"cloud", KEY_CLOUD, "HOST:PORT", 0, "the centre, if it has moved", 0},
     {"foreground", 'g', NULL, 0, "do not go into the background", 0},
+    {"soft", 'S', "TIME", 0,
+     "what cannot be reached for so long (30s, 5m, 1h) is an input/output error", 0},
+    {"hard", 'H', NULL, 0,
+     "what cannot be reached is waited for, until the reader is interrupted (the default)", 0},
     {"name", 'n', "NAME", 0, "name of the process", 0},
     {"ready-fd", 'F', "N", 0, "where to write \"ready\" or \"error: TEXT\"", 0},
     {0},
@@ -276,6 +288,7 @@ static int foreground(struct options *o, struct joined *j, const struct mounting
         .centre = j->centre,
         .identity = j->identity,
         .cloud = j->r.conf.cloud,
+        .soft_ms = o->soft_ms,
         .keeper_pid_file = keeper_pid,
         .worker_pid_file = worker_pid,
         .worker_begin = hold_worker,
@@ -290,9 +303,11 @@ static int background(const struct options *o, const struct joined *j, struct mo
     char keeper[ROOT_NAME_MAX + 8], detail[PROCESS_DETAIL] = "";
     const char *args[] = {
         "mount",  "--foreground", "--identity", j->r.path, "--cloud", j->centre + strlen("tcp:"),
-        "--name", m->name,        m->point,     NULL};
+        "--name", m->name,        m->point,     NULL, NULL, NULL};
+    char soft[24];
 
-    (void)o;
+    m->soft_ms = o->soft_ms;
+    mounting_add_soft(m, args, 9, soft);
     snprintf(keeper, sizeof(keeper), "keeper-%.40s", m->name);
     if (process_start(&j->r, keeper, args, &m->was_running, detail) != 0) {
         warnx("%s", detail);

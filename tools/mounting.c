@@ -289,12 +289,49 @@ int mounting_check(const struct root *r, const char *given, struct mounting *m,
     return rc;
 }
 
+/* Long enough for a node that is only slow, and for a restart to be waited out. */
+#define SOFT_MIN_S 5
+#define SOFT_MAX_S 86400
+
+int mounting_parse_soft(const char *text, int *ms)
+{
+    static const char units[] = "smh";
+    static const uint64_t seconds[] = {1, 60, 3600};
+    char digits[16];
+    size_t n = strspn(text, "0123456789");
+    const char *unit = text[n] != '\0' ? strchr(units, text[n]) : units;
+    uint64_t value;
+
+    if (n == 0 || n >= sizeof(digits) || unit == NULL || (text[n] != '\0' && text[n + 1] != '\0'))
+        return -EINVAL;
+    memcpy(digits, text, n);
+    digits[n] = '\0';
+    if (text_parse_number(digits, 1, SOFT_MAX_S, &value) != 0)
+        return -EINVAL;
+    value *= seconds[unit - units];
+    if (value < SOFT_MIN_S || value > SOFT_MAX_S)
+        return -EINVAL;
+    *ms = (int)value * 1000;
+    return 0;
+}
+
+void mounting_add_soft(const struct mounting *m, const char **args, size_t n, char *text)
+{
+    if (m->soft_ms == 0)
+        return;
+    snprintf(text, 24, "%ds", m->soft_ms / 1000);
+    args[n] = "--soft";
+    args[n + 1] = text;
+}
+
 int mounting_start(const struct root *r, struct mounting *m, char detail[PROCESS_DETAIL])
 {
     char keeper[ROOT_NAME_MAX + 8];
-    const char *args[] = {"mount",  "--foreground", "--root", r->path,
-                          "--name", m->name,        m->point, NULL};
+    const char *args[] = {"mount", "--foreground", "--root", r->path, "--name",
+                          m->name, m->point,       NULL,     NULL,    NULL};
+    char soft[24];
 
+    mounting_add_soft(m, args, 7, soft);
     snprintf(keeper, sizeof(keeper), KEEPER "%s", m->name);
     int rc = process_start(r, keeper, args, &m->was_running, detail);
     if (rc == 0 && !is_umbel(m->point)) {

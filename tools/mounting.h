@@ -11,11 +11,17 @@ struct mounting {
     char point[PATH_MAX];     /* canonical */
     char name[ROOT_NAME_MAX]; /* without "keeper-" */
     bool was_running;
+    int soft_ms; /* 0: hard */
 };
 
 /* Whether something is mounted exactly there; type and source (64 bytes each, may be NULL) say
  * what. */
 bool mounting_is_mounted(const char *point, char *type, char *source);
+
+/* --soft TIME: "30", "30s", "5m", "1h" in ms. -EINVAL. */
+int mounting_parse_soft(const char *text, int *ms);
+/* The same for args[], to a process of its own: --soft-ms N, or nothing. text: 24 bytes. */
+void mounting_add_soft(const struct mounting *m, const char **args, size_t n, char *text);
 
 /* What can be told before anything is started. */
 int mounting_check(const struct root *r, const char *given, struct mounting *m,
