@@ -137,6 +137,7 @@ struct session {
     uint64_t id;
     char name[64];
     char machine[40];   /* that it runs on */
+    struct identity_name who; /* as its certificate says: whom its users are mapped to */
     struct peer *peer;  /* NULL: not connected */
     int64_t renewed_ms; /* this and the next by the lease clock */
     int64_t hello_ms;
@@ -398,6 +399,13 @@ int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body,
 
 /* --- serve.c --- */
 void centre_request(void *ctx, struct peer *p, const struct message *m);
+
+/* --- rights.c: of mounts whose users are mapped --- */
+bool rights_are_checked(const struct session *s);
+void rights_map(struct op *op); /* who asks, once, before all else */
+/* Has what asks the right to it? false: the op is answered. For requests that change something:
+ * behind op_deduped, as what was done once has its result. */
+bool rights_allow(struct op *op);
 
 /* --- serve_names.c, serve_inode.c, serve_open.c, serve_lock.c --- */
 void serve_lookup(struct op *op);

@@ -789,6 +789,8 @@ void serve_ctl_read(struct op *op)
     struct text t = {.after = object_of(ino)};
     int rc = 0;
 
+    if (!rights_allow(op))
+        return;
     if (kind_of(ino) == KIND_FILE && file_of(ino) == TOP_FSCK) {
         check_start(op);
         return;
@@ -837,6 +839,8 @@ void serve_ctl_write(struct op *op)
     struct nth_setting s;
     struct node *n;
 
+    if (!rights_allow(op))
+        return;
     op->note_errors = true;
     if (strlen(text) != op->request.payload_len)
         op_error(op, -EINVAL, "a command holds a NUL byte");

@@ -52,10 +52,16 @@ static int parse_token(char *text, struct asked *a)
             a->seconds > TOKEN_LIFE_MAX_S)
             return -EINVAL;
     }
-    if (squash && (strcmp(role, "mount") != 0 || identity_squash_parse(squash, &who) < 0))
+    if (squash && strcmp(role, "mount") != 0)
         return -EINVAL;
     snprintf(a->identity, sizeof(a->identity), "%s/%s", role, name);
-    snprintf(a->squash, sizeof(a->squash), "%s", squash ? squash : "none");
+    /* As exports of NFS have it: root there is nobody here, unless it is said otherwise. */
+    if (identity_squash_parse(squash                       ? squash
+                              : strcmp(role, "mount") == 0 ? "root_squash"
+                                                           : "none",
+                              &who) < 0)
+        return -EINVAL;
+    identity_squash_format(&who, a->squash);
     return 0;
 }
 
@@ -96,11 +102,10 @@ void join_token(struct op *op, char *rest)
         return;
     }
     if (parse_token(rest, &a) < 0) {
-        op_error(op, -EINVAL, "token node|mount NAME [SECONDS (at most %d)]", TOKEN_LIFE_MAX_S);
-        return;
-    }
-    if (strcmp(a.squash, "none") != 0) {
-        op_error(op, -EOPNOTSUPP, "mapping the users of a mount is not there yet: none");
+        op_error(op, -EINVAL,
+                 "token node|mount NAME [SECONDS (at most %d)] [none | root_squash[=UID:GID] | "
+                 "all_squash=UID:GID] (of mounts)",
+                 TOKEN_LIFE_MAX_S);
         return;
     }
     if (name_is_taken(c, a.identity)) {
@@ -165,7 +170,8 @@ static void on_join_logged(struct op *op, const struct state_result *r)
     if (rc < 0) {
         op_error(op, rc, "%s", detail[0] ? detail : strerror(-rc));
     } else {
-        events_add(&c->events, "join", "%s has a certificate now", t->identity);
+        events_add(&c->events, "join", "%s has a certificate now; its users: %s", t->identity,
+                   t->squash[0] ? t->squash : "none");
         reply.cloud = (char *)(uintptr_t)c->options->cloud;
         reply.pool = (char *)(uintptr_t)c->options->pool;
         reply.identity = t->identity;

@@ -469,6 +469,8 @@ void serve_map(struct op *op)
     Star__Time mtime = STAR__TIME__INIT;
     struct inode i;
 
+    if (!rights_allow(op))
+        return;
     int allowed = map_for_mount(op, q->ino);
     if (allowed < 0) {
         op_reply(op, allowed, NULL);

@@ -138,6 +138,7 @@ static void run(struct centre *c, struct peer *p, const struct message *m, struc
         return;
     }
     op->start = start_op;
+    rights_map(op);
     int rc = keep_payload(op, m);
     if (rc < 0)
         op_reply(op, rc, NULL);

@@ -137,7 +137,7 @@ void serve_setattr(struct op *op)
     Star__SetAttr *q = (Star__SetAttr *)op->body;
     struct inode i;
 
-    if (op_deduped(op, q->head, setattr_done))
+    if (op_deduped(op, q->head, setattr_done) || !rights_allow(op))
         return;
     int rc = state_inode(op->c->state, q->ino, &i);
     if (rc == 0 && (q->valid & VALID_SIZE)) {
@@ -223,6 +223,10 @@ void serve_xattr_get(struct op *op)
     char *value = malloc(STATE_XATTR_VALUE_MAX);
     int rc = -ENOMEM;
 
+    if (!rights_allow(op)) {
+        free(value);
+        return;
+    }
     if (!value)
         goto out;
     rc = -ERANGE;
@@ -270,7 +274,7 @@ void serve_xattr_change(struct op *op)
 {
     Star__Xattr *q = (Star__Xattr *)op->body;
 
-    if (op_deduped(op, q->head, xattr_done))
+    if (op_deduped(op, q->head, xattr_done) || !rights_allow(op))
         return;
     bool straight = q->name.len == strlen(STRAIGHT_XATTR) &&
                     memcmp(q->name.data, STRAIGHT_XATTR, q->name.len) == 0;

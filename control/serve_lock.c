@@ -154,6 +154,8 @@ void serve_setlk(struct op *op)
     struct lock_spec spec;
     int rc;
 
+    if (!rights_allow(op))
+        return;
     if (bad_lock(op, q)) {
         op_reply(op, -EINVAL, NULL);
         return;

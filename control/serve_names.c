@@ -43,6 +43,8 @@ void serve_lookup(struct op *op)
     Star__Time times[3];
     struct inode i;
 
+    if (!rights_allow(op))
+        return;
     int rc = op->status;
     if (rc == 0)
         rc = state_lookup(op->c->state, q->parent, q->name.data, q->name.len, &i);
@@ -166,7 +168,7 @@ void serve_make(struct op *op)
 {
     Star__Make *q = (Star__Make *)op->body;
 
-    if (op_deduped(op, q->head, make_done))
+    if (op_deduped(op, q->head, make_done) || !rights_allow(op))
         return;
     if (!check_name(op, &q->name))
         return;
@@ -210,7 +212,7 @@ void serve_link(struct op *op)
 {
     Star__Link *q = (Star__Link *)op->body;
 
-    if (op_deduped(op, q->head, link_done))
+    if (op_deduped(op, q->head, link_done) || !rights_allow(op))
         return;
     if (!check_name(op, &q->name))
         return;
@@ -270,7 +272,7 @@ void serve_remove(struct op *op)
     Star__Remove *q = (Star__Remove *)op->body;
     struct inode victim;
 
-    if (op_deduped(op, q->head, remove_done))
+    if (op_deduped(op, q->head, remove_done) || !rights_allow(op))
         return;
     if (!check_name(op, &q->name))
         return;
@@ -347,7 +349,7 @@ void serve_rename(struct op *op)
 {
     Star__Rename *q = (Star__Rename *)op->body;
 
-    if (op_deduped(op, q->head, rename_done))
+    if (op_deduped(op, q->head, rename_done) || !rights_allow(op))
         return;
     if (!check_name(op, &q->name) || !check_name(op, &q->new_name))
         return;
@@ -449,6 +451,8 @@ void serve_readdir(struct op *op)
     Star__ReadDirReply r = STAR__READ_DIR_REPLY__INIT;
     bool eof = false;
 
+    if (!rights_allow(op))
+        return;
     int rc = state_readdir(op->c->state, l.q->ino, l.q->cookie, list_one, &l, &eof);
     if (rc == 0)
         rc = l.rc;

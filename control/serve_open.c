@@ -313,7 +313,7 @@ static void open_replayed(struct op *op, const struct state_result *res)
 
 void serve_open(struct op *op)
 {
-    if (!op_deduped(op, ((Star__Open *)op->body)->head, open_replayed))
+    if (!op_deduped(op, ((Star__Open *)op->body)->head, open_replayed) && rights_allow(op))
         open_begin(op);
 }
 
@@ -343,6 +343,8 @@ void serve_locate(struct op *op)
     struct live *l = live_find(op->c, q->ino);
     struct holder *h = l && op->session ? holder_find(l, op->session) : NULL;
 
+    if (!rights_allow(op))
+        return;
     if (h && h->writers)
         home_take(op, q->ino, locate_answer);
     else
@@ -376,6 +378,9 @@ void serve_release(struct op *op)
     Star__Release *q = (Star__Release *)op->body;
     struct centre *c = op->c;
     struct session *s = op->session;
+
+    if (!rights_allow(op))
+        return;
     bool news = is_news(c, q);
 
     int rc = news ? home_heard(c, q->attrs) : 0;
@@ -407,6 +412,8 @@ void serve_sync_attrs(struct op *op)
     Star__NodeAttrs body = STAR__NODE_ATTRS__INIT;
     struct inode i;
 
+    if (!rights_allow(op))
+        return;
     int rc = state_inode(op->c->state, a->ino, &i);
     if (rc < 0 || i.version >= a->version) {
         op_reply(op, rc, NULL);
@@ -437,6 +444,8 @@ void serve_invalidate(struct op *op)
 {
     Star__Invalidate *q = (Star__Invalidate *)op->body;
 
+    if (!rights_allow(op))
+        return;
     if (q->attrs)
         op->status = home_heard(op->c, q->attrs);
     recall_pages(op, q->ino, q->offset, q->length);

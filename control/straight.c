@@ -344,7 +344,7 @@ void serve_straight_confirm(struct op *op)
 {
     Star__StraightConfirm *q = (Star__StraightConfirm *)op->body;
 
-    if (op_deduped(op, q->head, confirmed))
+    if (op_deduped(op, q->head, confirmed) || !rights_allow(op))
         return;
     if (!q->cut) {
         op_reply(op, -EINVAL, NULL);

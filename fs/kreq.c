@@ -44,6 +44,7 @@ void kreq_unref(struct kreq *q)
     else
         free(q->memory);
     free(q->name);
+    free(q->groups);
     free(q);
     atomic_fetch_sub(&w->requests, 1);
 }
@@ -89,9 +90,44 @@ void kreq_end(struct kreq *q, int status)
     kreq_free(q);
 }
 
-void kreq_cred(const struct kreq *q, Star__Cred *cred)
+/* As many as NFS would never carry; whoever is in more has the rest for nothing. */
+#define GROUPS_MAX 1024
+
+static bool is_squashed(const struct worker *w)
+{
+    return w->identity && identity_self(w->identity)->squash != SQUASH_NONE;
+}
+
+/* The caller waits for us, so the kernel still knows its groups. */
+static void take_groups(struct kreq *q)
+{
+    gid_t list[GROUPS_MAX];
+
+    if (q->groups || !q->req)
+        return;
+    int n = fuse_req_getgroups(q->req, GROUPS_MAX, list);
+    n = n > GROUPS_MAX ? GROUPS_MAX : n;
+    if (n <= 0 || !(q->groups = malloc((size_t)n * sizeof(*q->groups))))
+        return; /* without them it may less */
+    memcpy(q->groups, list, (size_t)n * sizeof(*list));
+    q->groups_n = (size_t)n;
+}
+
+Star__Cred *kreq_cred_if_squashed(struct kreq *q, Star__Cred *cred)
+{
+    if (!is_squashed(q->w))
+        return NULL;
+    kreq_cred(q, cred);
+    return cred;
+}
+
+void kreq_cred(struct kreq *q, Star__Cred *cred)
 {
     star__cred__init(cred);
+    if (is_squashed(q->w))
+        take_groups(q);
+    cred->groups = q->groups;
+    cred->n_groups = q->groups_n;
     cred->uid = q->ctx.uid;
     cred->gid = q->ctx.gid;
     cred->umask = q->ctx.umask;

@@ -21,6 +21,8 @@ struct kreq {
     uint64_t offset, other_offset, length;
     uint32_t flags, mode;
     struct fuse_ctx ctx;
+    uint32_t *groups; /* of the caller, once they were asked for (squash); owned */
+    size_t groups_n;
     unsigned returns_seen; /* inode_table.returns_done when this began */
     size_t size;           /* the kernel's buffer */
     char *name;            /* owned */
@@ -84,7 +86,9 @@ struct head_box {
     Star__Head head;
     Star__Cred cred;
 };
-void kreq_cred(const struct kreq *q, Star__Cred *cred);
+void kreq_cred(struct kreq *q, Star__Cred *cred);
+/* For requests that only a centre which maps our users wants to know it of: NULL otherwise. */
+Star__Cred *kreq_cred_if_squashed(struct kreq *q, Star__Cred *cred);
 int kreq_head(struct kreq *q, struct head_box *box);
 void kreq_answered(struct kreq *q); /* the mutation has its result, or never will */
 

@@ -151,6 +151,7 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, boo
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
     Star__ReadDir body = STAR__READ_DIR__INIT;
+    Star__Cred cred;
 
     if (!q)
         return;
@@ -160,6 +161,7 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, boo
     body.cookie = (uint64_t)off;
     body.max_bytes = (uint32_t)(size > UINT32_MAX ? UINT32_MAX : size);
     body.plus = plus;
+    body.cred = kreq_cred_if_squashed(q, &cred);
     kreq_ask(q, is_control(ino) ? STAR__MSG_TYPE__CTL_READDIR : STAR__MSG_TYPE__READDIR, &body.base,
              on_listing);
 }

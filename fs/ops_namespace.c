@@ -13,6 +13,7 @@ void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, parent);
     Star__Lookup body = STAR__LOOKUP__INIT;
+    Star__Cred cred;
 
     if (!q)
         return;
@@ -24,6 +25,7 @@ void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         return;
     body.parent = parent;
     body.name = kreq_bytes(name);
+    body.cred = kreq_cred_if_squashed(q, &cred);
     kreq_ask(q, STAR__MSG_TYPE__LOOKUP, &body.base, kanswer_on_entry);
 }
 

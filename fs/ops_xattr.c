@@ -51,6 +51,8 @@ void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
     Star__Xattr body = STAR__XATTR__INIT;
+    Star__Head head = STAR__HEAD__INIT;
+    Star__Cred cred;
 
     if (!q)
         return;
@@ -63,6 +65,8 @@ void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     q->size = size;
     body.ino = ino;
     body.name = kreq_bytes(name);
+    head.cred = kreq_cred_if_squashed(q, &cred);
+    body.head = head.cred ? &head : NULL;
     kreq_ask(q, STAR__MSG_TYPE__GETXATTR, &body.base, answer_value);
 }
 

@@ -110,7 +110,8 @@ static void want(struct fuse_conn_info *conn, unsigned caps)
 
 void worker_init_conn(void *userdata, struct fuse_conn_info *conn)
 {
-    (void)userdata;
+    const struct worker *w = userdata;
+
     want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_POSIX_LOCKS |
                    FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL |
                    FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS |
@@ -120,6 +121,9 @@ void worker_init_conn(void *userdata, struct fuse_conn_info *conn)
     conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE |
                               FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ASYNC_DIO | FUSE_CAP_IOCTL_DIR |
                               FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE);
+    /* With ACLs the kernel checks rights itself, by ids that mean nothing here. */
+    if (w->identity && identity_self(w->identity)->squash == SQUASH_ALL)
+        conn->want &= ~(unsigned)FUSE_CAP_POSIX_ACL;
     conn->max_background = MAX_BACKGROUND;
     conn->congestion_threshold = CONGESTION;
     conn->time_gran = 1;

@@ -29,7 +29,22 @@ struct token_options {
     struct ctl_options ctl;
     const char *role, *name;
     uint64_t seconds;
+    char squash[48]; /* as the control file takes it, or "" */
 };
+
+/* "MODE" or "MODE,UID:GID". */
+static bool take_squash(struct token_options *o, const char *given)
+{
+    struct identity_name who;
+
+    if (strlen(given) >= sizeof(o->squash))
+        return false;
+    strcpy(o->squash, given);
+    char *comma = strchr(o->squash, ',');
+    if (comma != NULL)
+        *comma = '=';
+    return identity_squash_parse(o->squash, &who) == 0;
+}
 
 static error_t parse_token(int key, char *arg, struct argp_state *state)
 {
@@ -43,6 +58,13 @@ static error_t parse_token(int key, char *arg, struct argp_state *state)
         if (text_parse_number(arg, 1, 30 * 86400, &o->seconds) != 0)
             argp_error(state, "--expires: '%s' is not a number of seconds", arg);
         return 0;
+    case 's':
+        if (!take_squash(o, arg))
+            argp_error(state,
+                       "--squash: not '%s' but none, root_squash[,UID:GID] or "
+                       "all_squash,UID:GID",
+                       arg);
+        return 0;
     case ARGP_KEY_ARG:
         if (o->name)
             argp_error(state, "'%s' is one argument too many", arg);
@@ -51,6 +73,8 @@ static error_t parse_token(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (!o->name)
             argp_error(state, "say who: node NAME, or mount NAME");
+        if (o->squash[0] != '\0' && strcmp(o->role, "mount") != 0)
+            argp_error(state, "--squash is about the users of a mount");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -59,6 +83,10 @@ static error_t parse_token(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option token_options[] = {
     {"expires", 'e', "SECONDS", 0, "until when it can be used (3600)", 0},
+    {"squash", 's', "MODE", 0,
+     "of a mount: whom the cloud takes its users for: root_squash[,UID:GID] (the default: root is "
+     "nobody), all_squash,UID:GID (all are one user), none (as they are: it is trusted)",
+     0},
     {0},
 };
 static const struct argp_child ctl_child[] = {{&ctl_argp, 0, NULL, 90}, {0}};
@@ -100,8 +128,8 @@ int cmd_token(int argc, char **argv)
         return EXIT_USAGE;
     if (ctl_find(&c, &o.ctl, NULL) != 0)
         return EXIT_FAILED;
-    snprintf(command, sizeof(command), "token %.20s %.60s %ju", o.role, o.name,
-             (uintmax_t)o.seconds);
+    snprintf(command, sizeof(command), "token %.20s %.60s %ju %s", o.role, o.name,
+             (uintmax_t)o.seconds, o.squash);
     int rc = command_text(&c, command, text, sizeof(text));
     if (rc == 0)
         fputs(text, stdout);
@@ -112,7 +140,7 @@ int cmd_token(int argc, char **argv)
 
 static error_t parse_revoke(int key, char *arg, struct argp_state *state)
 {
-    return parse_token(key == 'e' ? 0 : key, arg, state);
+    return parse_token(key == 'e' || key == 's' ? 0 : key, arg, state);
 }
 
 int cmd_revoke(int argc, char **argv)

@@ -412,7 +412,7 @@ static inline void mount_bye(struct mount *m)
 
 #define HEAD(m)                                                                                    \
     (&(Star__Head){PROTOBUF_C_MESSAGE_INIT(&star__head__descriptor), ++(m)->seq, 0,                \
-                   &(Star__Cred){PROTOBUF_C_MESSAGE_INIT(&star__cred__descriptor), 0, 0, 022}})
+                   &(Star__Cred){PROTOBUF_C_MESSAGE_INIT(&star__cred__descriptor), 0, 0, 022, 0, NULL}})
 #define BYTES(s)                                                                                   \
     (ProtobufCBinaryData)                                                                          \
     {                                                                                              \
