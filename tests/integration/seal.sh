@@ -148,6 +148,26 @@ fsck_clean --data
 umbel gc --reseal >"$WORK/reseal.log" || fail "once more"
 grep -q '^packs_rewritten 0$' "$WORK/reseal.log" || fail "the same was sealed anew once more: $(cat "$WORK/reseal.log")"
 
+step "killed in the middle of it"
+says 'key_generation 4' umbel key rotate || fail "rotate"
+for victims in node-1 control-1 "node-1 control-1"; do
+    umbel gc --reseal >"$WORK/reseal.log" 2>&1 &
+    collector=$!
+    sleep 0.$((RANDOM % 10))
+    pids=()
+    for name in $victims; do pids+=("$(pid_of "$name")"); done
+    kill -KILL "${pids[@]}"
+    up
+    wait $collector || true # it may say so, or not have noticed
+    read_back "$victims was killed while packs were sealed anew"
+    fsck_clean
+done
+umbel gc --reseal >"$WORK/reseal.log" 2>&1 || { cat "$WORK/reseal.log" >&2; fail "gc --reseal after all that"; }
+umbel gc >"$WORK/gc.log" 2>&1 || { cat "$WORK/gc.log" >&2; fail "gc after all that"; } # what the dead had allocated
+[ "$(packs_of 1)$(packs_of 2)$(packs_of 3)" = 000 ] || fail "packs of older keys: $(packs_of 1), $(packs_of 2), $(packs_of 3)"
+for n in 1 2 3 4 5; do cmp "$WORK/large" "$MNT/busy$n" || fail "busy$n differs"; done
+fsck_clean --data
+
 step "umbel key replace: another recovery key"
 cp -r "$ROOT/pool/keys" "$WORK/keys-before"
 umbel key replace >"$WORK/replaced" 2>"$WORK/replaced.said" || { cat "$WORK/replaced.said" >&2; fail "replace"; }
@@ -155,29 +175,29 @@ new=$(recovery_keys "$WORK/replaced")
 [ -n "$new" ] && [ "$new" != "$recovery" ] || fail "replace shows '$new'"
 nowhere "$new"
 refused 1 'another one' check "$recovery"
-says 'generations 1 to 3' check "$new" || fail "the new recovery key"
+says 'generations 1 to 4' check "$new" || fail "the new recovery key"
 diff -r "$ROOT/pool/keys" "$WORK/keys-before" >/dev/null && fail "the pool has what it had before"
 refused 1 'not the recovery key' "$UMBEL" rebuild --root "$WORK/rebuilt" --pool "dir:$ROOT/pool" --recovery "$WORK/recovery"
 [ ! -e "$WORK/rebuilt" ] || fail "a refused rebuild left something behind"
 full_replace() { umbel key replace >/dev/full; }
 refused 1 'old one stays' full_replace
-says 'generations 1 to 3' check "$new" || fail "the key that was shown last is not the right one"
+says 'generations 1 to 4' check "$new" || fail "the key that was shown last is not the right one"
 down
 up
-says 'generations 1 to 3' check "$new" || fail "after down and up"
+says 'generations 1 to 4' check "$new" || fail "after down and up"
 
 step "wrapped keys that are damaged: the copy does; none: it is told"
 damage() { printf '\377\377' | dd of="$1" bs=1 seek=$2 conv=notrunc status=none; }
 mapfile -t wrapped < <(find "$ROOT/pool/keys" -type f | sort)
 cp "${wrapped[1]}" "$WORK/wrapped"
 damage "${wrapped[1]}" 220
-says 'generations 1 to 3' check "$new" || fail "one damaged copy hides the other"
+says 'generations 1 to 4' check "$new" || fail "one damaged copy hides the other"
 damage "${wrapped[0]}" 220
 refused 1 'cannot be opened with it now.*damaged' check "$new"
 rm "${wrapped[@]}"
 refused 1 'holds no wrapped keys' check "$new"
 cp "$WORK/wrapped" "${wrapped[1]}"
-says 'generations 1 to 3' check "$new" || fail "put back"
+says 'generations 1 to 4' check "$new" || fail "put back"
 
 step "flipped bits are found and never returned"
 pack=$(find "$ROOT/pool/packs" -type f -printf '%s %p\n' | sort -n | tail -n1 | cut -d' ' -f2)
