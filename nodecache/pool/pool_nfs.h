@@ -36,7 +36,7 @@ struct np_name {
     struct np_fh fh;
 };
 
-/* Buffers of writers, 512 KiB each, that are kept for the next ones: what one object keeps. */
+/* Buffers of writers, 512 KiB each, that are kept for the next ones: what two objects keep. */
 #define NFS_SPARE_MAX 64
 
 struct chunk;

@@ -19,8 +19,10 @@
 /* Of one WRITE, and how many are in flight: README.md has what was measured. */
 #define PIECE     (512u << 10)
 #define IN_FLIGHT 8u
-/* Written since the last COMMIT when the next one goes out. */
-#define COMMIT_BYTES (16u << 20)
+/* Written since the last COMMIT when the next one goes out: a few times for a pack, as a server's
+ * disk has its price for each, and not more than needed, as fresh memory has its own (README.md).
+ */
+#define COMMIT_BYTES (8u << 20)
 /* Kept bytes at which append waits: those under one COMMIT, and as many behind it. */
 #define KEEP_BYTES (2 * COMMIT_BYTES)
 /* Connections that one object may lose, and times that it may be told that its bytes are lost: a
@@ -493,15 +495,14 @@ void np_object_abandon(void *object)
     (void)pool_nfs.remove(n, name, ignored);
 }
 
-/* It must be what the name leads to, and whole, as the server sees it now. */
+/* It must be what the name leads to, and whole, as the server sees it now (LOOKUP says that too).
+ */
 static int check_op(struct nfs *n, struct np_conn *c, void *arg)
 {
     const struct object *o = arg;
     struct np_file now = {0};
     int rc = np_find_fresh(n, c, o->name, &now);
 
-    if (rc == 0)
-        rc = np_getattr(c, &now.fh, &now);
     if (rc != 0)
         return rc == -ENOENT ? -ESTALE : rc;
     if (now.fileid != o->file.fileid || now.fsid != o->file.fsid)

@@ -5,7 +5,7 @@
 #
 #   write    straight to the pool, with fsync, by a mount without a node       nfs-cp (libnfs' tool; it commits at the end)
 #   read     from the pool, by a mount without a node: cold for the mount      nfs-cp
-#   fetch    the same by a mount whose machine has a node, which keeps it      nfs-cp
+#   fetch    the same by a mount whose machine has a node, which keeps it     nfs-cp
 #   node     staged data of a node on another machine, by TLS                  iperf3, plain; openssl s_server to s_client, by TLS
 #   flush    FILES small files of 4 KiB                                        nfs_tree: cp -r by libnfs, mounted once;
 #                                                                              nfs-cp, once for each file, counted up from a few
@@ -25,9 +25,9 @@ make_spaces pool centre one a b
 GANESHA_NET=$(space_path pool) GANESHA_ADDRESS=$(address_of pool)
 make_work
 [ -x "$TOOLS/nfs_tree" ] || fail "no $TOOLS/nfs_tree"
-A=$WORK/a B=$WORK/b C=$WORK/c
-mkdir "$A" "$B" "$C"
-EXTRA_MOUNTS+=("$A" "$B" "$C")
+A=$WORK/a B=$WORK/b
+mkdir "$A" "$B"
+EXTRA_MOUNTS+=("$A" "$B")
 
 at() { # SPACE COMMAND...
     local s=$1
@@ -38,33 +38,26 @@ umbel() { UMBEL_MOUNT=$MNT at centre "$UMBEL" "$@"; }
 node_here() { grep -q '^here yes' "$MNT/.umbel/nodes/one/status"; }
 export_url() { ganesha_url "$WORK/nfs/export/${1:-}"; }
 
-at centre "$UMBEL" up --root "$ROOT" --mount "$MNT" --listen "$(address_of centre):$PORT" --capacity 64M --seal on \
+at centre "$UMBEL" up --root "$ROOT" --mount "$MNT" --listen "$(address_of centre):$PORT" --capacity "$NODE_CAPACITY" --seal on \
     --pool "$(export_url pool)" >>"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "umbel up"; }
 mapfile -t DAEMONS < <(cat "$ROOT"/run/*.pid)
 join() { # SPACE ROLE NAME
     at "$1" "$UMBEL" join --centre "$(address_of centre):$PORT" --token "$(umbel token "$2" "$3")" --dir "$WORK/$3.joined" >/dev/null ||
         fail "$3 cannot join"
 }
-join one node one
-UMBEL_MACHINE=one become_in_space one "$UMBEL" node --identity "$WORK/one.joined" --listen "$(address_of one):17100" \
-    --capacity "$NODE_CAPACITY" >"$WORK/node-one.log" 2>&1 &
-NODE=$!
-PIDS+=($NODE)
-within 30 node_here || { cat "$WORK/node-one.log" >&2; fail "the node is not here"; }
 umbel set flush_age 86400 >/dev/null
 umbel set direct_size 1T >/dev/null
-umbel release node-1 >/dev/null
 mount_at() { # SPACE NAME MOUNTPOINT
     join "$1" mount "$2"
     at "$1" "$UMBEL" mount --identity "$WORK/$2.joined" "$3" >/dev/null || fail "mount $2"
 }
 mount_at a left "$A"
 mount_at b right "$B"
-mount_at one near "$C"
 sleep 3.3 # mounts have heard the settings
 
 mount_pid() { cat "$WORK/$1.joined"/run/mount-*.pid; }
-LEFT=$(mount_pid left) RIGHT=$(mount_pid right) NEAR=$(mount_pid near)
+LEFT=$(mount_pid left) RIGHT=$(mount_pid right)
+HERE_TOO="$(pid_of node-1) $(pid_of mount-mnt)"
 
 # --- measuring
 
@@ -116,7 +109,7 @@ write_theirs() { timed nfs-cp.write "" at a nfs-cp "$WORK/source" "$(export_url 
 write_ours() { timed write "$LEFT" at a dd if="$WORK/source" of="$A/asked/$round" bs=1M conv=fsync; }
 read_theirs() { timed nfs-cp.read "" at b nfs-cp "$(export_url "copy-$round")" "$WORK/back"; }
 read_ours() { timed read "$RIGHT" at b dd if="$B/asked/$round" of="$WORK/back" bs=1M; }
-fetch_ours() { timed fetch "$NEAR $NODE" at one dd if="$C/asked/$round" of="$WORK/back" bs=1M; }
+fetch_ours() { timed fetch "$HERE_TOO" at centre dd if="$MNT/asked/$round" of="$WORK/back" bs=1M; }
 back() { # FUNCTION: the file that it writes is new each time, and has the right bytes
     rm -f "$WORK/back"
     $1
@@ -139,10 +132,22 @@ for round in $(seq "$rounds"); do
     either_way "$round" write_theirs write_ours
     either_way "$round" "back read_theirs" "back read_ours"
     back fetch_ours
+    rm "$WORK/nfs/export/copy-$round"
+done
+
+# The other node takes what is staged from here on.
+join one node one
+UMBEL_MACHINE=one become_in_space one "$UMBEL" node --identity "$WORK/one.joined" --listen "$(address_of one):17100" \
+    --capacity "$NODE_CAPACITY" >"$WORK/node-one.log" 2>&1 &
+NODE=$!
+PIDS+=($NODE)
+within 30 node_here || { cat "$WORK/node-one.log" >&2; fail "the node is not here"; }
+umbel release node-1 >/dev/null
+for round in $(seq "$rounds"); do
     dd if="$WORK/source" of="$A/staged/$round" bs=1M status=none
     node_plain
     either_way "$round" node_tls node_ours
-    rm "$A/staged/$round" "$WORK/nfs/export/copy-$round"
+    rm "$A/staged/$round"
 done
 
 row write write nfs-cp.write
