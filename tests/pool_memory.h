@@ -18,7 +18,7 @@ struct memory_object {
     struct memory_pool *pool;
     char name[64];
     uint8_t *bytes;
-    size_t size;
+    size_t size, capacity;
     uint8_t *lent; /* the place that was handed out, of lends bytes */
 };
 
@@ -77,13 +77,17 @@ static inline int memory_append(void *object, const void *data, size_t len, char
     struct memory_object *o = object;
     if (o->pool->room != 0 && len > o->pool->room - o->size)
         return pool_fail(detail, -ENOSPC, "no room");
-    uint8_t *bytes = realloc(o->bytes, o->size + len);
-    if (bytes == NULL)
-        return -ENOMEM;
+    if (o->size + len > o->capacity) { /* in steps that grow: a sanitizer copies at each */
+        size_t capacity = (o->size + len) * 2;
+        uint8_t *bytes = realloc(o->bytes, capacity);
+        if (bytes == NULL)
+            return -ENOMEM;
+        o->bytes = bytes;
+        o->capacity = capacity;
+    }
     if (o->pool->lends != 0 && (data != o->lent || len > o->pool->lends))
         return pool_fail(detail, -EINVAL, "not what was lent");
-    memcpy(bytes + o->size, data, len);
-    o->bytes = bytes;
+    memcpy(o->bytes + o->size, data, len);
     o->size += len;
     free(o->lent);
     o->lent = NULL;
