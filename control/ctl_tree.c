@@ -5,12 +5,11 @@
  * An inode number says all: top bit | kind << 56 | object << 8 | file, so it outlives workers and
  * centres.
  */
-#include "control/centre.h"
+#include "control/ctl_text.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +17,7 @@
 
 #include "control/wire/clock.h"
 
-#ifndef UMBEL_VERSION
-#define UMBEL_VERSION "0"
-#endif
-
 #define CTL_BIT         (1ull << 63)
-#define CTL_TEXT_MAX    FRAME_PAYLOAD_MAX
 #define CTL_COMMAND_MAX 65536
 #define OBJECT_MAX      0xffffffffffffull
 
@@ -62,314 +56,9 @@ bool ctl_is_ino(uint64_t ino)
     return (ino & CTL_BIT) != 0;
 }
 
-/* --- text --- */
-
-struct text {
-    char *at;
-    size_t len, size;
-    bool cut;
-    uint64_t after, last; /* of a list in pages: this one begins behind after, and got to last */
-    bool more;
-};
-
-/* A page of a list ends where so much is left: more than the lines of one object take. */
-#define PAGE_SLACK ((size_t)128 << 10)
-
-/* May lines of object id be added to the page? */
-static bool page_takes(struct text *t, uint64_t id)
-{
-    if (id != t->last && t->len > CTL_TEXT_MAX - PAGE_SLACK)
-        t->more = true;
-    else
-        t->last = id;
-    return !t->more && !t->cut;
-}
-
-__attribute__((format(printf, 2, 3))) static void put(struct text *t, const char *format, ...)
-{
-    va_list ap;
-
-    for (;;) {
-        size_t room = t->size - t->len;
-        va_start(ap, format);
-        int n = vsnprintf(t->at ? t->at + t->len : NULL, room, format, ap);
-        va_end(ap);
-        if (n < 0 || (size_t)n < room) {
-            t->len += n < 0 ? 0 : (size_t)n;
-            return;
-        }
-        size_t size = (t->size + (size_t)n + 1) * 2;
-        char *grown = t->len + (size_t)n + 1 > CTL_TEXT_MAX ? NULL : realloc(t->at, size);
-        if (!grown) {
-            t->cut = true;
-            return;
-        }
-        t->at = grown;
-        t->size = size;
-    }
-}
-
-static void text_version(struct centre *c, struct text *t)
-{
-    put(t, "umbel %s\nprotocol %u\nstate %u\ncloud %s\n", UMBEL_VERSION, PROTOCOL_VERSION,
-        STATE_FORMAT, c->options->cloud);
-}
-
-static void text_keys(const struct control_keys *k, struct text *t)
-{
-    char recovery[72];
-
-    k->recovery(k->ctx, recovery);
-    put(t, "key_generation %" PRIu32 "\nkey_file %s\nrecovery_key %s\n", k->newest(k->ctx), k->file,
-        recovery);
-    put(t, "recovery_key_stored %s\n", k->wrapped(k->ctx, NULL) == 0 ? "yes" : "no");
-}
-
-static void text_status(struct centre *c, struct text *t)
-{
-    struct state_totals s = {0};
-    uint64_t capacity = 0, used = 0, staged = 0, cached = 0;
-    unsigned here = 0, connected = 0;
-    struct session *m;
-    struct node *n;
-
-    state_totals(c->state, &s);
-    for (n = c->nodes; n; n = n->hh.next) {
-        if (!n->peer)
-            continue;
-        here++;
-        capacity += n->capacity;
-        used += n->used;
-        staged += n->staged;
-        cached += n->cached;
-    }
-    uint64_t pool_read = c->ended_pool_read, pool_written = c->ended_pool_written;
-    for (m = c->sessions; m; m = m->hh.next) {
-        connected += m->peer != NULL;
-        pool_read += m->pool_read;
-        pool_written += m->pool_written;
-    }
-    put(t, "cloud %s\nversion %s\nstate %s\n", c->options->cloud, UMBEL_VERSION,
-        c->serving ? "serving" : "grace");
-    put(t, "pool %s\n", c->options->pool);
-    const struct control_keys *keys = c->options->keys;
-    put(t, "seal %s\n", keys ? "on" : "off");
-    if (keys)
-        text_keys(keys, t);
-    put(t, "uptime %" PRId64 "\n", (clock_boot_ms() - c->started_ms) / 1000);
-    put(t, "controls 1\nnodes %u\nnodes_here %u\nmounts %u\n", HASH_COUNT(c->nodes), here,
-        connected);
-    put(t, "capacity %" PRIu64 "\nused %" PRIu64 "\nstaged %" PRIu64 "\ncached %" PRIu64 "\n",
-        capacity, used, staged, cached);
-    put(t, "inodes %" PRIu64 "\norphans %" PRIu64 "\nbytes %" PRIu64 "\npooled %" PRIu64 "\n",
-        s.inodes, s.orphans, s.bytes, s.mapped);
-    put(t, "mounts_pool_read %" PRIu64 "\nmounts_pool_written %" PRIu64 "\n", pool_read,
-        pool_written);
-    put(t, "packs %" PRIu64 "\nrecords %" PRIu64 "\n", s.packs, s.records);
-    put(t, "log_applied %" PRIu64 "\nlog_disk_free %" PRIu64 "\nlog_ballast %" PRIu64 "\n",
-        consensus_applied(c->log), consensus_free_bytes(c->log), consensus_ballast_bytes(c->log));
-}
-
-static void put_waiting(struct centre *c, struct text *t, const struct session *s)
-{
-    const struct node *n = node_find(c, s->waiting_node);
-
-    put(t, "problem mount %s: %u requests wait, since %u s, for ", s->name, s->waiting,
-        s->waiting_s);
-    if (n && !n->peer)
-        put(t, "node %s, which is away\n", n->name);
-    else if (n)
-        put(t, "node %s, or for the pool behind it\n", n->name);
-    else
-        put(t, "the pool\n");
-}
-
-static void text_health(struct centre *c, struct text *t)
-{
-    unsigned problems = 0, usable = 0;
-    struct session *s;
-    struct node *n;
-
-    for (n = c->nodes; n; n = n->hh.next) {
-        if (strcmp(n->state, "gone") == 0)
-            continue;
-        usable += node_usable(n);
-        if (!n->peer)
-            problems++, put(t, "problem node %s is away\n", n->name);
-        if (n->pool_error[0])
-            problems++, put(t, "problem node %s: pool: %s\n", n->name, n->pool_error);
-        if (n->store_error[0])
-            problems++, put(t, "problem node %s: store: %s\n", n->name, n->store_error);
-    }
-    if (!usable)
-        problems++, put(t, "problem no node can take data\n");
-    if (consensus_room(c->log) < 0)
-        problems++,
-            put(t, "problem the disk under the log is full to its reserve: changes get ENOSPC\n");
-    if (pool_quota_reached(c))
-        problems++, put(t, "problem pool_quota is used up: what is staged stays at the nodes\n");
-    if (c->gc_stuck > 0)
-        problems++, put(t,
-                        "problem %" PRIu64
-                        " packs cannot be deleted from the pool, the first is %" PRIu64 "\n",
-                        c->gc_stuck, c->gc_first_stuck);
-    if (c->keys_error[0])
-        problems++, put(t,
-                        "problem the pool has not got the wrapped keys, so the recovery key would "
-                        "not open what is newest: %s\n",
-                        c->keys_error);
-    if (consensus_snapshot_lacks(c->log) > 0)
-        problems++, put(t,
-                        "problem the disk under the log lacks %" PRIu64
-                        " bytes for a snapshot: the log grows until it is taken\n",
-                        consensus_snapshot_lacks(c->log));
-    for (s = c->sessions; s; s = s->hh.next) {
-        if (!s->peer)
-            problems++, put(t, "problem mount %s is away\n", s->name);
-        else if (s->waiting)
-            problems++, put_waiting(c, t, s);
-    }
-    put(t, "health %s\nproblems %u\n", problems ? "degraded" : "ok", problems);
-}
-
-static void text_metrics(struct centre *c, struct text *t)
-{
-    struct state_totals s = {0};
-    struct node *n;
-
-    state_totals(c->state, &s);
-    put(t, "# TYPE umbel_requests_total counter\numbel_requests_total %" PRIu64 "\n", c->requests);
-    put(t, "# TYPE umbel_mutations_total counter\numbel_mutations_total %" PRIu64 "\n",
-        c->mutations);
-    put(t, "# TYPE umbel_refused_total counter\numbel_refused_total %" PRIu64 "\n", c->refused);
-    put(t, "# TYPE umbel_recalls_total counter\numbel_recalls_total %" PRIu64 "\n",
-        c->recalls_sent);
-    put(t,
-        "# TYPE umbel_garbage_connections_total counter\numbel_garbage_connections_total %" PRIu64
-        "\n",
-        hub_garbage(c->hub) + (c->hub_tcp ? hub_garbage(c->hub_tcp) : 0));
-    put(t, "# TYPE umbel_ops_in_flight gauge\numbel_ops_in_flight %u\n", c->ops);
-    put(t, "# TYPE umbel_live_inodes gauge\numbel_live_inodes %u\n", HASH_COUNT(c->lives));
-    put(t, "# TYPE umbel_inodes gauge\numbel_inodes %" PRIu64 "\n", s.inodes);
-    put(t, "# TYPE umbel_packs gauge\numbel_packs %" PRIu64 "\n", s.packs);
-    put(t, "# TYPE umbel_node_bytes gauge\n");
-    for (n = c->nodes; n; n = n->hh.next)
-        put(t,
-            "umbel_node_bytes{node=\"%s\",kind=\"staged\"} %" PRIu64
-            "\numbel_node_bytes{node=\"%s\",kind=\"cached\"} %" PRIu64 "\n",
-            n->name, n->staged, n->name, n->cached);
-    put(t, "# TYPE umbel_node_transfer_bytes_total counter\n");
-    for (n = c->nodes; n; n = n->hh.next)
-        put(t,
-            "umbel_node_transfer_bytes_total{node=\"%s\",kind=\"read\"} %" PRIu64
-            "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"write\"} %" PRIu64
-            "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"fetched\"} %" PRIu64
-            "\numbel_node_transfer_bytes_total{node=\"%s\",kind=\"flushed\"} %" PRIu64 "\n",
-            n->name, n->read_bytes, n->name, n->write_bytes, n->name, n->fetched_bytes, n->name,
-            n->flushed_bytes);
-}
-
-static void text_ring(const struct events *e, struct text *t)
-{
-    size_t len;
-    char *all = events_text(e, CTL_TEXT_MAX - 1, &len);
-
-    if (all)
-        put(t, "%s", all);
-    free(all);
-}
-
-static void text_events(struct centre *c, struct text *t)
-{
-    text_ring(&c->events, t);
-}
-
-static void text_errors(struct centre *c, struct text *t)
-{
-    text_ring(&c->errors, t);
-}
-
-struct cache_text {
-    struct centre *c;
-    struct text *t;
-};
-
-static bool cache_line(void *arg, const struct state_copy_line *line)
-{
-    struct cache_text *a = arg;
-    struct node *n = node_find(a->c, line->node);
-    const char *name = n ? n->name : "?";
-    char path[4200];
-
-    if (!page_takes(a->t, line->ino))
-        return false;
-    state_path(a->c->state, line->ino, path, sizeof(path));
-    if (line->staged)
-        put(a->t, "%s %s staged %" PRIu64 "\n", path, name, line->staged);
-    if (line->cached)
-        put(a->t, "%s %s cached %" PRIu64 "\n", path, name, line->cached);
-    return true;
-}
-
-/* The page behind it is cache.INO. */
-static void text_cache(struct centre *c, struct text *t)
-{
-    struct cache_text a = {.c = c, .t = t};
-
-    state_copies(c->state, 0, t->after, t->after ? UINT32_MAX : 0, cache_line, &a);
-    if (t->more)
-        put(t, "# next %" PRIu64 "\n", t->last);
-}
-
-static bool pack_line(void *arg, const struct state_pack *p)
-{
-    static const char *const states[] = {"?", "allocated", "live", "condemned", "meta"};
-    struct text *t = arg;
-
-    if (!page_takes(t, p->id))
-        return false;
-    put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu32 "\n", p->id,
-        states[p->state <= PACK_META ? p->state : 0], p->size, p->live_bytes, p->live_records,
-        p->generation);
-    return true;
-}
-
-/* The page behind it is packs.ID; "# end" says that there is none. */
-static void text_packs(struct centre *c, struct text *t)
-{
-    state_packs(c->state, t->after, pack_line, t);
-    if (t->more)
-        put(t, "# next %" PRIu64 "\n", t->last);
-    else
-        put(t, "# end\n");
-}
-
-static void text_gc(struct centre *c, struct text *t)
-{
-    const struct gc_counts *g = gc_show(c);
-
-    put(t, "running %d\n", c->gc != NULL);
-    put(t, "packs_deleted %" PRIu64 "\nbytes_freed %" PRIu64 "\n", g->deleted, g->freed);
-    put(t, "packs_rewritten %" PRIu64 "\nrecords_moved %" PRIu64 "\nbytes_moved %" PRIu64 "\n",
-        g->rewritten, g->records, g->moved);
-    put(t, "bytes_to_move %" PRIu64 "\nrecords_failed %" PRIu64 "\n", g->todo, g->failed);
-    put(t, "packs_of_older_keys %" PRIu64 "\nallocated_under_older_keys %" PRIu64 "\n", g->old,
-        g->old_allocated);
-}
-
-static void text_scrub(struct centre *c, struct text *t)
-{
-    size_t len;
-    char *all = scrub_text(c, &len);
-
-    if (all)
-        put(t, "%s", all);
-    free(all);
-}
-
 static void problem_line(void *arg, const char *line)
 {
-    put(arg, "problem %s\n", line);
+    text_put(arg, "problem %s\n", line);
 }
 
 struct ctl_file {
@@ -400,22 +89,6 @@ static const char *const top_dirs[] = {"settings", "nodes"};
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define TOP_CTL  (COUNT(top_files) - 1)
 #define TOP_FSCK (COUNT(top_files) - 2)
-
-static void text_node(struct node *n, struct text *t)
-{
-    put(t, "name %s\nid %u\nstate %s\nhere %s\naddress %s\nmachine %s\n", n->name, n->id, n->state,
-        n->peer ? "yes" : "no", n->address, n->machine);
-    put(t,
-        "capacity %" PRIu64 "\nused %" PRIu64 "\nstaged %" PRIu64 "\ncached %" PRIu64
-        "\nfiles %" PRIu64 "\n",
-        n->capacity, n->used, n->staged, n->cached, n->files);
-    put(t,
-        "load %.2f\nread_bytes %" PRIu64 "\nwrite_bytes %" PRIu64 "\nfetched_bytes %" PRIu64
-        "\nflushed_bytes %" PRIu64 "\n",
-        n->load, n->read_bytes, n->write_bytes, n->fetched_bytes, n->flushed_bytes);
-    put(t, "pool_error %s\nstore_error %s\n", n->pool_error[0] ? n->pool_error : "none",
-        n->store_error[0] ? n->store_error : "none");
-}
 
 /* --- settings by place in the state's table --- */
 
@@ -714,7 +387,7 @@ static void check_work(uv_work_t *work)
     struct ctl_check *k = work->data;
     int64_t n = state_check(k->view, problem_line, &k->text);
 
-    put(&k->text, "problems %" PRId64 "\n", n);
+    text_put(&k->text, "problems %" PRId64 "\n", n);
 }
 
 static void check_begin(struct op *op);
@@ -798,7 +471,7 @@ void serve_ctl_read(struct op *op)
     if (kind_of(ino) == KIND_FILE && file_of(ino) < TOP_FSCK) {
         top_files[file_of(ino)].text(c, &t);
     } else if (kind_of(ino) == KIND_SETTING && setting_at(c, file_of(ino), &s)) {
-        put(&t, "%s\n", s.value);
+        text_put(&t, "%s\n", s.value);
     } else if (kind_of(ino) == KIND_NODE_FILE && file_of(ino) == 0) {
         struct node *n = node_find(c, (uint32_t)object_of(ino));
         if (n)
