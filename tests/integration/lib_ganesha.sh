@@ -135,7 +135,16 @@ ganesha_end() {
 }
 
 ganesha_kill() { ganesha_end "$GANESHA_PID" KILL; GANESHA_PID=''; }
-ganesha_freeze() { kill -STOP "$GANESHA_PID"; }
+# On a busy machine a thread may still answer when the signal has been sent.
+ganesha_freeze() {
+    local try
+    kill -STOP "$GANESHA_PID" || return 1
+    for try in $(seq 100); do
+        grep -h "^State:" "/proc/$GANESHA_PID"/task/*/status | grep -qv "T (stopped)" || return 0
+        sleep 0.05
+    done
+    return 1
+}
 ganesha_thaw() { kill -CONT "$GANESHA_PID"; }
 ganesha_stop() {
     ganesha_end "$GANESHA_PID" KILL
