@@ -42,7 +42,7 @@ at centre "$UMBEL" up --root "$ROOT" --mount "$MNT" --listen "$(address_of centr
     --pool "$(export_url pool)" >>"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "umbel up"; }
 mapfile -t DAEMONS < <(cat "$ROOT"/run/*.pid)
 join() { # SPACE ROLE NAME
-    at "$1" "$UMBEL" join --centre "$(address_of centre):$PORT" --token "$(umbel token "$2" "$3")" --dir "$WORK/$3.joined" >/dev/null ||
+    at "$1" "$UMBEL" join --centre "$(address_of centre):$PORT" --token "$(umbel token $([ "$2" != mount ] || echo --squash none) "$2" "$3")" --dir "$WORK/$3.joined" >/dev/null ||
         fail "$3 cannot join"
 }
 umbel set flush_age 86400 >/dev/null
