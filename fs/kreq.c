@@ -98,16 +98,41 @@ static bool is_squashed(const struct worker *w)
     return w->identity && identity_self(w->identity)->squash != SQUASH_NONE;
 }
 
-/* The caller waits for us, so the kernel still knows its groups. */
+/* "Groups:\t1 2 3 ". */
+static int parse_groups(const char *line, uint32_t *out)
+{
+    int n = 0;
+    char *end;
+
+    for (const char *at = line; n < GROUPS_MAX; at = end) {
+        unsigned long id = strtoul(at, &end, 10);
+        if (end == at)
+            break;
+        out[n++] = (uint32_t)id;
+    }
+    return n;
+}
+
+/* The caller waits for us, so the kernel still knows its groups. Not by fuse_req_getgroups: that of
+ * libfuse 3.14 reads beyond its buffer. */
 static void take_groups(struct kreq *q)
 {
-    gid_t list[GROUPS_MAX];
+    uint32_t list[GROUPS_MAX];
+    char path[48], *line = NULL;
+    size_t size = 0;
+    int n = 0;
 
     if (q->groups || !q->req)
         return;
-    int n = fuse_req_getgroups(q->req, GROUPS_MAX, list);
-    n = n > GROUPS_MAX ? GROUPS_MAX : n;
-    if (n <= 0 || !(q->groups = malloc((size_t)n * sizeof(*q->groups))))
+    snprintf(path, sizeof(path), "/proc/%lu/status", (unsigned long)q->ctx.pid);
+    FILE *f = fopen(path, "re");
+    while (f && n == 0 && getline(&line, &size, f) > 0)
+        if (strncmp(line, "Groups:", 7) == 0)
+            n = parse_groups(line + 7, list);
+    if (f)
+        fclose(f);
+    free(line);
+    if (n == 0 || !(q->groups = malloc((size_t)n * sizeof(*q->groups))))
         return; /* without them it may less */
     memcpy(q->groups, list, (size_t)n * sizeof(*list));
     q->groups_n = (size_t)n;
