@@ -3,23 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define ACL_VERSION 2u
-#define ACL_HEADER  4u
-
-enum tag {
-    TAG_USER_OBJ = 0x01,
-    TAG_USER = 0x02,
-    TAG_GROUP_OBJ = 0x04,
-    TAG_GROUP = 0x08,
-    TAG_MASK = 0x10,
-    TAG_OTHER = 0x20
-};
-
-struct ace {
-    uint16_t tag, perm;
-    uint32_t id;
-};
-_Static_assert(sizeof(struct ace) == 8, "as in the xattr");
+#include "control/acl_xattr.h"
 
 bool access_in_group(const struct access_who *who, uint32_t gid)
 {
@@ -31,14 +15,6 @@ bool access_in_group(const struct access_who *who, uint32_t gid)
     return false;
 }
 
-static struct ace entry(const struct access_what *what, size_t n)
-{
-    struct ace e;
-
-    memcpy(&e, (const uint8_t *)what->acl + ACL_HEADER + n * sizeof(e), sizeof(e));
-    return e;
-}
-
 static size_t entries(const struct access_what *what)
 {
     uint32_t version;
@@ -47,7 +23,7 @@ static size_t entries(const struct access_what *what)
         (what->acl_len - ACL_HEADER) % sizeof(struct ace) != 0)
         return 0;
     memcpy(&version, what->acl, sizeof(version));
-    return version == ACL_VERSION ? (what->acl_len - ACL_HEADER) / sizeof(struct ace) : 0;
+    return version == ACL_VERSION ? acl_count(what->acl_len) : 0;
 }
 
 /* The owner has been dealt with. */
@@ -58,14 +34,14 @@ static bool acl_allows(const struct access_what *what, const struct access_who *
     bool in_any = false, granted = false;
 
     for (size_t n = 0; n < count; n++) {
-        struct ace e = entry(what, n);
+        struct ace e = acl_get(what->acl, n);
         if (e.tag == TAG_MASK)
             mask = e.perm;
         else if (e.tag == TAG_OTHER)
             other = e.perm;
     }
     for (size_t n = 0; n < count; n++) {
-        struct ace e = entry(what, n);
+        struct ace e = acl_get(what->acl, n);
         if (e.tag == TAG_USER && e.id == who->uid)
             return (e.perm & mask & want) == want;
         bool in = (e.tag == TAG_GROUP_OBJ && access_in_group(who, what->gid)) ||

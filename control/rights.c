@@ -13,23 +13,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "control/access.h"
-
-/* linux/fuse.h */
-#define VALID_MODE      (1u << 0)
-#define VALID_UID       (1u << 1)
-#define VALID_GID       (1u << 2)
-#define VALID_SIZE      (1u << 3)
-#define VALID_ATIME     (1u << 4)
-#define VALID_MTIME     (1u << 5)
-#define VALID_ATIME_NOW (1u << 7)
-#define VALID_MTIME_NOW (1u << 8)
-#define VALID_CTIME     (1u << 10)
-#define VALID_KILL      (1u << 11)
 
 #define ACL_NAME "system.posix_acl_access"
 #define NOBODY   65534u
@@ -207,9 +196,9 @@ static int may_make(struct op *op, const struct access_who *who)
 static int may_set_owner(const Star__SetAttr *q, const struct inode *i,
                          const struct access_who *who)
 {
-    if ((q->valid & VALID_UID) && (who->uid != i->uid || q->uid != i->uid))
+    if ((q->valid & FATTR_UID) && (who->uid != i->uid || q->uid != i->uid))
         return -EPERM;
-    if ((q->valid & VALID_GID) &&
+    if ((q->valid & FATTR_GID) &&
         (who->uid != i->uid || (q->gid != i->gid && !access_in_group(who, q->gid))))
         return -EPERM;
     return 0;
@@ -218,15 +207,15 @@ static int may_set_owner(const Star__SetAttr *q, const struct inode *i,
 static int may_set_times(struct op *op, const Star__SetAttr *q, const struct inode *i,
                          const struct access_who *who)
 {
-    bool given = (q->valid & VALID_CTIME) ||
-                 ((q->valid & VALID_ATIME) && !(q->valid & VALID_ATIME_NOW)) ||
-                 ((q->valid & VALID_MTIME) && !(q->valid & VALID_MTIME_NOW));
+    bool given = (q->valid & FATTR_CTIME) ||
+                 ((q->valid & FATTR_ATIME) && !(q->valid & FATTR_ATIME_NOW)) ||
+                 ((q->valid & FATTR_MTIME) && !(q->valid & FATTR_MTIME_NOW));
 
     if (who->uid == i->uid || has_open_to_write(op, i->ino))
         return 0;
     if (given)
         return -EPERM;
-    return q->valid & (VALID_ATIME | VALID_MTIME | VALID_ATIME_NOW | VALID_MTIME_NOW)
+    return q->valid & (FATTR_ATIME | FATTR_MTIME | FATTR_ATIME_NOW | FATTR_MTIME_NOW)
                ? inode_allows(op, i, who, ACCESS_WRITE)
                : 0;
 }
@@ -239,14 +228,15 @@ static int may_setattr(struct op *op, const struct access_who *who)
     if (who->uid == 0 || state_inode(op->c->state, q->ino, &i) < 0)
         return 0;
     int rc = may_set_owner(q, &i, who);
-    if (rc == 0 && (q->valid & (VALID_MODE | VALID_KILL)) && who->uid != i.uid &&
-        !((q->valid & VALID_KILL) && !(q->valid & VALID_MODE) && has_open_to_write(op, q->ino)))
+    if (rc == 0 && (q->valid & (FATTR_MODE | FATTR_KILL_SUIDGID)) && who->uid != i.uid &&
+        !((q->valid & FATTR_KILL_SUIDGID) && !(q->valid & FATTR_MODE) &&
+          has_open_to_write(op, q->ino)))
         rc = -EPERM;
-    if (rc == 0 && (q->valid & VALID_SIZE) && !has_open_to_write(op, q->ino))
+    if (rc == 0 && (q->valid & FATTR_SIZE) && !has_open_to_write(op, q->ino))
         rc = inode_allows(op, &i, who, ACCESS_WRITE);
     if (rc == 0)
         rc = may_set_times(op, q, &i, who);
-    if (rc == 0 && (q->valid & VALID_MODE) && !access_in_group(who, i.gid))
+    if (rc == 0 && (q->valid & FATTR_MODE) && !access_in_group(who, i.gid))
         q->mode &= ~(uint32_t)S_ISGID; /* as chmod(2) says */
     return rc;
 }

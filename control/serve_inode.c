@@ -3,17 +3,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "control/wire/clock.h"
-
-/* linux/fuse.h */
-#define VALID_SIZE      (1u << 3)
-#define VALID_MTIME     (1u << 5)
-#define VALID_MTIME_NOW (1u << 8)
 
 #define STATFS_BLOCK 4096u
 /* Reported where no node has told the pool's size yet. */
@@ -89,7 +85,7 @@ static void setattr_submit(struct op *op)
 static void setattr_at_home(struct op *op)
 {
     Star__SetAttr *q = (Star__SetAttr *)op->body;
-    struct home_change change = {.set_size = (q->valid & VALID_SIZE) != 0, .size = q->size};
+    struct home_change change = {.set_size = (q->valid & FATTR_SIZE) != 0, .size = q->size};
     Star__Time now = STAR__TIME__INIT;
     struct inode i;
 
@@ -98,12 +94,12 @@ static void setattr_at_home(struct op *op)
         op_reply(op, rc, NULL);
         return;
     }
-    if (q->valid & VALID_MTIME_NOW) {
+    if (q->valid & FATTR_MTIME_NOW) {
         struct timespec t = clock_real();
         now.sec = t.tv_sec;
         now.nsec = (uint32_t)t.tv_nsec;
         change.mtime = &now;
-    } else if (q->valid & VALID_MTIME) {
+    } else if (q->valid & FATTR_MTIME) {
         change.mtime = q->mtime;
     }
     home_setattr(op, &i, &change, setattr_at_home, setattr_submit);
@@ -123,9 +119,9 @@ static void setattr_recalled(struct op *op)
         return;
     }
     struct live *l = live_find(op->c, q->ino);
-    if (q->valid & VALID_SIZE)
+    if (q->valid & FATTR_SIZE)
         home_take(op, q->ino, setattr_at_home);
-    else if ((q->valid & (VALID_MTIME | VALID_MTIME_NOW)) && i.home && l &&
+    else if ((q->valid & (FATTR_MTIME | FATTR_MTIME_NOW)) && i.home && l &&
              (live_written(l) || l->home_unknown))
         setattr_at_home(op);
     else
@@ -140,7 +136,7 @@ void serve_setattr(struct op *op)
     if (op_deduped(op, q->head, setattr_done) || !rights_allow(op))
         return;
     int rc = state_inode(op->c->state, q->ino, &i);
-    if (rc == 0 && (q->valid & VALID_SIZE)) {
+    if (rc == 0 && (q->valid & FATTR_SIZE)) {
         if (S_ISDIR(i.mode))
             rc = -EISDIR;
         else if (!S_ISREG(i.mode))
@@ -148,14 +144,14 @@ void serve_setattr(struct op *op)
         else if (q->size > INT64_MAX)
             rc = -EFBIG;
     }
-    if (rc == 0 && (q->valid & VALID_MTIME) && !q->mtime)
+    if (rc == 0 && (q->valid & FATTR_MTIME) && !q->mtime)
         rc = -EINVAL;
     if (rc < 0) {
         op_reply(op, rc, NULL);
         return;
     }
     op_busy_inode(op, q->ino);
-    if (q->valid & VALID_SIZE)
+    if (q->valid & FATTR_SIZE)
         recall_all(op, q->ino);
     else
         recall_attr(op, q->ino);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,9 +13,6 @@
 #include "control/placement.h"
 #include "control/wire/clock.h"
 
-/* linux/fuse.h, in SetAttr.valid */
-#define VALID_SIZE         (1u << 3)
-#define VALID_KILL_SUIDGID (1u << 11)
 /* Orphans in one entry of the log: some milliseconds of apply. */
 #define REAP_BATCH_MAX 1024
 
@@ -237,7 +235,7 @@ static void open_log_truncate(struct op *op)
         return;
     }
     body.ino = q->ino;
-    body.valid = VALID_SIZE | (q->kill_suidgid ? VALID_KILL_SUIDGID : 0);
+    body.valid = FATTR_SIZE | (q->kill_suidgid ? FATTR_KILL_SUIDGID : 0);
     body.home = &op->home;
     op_submit(op, STAR__MSG_TYPE__SETATTR, &body.base, false, open_truncated);
 }

@@ -1,51 +1,22 @@
 /*
- * POSIX ACLs in the form of Linux' xattrs: a header {version 2}, then entries {tag, perm, id}, all
- * little-endian, in the order of their tags. Meanings as in Linux' fs/posix_acl.c, which an inode
- * on a local filesystem would see.
+ * POSIX ACLs, with the meanings of Linux' fs/posix_acl.c, which an inode on a local filesystem
+ * would see.
  */
+#include "control/acl_xattr.h"
 #include "control/state_private.h"
 
 #include <errno.h>
 #include <sys/stat.h>
 
-#define ACL_VERSION 2u
-#define NO_ID       UINT32_MAX
-
-enum tag {
-    TAG_USER_OBJ = 0x01,
-    TAG_USER = 0x02,
-    TAG_GROUP_OBJ = 0x04,
-    TAG_GROUP = 0x08,
-    TAG_MASK = 0x10,
-    TAG_OTHER = 0x20
-};
-
-struct ace {
-    uint16_t tag, perm;
-    uint32_t id;
-};
-_Static_assert(sizeof(struct ace) == 8, "as in the xattr");
-
-static size_t count_of(size_t len)
-{
-    return (len - 4) / sizeof(struct ace);
-}
-
-static struct ace get(const void *acl, size_t n)
-{
-    struct ace e;
-
-    memcpy(&e, (const uint8_t *)acl + 4 + n * sizeof(e), sizeof(e));
-    return e;
-}
+#define NO_ID UINT32_MAX
 
 static void set(void *acl, size_t n, const struct ace *e)
 {
-    memcpy((uint8_t *)acl + 4 + n * sizeof(*e), e, sizeof(*e));
+    memcpy((uint8_t *)acl + ACL_HEADER + n * sizeof(*e), e, sizeof(*e));
 }
 
 /* One entry in the only order that is allowed. */
-static int check_entry(const struct ace *e, enum tag *state, bool *needs_mask)
+static int check_entry(const struct ace *e, enum acl_tag *state, bool *needs_mask)
 {
     if (e->perm & ~7u)
         return -EINVAL;
@@ -83,7 +54,7 @@ static int check_entry(const struct ace *e, enum tag *state, bool *needs_mask)
 
 int st_acl_check(const void *acl, size_t len)
 {
-    enum tag state = TAG_USER_OBJ;
+    enum acl_tag state = TAG_USER_OBJ;
     bool needs_mask = false;
     uint32_t version;
 
@@ -92,8 +63,8 @@ int st_acl_check(const void *acl, size_t len)
     memcpy(&version, acl, sizeof(version));
     if (version != ACL_VERSION)
         return -EOPNOTSUPP;
-    for (size_t n = 0; n < count_of(len); n++) {
-        struct ace e = get(acl, n);
+    for (size_t n = 0; n < acl_count(len); n++) {
+        struct ace e = acl_get(acl, n);
         int rc = check_entry(&e, &state, &needs_mask);
         if (rc < 0)
             return rc;
@@ -106,8 +77,8 @@ int st_acl_to_mode(const void *acl, size_t len, uint32_t *mode)
     uint32_t bits = 0, mask = 7;
     int whole = 1;
 
-    for (size_t n = 0; n < count_of(len); n++) {
-        struct ace e = get(acl, n);
+    for (size_t n = 0; n < acl_count(len); n++) {
+        struct ace e = acl_get(acl, n);
         if (e.tag == TAG_USER_OBJ)
             bits |= (uint32_t)e.perm << 6;
         else if (e.tag == TAG_GROUP_OBJ)
@@ -128,8 +99,8 @@ int st_acl_to_mode(const void *acl, size_t len, uint32_t *mode)
 
 static bool has_mask(const void *acl, size_t len)
 {
-    for (size_t n = 0; n < count_of(len); n++)
-        if (get(acl, n).tag == TAG_MASK)
+    for (size_t n = 0; n < acl_count(len); n++)
+        if (acl_get(acl, n).tag == TAG_MASK)
             return true;
     return false;
 }
@@ -138,8 +109,8 @@ void st_acl_chmod(void *acl, size_t len, uint32_t mode)
 {
     uint16_t group_tag = has_mask(acl, len) ? TAG_MASK : TAG_GROUP_OBJ;
 
-    for (size_t n = 0; n < count_of(len); n++) {
-        struct ace e = get(acl, n);
+    for (size_t n = 0; n < acl_count(len); n++) {
+        struct ace e = acl_get(acl, n);
         if (e.tag == TAG_USER_OBJ)
             e.perm = mode >> 6 & 7;
         else if (e.tag == TAG_OTHER)
@@ -156,8 +127,8 @@ int st_acl_create(void *acl, size_t len, uint32_t *mode)
     uint32_t bits = 0;
     int whole = 1;
 
-    for (size_t n = 0; n < count_of(len); n++) {
-        struct ace e = get(acl, n);
+    for (size_t n = 0; n < acl_count(len); n++) {
+        struct ace e = acl_get(acl, n);
         unsigned shift = e.tag == TAG_USER_OBJ ? 6 : e.tag == group_tag ? 3 : 0;
         if (e.tag == TAG_USER || e.tag == TAG_GROUP || e.tag == TAG_MASK)
             whole = 0;

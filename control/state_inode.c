@@ -2,21 +2,9 @@
 #include "control/state_private.h"
 
 #include <errno.h>
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <sys/stat.h>
-
-/* Bits of SetAttr.valid, FUSE's FATTR_*. */
-enum {
-    VALID_MODE = 1 << 0,
-    VALID_UID = 1 << 1,
-    VALID_GID = 1 << 2,
-    VALID_SIZE = 1 << 3,
-    VALID_ATIME = 1 << 4,
-    VALID_MTIME = 1 << 5,
-    VALID_ATIME_NOW = 1 << 7,
-    VALID_MTIME_NOW = 1 << 8,
-    VALID_KILL_SUIDGID = 1 << 11
-};
 
 #define XATTR_CAPABILITY "security.capability"
 
@@ -340,15 +328,15 @@ static void kill_on_write(struct stored *i)
 
 static int check_setattr(const struct stored *i, const Star__SetAttr *q)
 {
-    if (!time_ok(q->atime) || !time_ok(q->mtime) || ((q->valid & VALID_ATIME) && !q->atime) ||
-        ((q->valid & VALID_MTIME) && !q->mtime))
+    if (!time_ok(q->atime) || !time_ok(q->mtime) || ((q->valid & FATTR_ATIME) && !q->atime) ||
+        ((q->valid & FATTR_MTIME) && !q->mtime))
         return -EINVAL;
-    if (((q->valid & VALID_UID) && q->uid == UINT32_MAX) ||
-        ((q->valid & VALID_GID) && q->gid == UINT32_MAX))
+    if (((q->valid & FATTR_UID) && q->uid == UINT32_MAX) ||
+        ((q->valid & FATTR_GID) && q->gid == UINT32_MAX))
         return -EINVAL;
     if (q->home && (q->home->ino != i->ino || !st_home_ok(q->home)))
         return -EINVAL;
-    if (!(q->valid & VALID_SIZE))
+    if (!(q->valid & FATTR_SIZE))
         return 0;
     if (!S_ISREG(i->r.mode))
         return S_ISDIR(i->r.mode) ? -EISDIR : -EINVAL;
@@ -380,21 +368,21 @@ static int set_mode_owner(struct apply *a, struct stored *i, const Star__SetAttr
     const Star__Cred *cred = q->head ? q->head->cred : NULL;
     int rc = 0;
 
-    if (q->valid & (VALID_UID | VALID_GID))
+    if (q->valid & (FATTR_UID | FATTR_GID))
         kill_on_chown(i, cred);
-    if (q->valid & VALID_UID)
+    if (q->valid & FATTR_UID)
         i->r.uid = q->uid;
-    if (q->valid & VALID_GID)
+    if (q->valid & FATTR_GID)
         i->r.gid = q->gid;
-    if (q->valid & VALID_MODE) {
+    if (q->valid & FATTR_MODE) {
         i->r.mode = (i->r.mode & S_IFMT) | (q->mode & 07777);
         if (i->r.flags & INODE_ACCESS_ACL)
             rc = chmod_acl(a, i);
     }
-    if (rc == 0 && (q->valid & VALID_KILL_SUIDGID) && !S_ISDIR(i->r.mode))
+    if (rc == 0 && (q->valid & FATTR_KILL_SUIDGID) && !S_ISDIR(i->r.mode))
         kill_on_write(i);
     if (rc == 0 && !S_ISDIR(i->r.mode) &&
-        (q->valid & (VALID_UID | VALID_GID | VALID_SIZE | VALID_KILL_SUIDGID))) {
+        (q->valid & (FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_KILL_SUIDGID))) {
         rc = st_xattr_del(a->s, i, XATTR_CAPABILITY, strlen(XATTR_CAPABILITY));
         rc = rc == -ENODATA ? 0 : rc;
     }
@@ -412,9 +400,9 @@ static int set_data_attrs(struct apply *a, struct stored *i, const Star__SetAttr
         if (rc < 0)
             return rc;
         if (i->r.home && q->home->home_epoch == i->r.file.home_epoch)
-            return q->valid & VALID_SIZE ? truncated(a, i, q->home->version, q->size) : 0;
+            return q->valid & FATTR_SIZE ? truncated(a, i, q->home->version, q->size) : 0;
     }
-    if (q->valid & VALID_SIZE) {
+    if (q->valid & FATTR_SIZE) {
         i->r.version++;
         i->r.mtime = a->sec;
         i->r.mtime_ns = a->nsec;
@@ -425,10 +413,10 @@ static int set_data_attrs(struct apply *a, struct stored *i, const Star__SetAttr
         i->r.file.cut_mtime = i->r.mtime;
         i->r.file.cut_mtime_ns = i->r.mtime_ns;
     }
-    if (q->valid & VALID_MTIME_NOW) {
+    if (q->valid & FATTR_MTIME_NOW) {
         i->r.mtime = a->sec;
         i->r.mtime_ns = a->nsec;
-    } else if (q->valid & VALID_MTIME) {
+    } else if (q->valid & FATTR_MTIME) {
         i->r.mtime = q->mtime->sec;
         i->r.mtime_ns = q->mtime->nsec;
     }
@@ -449,10 +437,10 @@ int st_cmd_setattr(struct apply *a, const ProtobufCMessage *body)
         rc = set_data_attrs(a, &i, q);
     if (rc < 0)
         return rc;
-    if (q->valid & VALID_ATIME_NOW) {
+    if (q->valid & FATTR_ATIME_NOW) {
         i.r.atime = a->sec;
         i.r.atime_ns = a->nsec;
-    } else if (q->valid & VALID_ATIME) {
+    } else if (q->valid & FATTR_ATIME) {
         i.r.atime = q->atime->sec;
         i.r.atime_ns = q->atime->nsec;
     }

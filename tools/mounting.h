@@ -20,7 +20,7 @@ bool mounting_is_mounted(const char *point, char *type, char *source);
 
 /* --soft TIME: "30", "30s", "5m", "1h" in ms. -EINVAL. */
 int mounting_parse_soft(const char *text, int *ms);
-/* The same for args[], to a process of its own: --soft-ms N, or nothing. text: 24 bytes. */
+/* The same for args[], to a process of its own: --soft Ns, or nothing. text: 24 bytes. */
 void mounting_add_soft(const struct mounting *m, const char **args, size_t n, char *text);
 
 /* What can be told before anything is started. */
