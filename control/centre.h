@@ -294,6 +294,7 @@ struct centre {
     int64_t hot_ms;
     struct scrub *scrub;  /* the run that goes on, or the last one, or NULL */
     struct op *key_ops;   /* they wait for wrapped keys to be in the pool (list by wait_next) */
+    struct op *rotations; /* they wait until the pool lacks nothing (list by wait_next) */
     bool keys_sent;       /* a node is putting them there */
     int64_t keys_ms;      /* when to try again */
     char keys_error[128]; /* why it failed; "": it did not */

@@ -15,13 +15,28 @@
 #define KEYS_PUT_DEADLINE_MS 120000
 #define KEYS_RETRY_MS        10000
 
+static struct op *pop(struct op **list)
+{
+    struct op *op = *list;
+
+    if (op) {
+        *list = op->wait_next;
+        op->wait_next = NULL;
+    }
+    return op;
+}
+
+static void push(struct op **list, struct op *op)
+{
+    op->wait_next = *list;
+    *list = op;
+}
+
 static void answer_all(struct centre *c, int status)
 {
     struct op *op;
 
-    while ((op = c->key_ops)) {
-        c->key_ops = op->wait_next;
-        op->wait_next = NULL;
+    while ((op = pop(&c->key_ops)))
         if (status < 0)
             op_error(
                 op, status,
@@ -30,7 +45,8 @@ static void answer_all(struct centre *c, int status)
                 c->keys_error);
         else
             op_reply(op, 0, NULL);
-    }
+    while (status < 0 && (op = pop(&c->rotations)))
+        op_error(op, -EBUSY, "the pool has not got the change before yet: %s", c->keys_error);
 }
 
 static void put_failed(struct centre *c, int status, const char *detail)
@@ -105,18 +121,39 @@ static int send_wrapped(struct centre *c, const struct control_wrapped *w)
     return rc;
 }
 
-/* Ops wait until the pool lacks nothing. */
+/* The change is made when this returns 0; op waits for the pool to have it. */
+static void changed(struct op *op, int rc, const char *detail)
+{
+    if (rc < 0)
+        op_error(op, rc, "%s", detail[0] ? detail : strerror(-rc));
+    else
+        push(&op->c->key_ops, op);
+}
+
+static void rotate(struct op *op)
+{
+    const struct control_keys *k = op->c->options->keys;
+    char detail[CONTROL_KEYS_DETAIL] = "";
+
+    changed(op, k->rotate(k->ctx, detail), detail);
+}
+
+/* Ops wait until the pool lacks nothing, a rotation for its turn to begin. */
 static void put_wrapped(struct centre *c)
 {
     const struct control_keys *k = c->options->keys;
     struct control_wrapped w;
+    int rc;
 
     if (c->keys_sent)
         return;
-    int rc = k->wrapped(k->ctx, &w);
-    if (rc == 0) {
+    while ((rc = k->wrapped(k->ctx, &w)) == 0) {
+        struct op *next = pop(&c->rotations);
+
         answer_all(c, 0);
-        return;
+        if (!next)
+            return;
+        rotate(next);
     }
     if (rc > 0)
         rc = send_wrapped(c, &w);
@@ -128,7 +165,7 @@ static void put_wrapped(struct centre *c)
 
 void keys_tick(struct centre *c, int64_t now)
 {
-    if (!c->options->keys || !c->serving || c->keys_sent || now < c->keys_ms)
+    if (!c->options->keys || !c->serving || c->keys_sent || now < c->keys_ms || !gc_node(c))
         return;
     c->keys_ms = now + KEYS_RETRY_MS;
     put_wrapped(c);
@@ -151,24 +188,17 @@ void keys_command(struct op *op, char *command)
     struct centre *c = op->c;
     const struct control_keys *k = c->options->keys;
     char detail[CONTROL_KEYS_DETAIL] = "";
-    int rc;
 
     if (!may_change(op))
         return;
     if (strcmp(command, "rotate") == 0) {
-        rc = k->rotate(k->ctx, detail);
+        push(&c->rotations, op);
     } else if (strncmp(command, "replace ", 8) == 0) {
-        rc = k->replace(k->ctx, command + 8, detail);
+        changed(op, k->replace(k->ctx, command + 8, detail), detail);
+        explicit_bzero(command, strlen(command));
     } else {
         op_error(op, -EINVAL, "key rotate, or key replace LOCK (umbel key makes it)");
         return;
     }
-    explicit_bzero(command, strlen(command));
-    if (rc < 0) {
-        op_error(op, rc, "%s", detail[0] ? detail : strerror(-rc));
-        return;
-    }
-    op->wait_next = c->key_ops;
-    c->key_ops = op;
     put_wrapped(c);
 }

@@ -186,18 +186,24 @@ down
 up
 says 'generations 1 to 4' check "$new" || fail "after down and up"
 
+step "rotations at the same time take turns"
+rotations=()
+for n in 1 2 3; do umbel key rotate >"$WORK/rotate$n" 2>&1 & rotations+=($!); done
+for pid in "${rotations[@]}"; do wait "$pid" || { cat "$WORK"/rotate? >&2; fail "one of three rotations"; }; done
+says 'generations 1 to 7' check "$new" || fail "three rotations"
+
 step "wrapped keys that are damaged: the copy does; none: it is told"
 damage() { printf '\377\377' | dd of="$1" bs=1 seek=$2 conv=notrunc status=none; }
 mapfile -t wrapped < <(find "$ROOT/pool/keys" -type f | sort)
 cp "${wrapped[1]}" "$WORK/wrapped"
 damage "${wrapped[1]}" 220
-says 'generations 1 to 4' check "$new" || fail "one damaged copy hides the other"
+says 'generations 1 to 7' check "$new" || fail "one damaged copy hides the other"
 damage "${wrapped[0]}" 220
 refused 1 'cannot be opened with it now.*damaged' check "$new"
 rm "${wrapped[@]}"
 refused 1 'holds no wrapped keys' check "$new"
 cp "$WORK/wrapped" "${wrapped[1]}"
-says 'generations 1 to 4' check "$new" || fail "put back"
+says 'generations 1 to 7' check "$new" || fail "put back"
 
 step "flipped bits are found and never returned"
 pack=$(find "$ROOT/pool/packs" -type f -printf '%s %p\n' | sort -n | tail -n1 | cut -d' ' -f2)
