@@ -136,10 +136,10 @@ struct recall {
 struct session {
     uint64_t id;
     char name[64];
-    char machine[40];   /* that it runs on */
+    char machine[40];         /* that it runs on */
     struct identity_name who; /* as its certificate says: whom its users are mapped to */
-    struct peer *peer;  /* NULL: not connected */
-    int64_t renewed_ms; /* this and the next by the lease clock */
+    struct peer *peer;        /* NULL: not connected */
+    int64_t renewed_ms;       /* this and the next by the lease clock */
     int64_t hello_ms;
     bool reclaiming; /* in the middle of RECLAIM */
     bool reclaimed;  /* said RECLAIM done since this centre started (or is new) */
@@ -147,7 +147,7 @@ struct session {
     bool gone;       /* ended; freed when the last op lets go */
     unsigned refs;   /* ops that name it */
     uint64_t seq_floor;
-    uint64_t pool_read, pool_written; /* bytes past the nodes, as it said last */
+    uint64_t pool_read, pool_written;          /* bytes past the nodes, as it said last */
     uint32_t waiting, waiting_node, waiting_s; /* for data that it cannot reach, as it said last */
     struct holder *holders;
     struct recall *recalls;
@@ -477,15 +477,18 @@ struct home_change {
     const Star__Time *mtime; /* NULL: not set */
 };
 /* Changes i at its home; next finds what it says in op->home, or op->status < 0. again: begins anew
- * when the home, which was away, is back. */
+ * when the home, which was away, is back. Without a home next finds no word of one. */
 void home_setattr(struct op *op, const struct inode *i, const struct home_change *change,
                   op_fn again, op_fn next);
-/* Makes sure that ino has a home which keeps it. */
+/* Makes sure that ino has a home which keeps it, or none if no node takes data. */
 void home_take(struct op *op, uint64_t ino, op_fn next);
 /* Nodes that hold copies of ino, and the node `too`, forget them; each adds one to op->pending. */
 void home_drop_copies(struct op *op, uint64_t ino, uint32_t too);
-/* NULL: there is none now; again is called when there is (or the op ends after NODE_WAIT_MS). */
-struct node *home_for_new(struct op *op, op_fn again);
+/* false: one may come, which is waited for; then again is called. *home NULL: no node takes data,
+ * and none is to be expected: the file is written straight to the pool. */
+bool home_for_new(struct op *op, op_fn again, struct node **home);
+/* There are nodes that take data, but none has room. */
+bool homes_are_full(struct centre *c);
 /* op waits until node (0: any that takes data) is here; then again, also when NODE_WAIT_MS have
  * passed. false: they have passed already. */
 bool node_awaited(struct op *op, uint32_t node, op_fn again);
@@ -504,6 +507,8 @@ void home_log_attrs(struct centre *c, const Star__HomeAttrs *a); /* into the log
 bool straight_asked(struct centre *c, const struct inode *i);
 bool straight_newest(struct centre *c, const struct inode *i); /* the pool has it */
 bool straight_reads(struct centre *c, const struct session *s, const struct inode *i);
+/* A file without a home: no other mount may have written what is not confirmed. */
+bool straight_settled(struct centre *c, const struct session *s, const struct inode *i);
 void serve_damage(struct op *op);
 void serve_straight_begin(struct op *op);
 void serve_straight_packs(struct op *op);

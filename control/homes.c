@@ -241,13 +241,9 @@ static void wait_for_node(struct op *op, uint32_t node, op_fn again)
 {
     struct node *n = node_find(op->c, node);
 
-    if (node_awaited(op, node, again))
-        return;
-    if (n)
-        op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n->name,
+    if (!node_awaited(op, node, again))
+        op_error(op, -EIO, "node %s, the home of inode %" PRIu64 ", is away", n ? n->name : "?",
                  op->home_ino);
-    else
-        op_error(op, -EIO, "no node is ready to take data");
 }
 
 /* --- asking --- */
@@ -351,25 +347,53 @@ void home_ask(struct op *op, uint64_t ino, op_fn next)
 
 /* --- a home for a file --- */
 
-struct node *home_choose(struct centre *c, const struct session *s)
+/* As the placement policy sees them. NULL: no memory. promised: what files may bring that were made
+ * since the last report counts, too. */
+static struct placement_node *list_nodes(struct centre *c, const struct session *s, bool promised,
+                                         size_t *count)
 {
     struct placement_node *list = calloc(HASH_COUNT(c->nodes) + 1, sizeof(*list));
-    size_t count = 0;
-    struct node *n;
+    const struct node *n;
 
-    if (!list)
-        return NULL;
-    for (n = c->nodes; n; n = n->hh.next)
-        list[count++] = (struct placement_node){
+    *count = 0;
+    for (n = list ? c->nodes : NULL; n; n = n->hh.next)
+        list[(*count)++] = (struct placement_node){
             .id = n->id,
             .usable = node_usable(n),
             .local = node_is_local(n, s),
             .capacity = n->capacity,
-            .staged = n->staged + n->promised * (uint64_t)PLACEMENT_FILE_BYTES,
+            .staged = n->staged + (promised ? n->promised * (uint64_t)PLACEMENT_FILE_BYTES : 0),
             .load = n->load};
-    uint32_t id = placement_home(list, count);
+    return list;
+}
+
+struct node *home_choose(struct centre *c, const struct session *s)
+{
+    size_t count;
+    struct placement_node *list = list_nodes(c, s, true, &count);
+    uint32_t id = list ? placement_home(list, count) : 0;
+
     free(list);
     return id ? node_find(c, id) : NULL;
+}
+
+bool homes_are_full(struct centre *c)
+{
+    size_t count;
+    struct placement_node *list = list_nodes(c, NULL, false, &count);
+    bool full = list && placement_full(list, count);
+
+    free(list);
+    return full;
+}
+
+/* One that takes data, and is away for no longer than it may be. */
+static bool node_may_come(const struct centre *c)
+{
+    for (const struct node *n = c->nodes; n; n = n->hh.next)
+        if (strcmp(n->state, "ready") == 0 && !n->peer && !n->lost)
+            return true;
+    return false;
 }
 
 static void home_take_again(struct op *op);
@@ -469,6 +493,29 @@ static bool home_is_given_up(struct op *op, const struct inode *i, op_fn again)
     return l && l->giving_up && node_awaited(op, i->home, again);
 }
 
+/* Others than op have it open for writing: what they wrote may be at the home alone. */
+static bool written_besides(const struct op *op, const struct live *l)
+{
+    uint64_t writers = 0;
+    const struct holder *h;
+
+    DL_FOREACH (l->holders, h)
+        writers += h->writers;
+    return writers > (op->counted && op->counted_write && op->counted_ino == l->ino ? 1 : 0);
+}
+
+/* A home that is lost and has nothing that the pool has not: nobody waits for it. */
+static bool home_is_spare(const struct op *op, const struct inode *i, const struct node *home)
+{
+    const struct live *l = live_find(op->c, i->ino);
+
+    if (!home->lost || i->version > i->cut_version)
+        return false;
+    return !l ||
+           !(l->home_unknown || written_besides(op, l) ||
+             (l->have_home && l->home.home_epoch == i->home_epoch && l->home.version > i->version));
+}
+
 void home_take(struct op *op, uint64_t ino, op_fn next)
 {
     struct centre *c = op->c;
@@ -485,15 +532,18 @@ void home_take(struct op *op, uint64_t ino, op_fn next)
     op->home_epoch = i.home_epoch;
     if (home_is_given_up(op, &i, home_take_again))
         return;
-    if (home && node_keeps_homes(home)) {
+    if (home && node_keeps_homes(home) && !home_is_spare(op, &i, home)) {
         next(op);
         return;
     }
-    home = home_for_new(op, home_take_again);
-    if (!home)
+    if (!home_for_new(op, home_take_again, &home))
         return;
-    op->node = home->id;
-    struct drop_arg d = {.op = op, .keep = home->id};
+    if (!home && i.home == 0) {
+        next(op); /* what the pool has of it is all there is */
+        return;
+    }
+    op->node = home ? home->id : 0;
+    struct drop_arg d = {.op = op, .keep = op->node};
     state_copies(c->state, ino, 0, 0, drop_copy, &d);
     op_wait(op, take_submit);
 }
@@ -523,15 +573,13 @@ void homes_tick(struct centre *c)
     }
 }
 
-struct node *home_for_new(struct op *op, op_fn again)
+bool home_for_new(struct op *op, op_fn again, struct node **home)
 {
-    struct node *n = home_choose(op->c, op->session);
+    struct node *n = *home = home_choose(op->c, op->session);
 
-    if (!n)
-        wait_for_node(op, 0, again);
-    else
+    if (n)
         n->promised++;
-    return n;
+    return n || !node_may_come(op->c) || !node_awaited(op, 0, again);
 }
 
 /* --- truncate and utimens --- */
@@ -569,6 +617,10 @@ void home_setattr(struct op *op, const struct inode *i, const struct home_change
 
     op->home_ino = i->ino;
     op->home_epoch = i->home_epoch;
+    if (i->home == 0) { /* the log alone says what it is */
+        op_wait(op, next);
+        return;
+    }
     if (home_is_given_up(op, i, again))
         return;
     now.sec = t.tv_sec;

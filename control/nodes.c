@@ -459,7 +459,7 @@ static int map_for_mount(struct op *op, uint64_t ino)
     int rc = state_inode(op->c->state, ino, &i);
     if (rc < 0)
         return rc;
-    return straight_newest(op->c, &i) ? 0 : -EAGAIN;
+    return straight_newest(op->c, &i) || straight_settled(op->c, op->session, &i) ? 0 : -EAGAIN;
 }
 
 void serve_map(struct op *op)

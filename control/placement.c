@@ -36,6 +36,18 @@ uint32_t placement_home(const struct placement_node *nodes, size_t n)
     return best ? best->id : 0;
 }
 
+bool placement_full(const struct placement_node *nodes, size_t n)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < n; i++) {
+        if (nodes[i].usable && has_room(&nodes[i]))
+            return false;
+        any = any || nodes[i].usable;
+    }
+    return any;
+}
+
 /* Of `most`, nearly all. */
 static bool nearly(uint64_t cached, uint64_t most)
 {

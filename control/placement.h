@@ -23,6 +23,9 @@ struct placement_node {
 #define PLACEMENT_STAGED_MAX 95
 uint32_t placement_home(const struct placement_node *nodes, size_t n);
 
+/* There are usable nodes, but none has room. */
+bool placement_full(const struct placement_node *nodes, size_t n);
+
 /* Reports come once a second. Until the next one a node counts as having so much more staged for
  * each file that was given to it: else all that is made within a second goes to one node. A guess:
  * most files are smaller, and those that are larger show in the report. */

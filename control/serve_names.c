@@ -177,10 +177,10 @@ void serve_make(struct op *op)
         return;
     }
     if (op->request.type == STAR__MSG_TYPE__CREATE) {
-        struct node *home = home_for_new(op, serve_make);
-        if (!home)
+        struct node *home;
+        if (!home_for_new(op, serve_make, &home))
             return;
-        op->node = home->id;
+        op->node = home ? home->id : 0;
     }
     struct entry_ref entry = {q->parent, &q->name};
     if (!op_busy_names(op, &entry, 1))

@@ -178,6 +178,9 @@ void answer_open(struct op *op, const struct inode *i, uint32_t flags, struct op
     bool direct = reads && straight_reads(op->c, op->session, i);
     if (!direct || is_through_node(op))
         n = where_to_go(op, i, reads, &copy);
+    a->reply.no_node = flags_write(flags) && i->home == 0 && !n;
+    a->reply.no_room = flags_write(flags) && n && homes_are_full(op->c);
+    direct = direct || (i->home == 0 && !n && straight_settled(op->c, op->session, i));
     a->reply.direct = direct && !n;
     a->reply.straight = flags_write(flags) && straight_asked(op->c, i);
     /* One ticket serves all handles that the mount has. */
@@ -236,7 +239,7 @@ static void open_log_truncate(struct op *op)
     }
     body.ino = q->ino;
     body.valid = FATTR_SIZE | (q->kill_suidgid ? FATTR_KILL_SUIDGID : 0);
-    body.home = &op->home;
+    body.home = op->home.base.descriptor ? &op->home : NULL;
     op_submit(op, STAR__MSG_TYPE__SETATTR, &body.base, false, open_truncated);
 }
 

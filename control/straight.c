@@ -86,6 +86,20 @@ bool straight_reads(struct centre *c, const struct session *s, const struct inod
     return state_copies(c->state, i->ino, 0, 0, find_cached, &f) == 0 && !f.found;
 }
 
+bool straight_settled(struct centre *c, const struct session *s, const struct inode *i)
+{
+    const struct live *l = live_find(c, i->ino);
+    const struct holder *h;
+
+    if (!S_ISREG(i->mode) || i->home != 0 || i->version > i->cut_version)
+        return false;
+    if (l)
+        DL_FOREACH (l->holders, h)
+            if (h->session != s && (h->lease == STAR__LEASE__LEASE_WRITE || h->recalls > 0))
+                return false;
+    return true;
+}
+
 void serve_damage(struct op *op)
 {
     const Star__Damage *q = (const Star__Damage *)op->body;

@@ -16,6 +16,8 @@
 #define SOON_MS        5
 /* A ticket that the node refuses although it is new will not get better. */
 #define TICKET_ATTEMPTS 40
+/* Somebody else may be at the file just then. */
+#define STRAIGHT_TRIES_MAX 3
 
 struct place {
     char address[256];
@@ -181,6 +183,26 @@ static void retry(struct kreq *q, int status)
         kreq_fail_now(q, -ENOMEM, q->done);
 }
 
+static void answered(struct kreq *q, const struct message *reply);
+
+/* A write that no node takes. */
+static bool goes_straight(struct kreq *q)
+{
+    int64_t began = q->began_ms, until = q->deadline_ms;
+
+    if (q->type != STAR__MSG_TYPE__WRITE || q->straight_tries == STRAIGHT_TRIES_MAX)
+        return false;
+    q->straight_tries++;
+    waits_end(q);
+    if (straight_take_again(q, q->answer))
+        return true;
+    waits_begin(q);
+    q->done = answered;
+    q->began_ms = began;
+    q->deadline_ms = until;
+    return false;
+}
+
 /* The node has no room now, and does not keep us waiting for it. */
 static void retry_for_room(struct kreq *q)
 {
@@ -192,6 +214,8 @@ static void retry_for_room(struct kreq *q)
         q->room_until_ms = now + ROOM_DEADLINE_MS;
     if (atomic_load(&q->interrupted))
         kreq_fail_now(q, q->again ? -EIO : -EINTR, q->done);
+    else if (now >= q->room_until_ms && goes_straight(q))
+        return;
     else if (now >= q->room_until_ms)
         kreq_fail_now(q, -ENOSPC, q->done);
     else if (timer_queue_after(q->w->timer, ROOM_RETRY_MS, attempt_again, q) < 0)
@@ -256,6 +280,49 @@ static int left_ms(const struct kreq *q)
     return left < 1 ? 1 : left > DATA_DEADLINE_MS ? DATA_DEADLINE_MS : (int)left;
 }
 
+/* No node takes data: there is none to ask, and what is not in the pool is nowhere. */
+static int without_node(struct kreq *q, const struct inode *i)
+{
+    switch (q->type) {
+    case STAR__MSG_TYPE__WRITE:
+        q->no_node = true;
+        return -EAGAIN;
+    case STAR__MSG_TYPE__FALLOCATE:
+        return -EOPNOTSUPP;
+    case STAR__MSG_TYPE__COPY_RANGE:
+        return -EXDEV;
+    case STAR__MSG_TYPE__FSYNC:
+        return i->unsynced ? -EIO : 1; /* a node that was given up had it */
+    default:
+        return 0;
+    }
+}
+
+/* i is locked. 0: go on; 1: there is nothing to be done; -errno: as retry or the caller hears it.
+ */
+static int take_place(struct kreq *q, struct inode *i, uint64_t ino, const Star__OpenReply *r)
+{
+    bool through = q->through_node || ino != q->ino;
+    int rc;
+
+    if (r->direct)
+        leases_take(q, i, r->lease);
+    rc = inode_note_place(i, r);
+    q->direct_once = rc == 0 && r->direct && !through && only_reads(q);
+    if (rc == 0 && r->no_node)
+        rc = without_node(q, i);
+    if (rc != 0)
+        return rc;
+    if (r->direct && through && q->pool_away) {
+        q->through_node = false; /* there is no node either: the pool is waited for */
+        return -EHOSTDOWN;
+    }
+    if (r->direct && through) /* there is no node */
+        return ino != q->ino ? -EXDEV : -EIO;
+    /* No node can serve it now. */
+    return !q->direct_once && (r->direct || !i->located) ? -EAGAIN : 0;
+}
+
 static void on_located(struct kreq *q, const struct message *reply)
 {
     int status;
@@ -264,25 +331,14 @@ static void on_located(struct kreq *q, const struct message *reply)
     if (r) {
         uint64_t ino = r->ticket ? r->ticket->ino : 0;
         struct inode *i = inode_lock(&q->w->inodes, ino);
-        bool through = q->through_node || ino != q->ino;
-        if (i && r->direct)
-            leases_take(q, i, r->lease);
-        status = i ? inode_note_place(i, r) : -EPROTO;
-        q->direct_once = status == 0 && r->direct && !through && only_reads(q);
-        if (status == 0 && r->direct && through && q->pool_away) {
-            q->through_node = false; /* there is no node either: the pool is waited for */
-            status = -EHOSTDOWN;
-        } else if (status == 0 && r->direct && through) /* there is no node */
-            status = ino != q->ino ? -EXDEV : -EIO;
-        else if (status == 0 && r->direct && !q->direct_once)
-            status = -EAGAIN;
-        if (status == 0 && !i->located && !q->direct_once)
-            status = -EAGAIN; /* no node can serve it now */
+        status = i ? take_place(q, i, ino, r) : -EPROTO;
         if (i)
             inode_unlock(&q->w->inodes, i);
         star__open_reply__free_unpacked(r, NULL);
     }
-    if (status == 0 && q->direct_once && !atomic_load(&q->ended))
+    if (status == 1)
+        q->done(q, &(struct message){.kind = FRAME_REPLY});
+    else if (status == 0 && q->direct_once && !atomic_load(&q->ended))
         straight_read(q);
     else if (status == 0)
         attempt(q);
@@ -455,6 +511,9 @@ static void attempt(struct kreq *q)
         kreq_fail_now(q, -EIO, q->done);
         return;
     }
+    if (q->no_node && goes_straight(q))
+        return;
+    q->no_node = false;
     if (!place_of(q, q->ino, &p)) {
         locate(q, q->ino);
         return;

@@ -37,12 +37,14 @@ struct kreq {
     uint16_t type; /* of the message to the node */
     kreq_fn done;
     int64_t deadline_ms;
-    int64_t began_ms;                         /* waits.c, with the next ones */
+    int64_t began_ms; /* waits.c, with the next ones */
     bool interruptible, waiting;
     atomic_bool interrupted;
-    kreq_fn answer; /* what done leads to */
-    int64_t room_until_ms; /* 0: the node has not said yet that it has no room */
-    uint64_t finished;     /* FALLOCATE: bytes of the range, from its start */
+    kreq_fn answer;          /* what done leads to */
+    bool no_node;            /* WRITE: there is none that takes data */
+    unsigned straight_tries; /* to write it straight although it went to a node before */
+    int64_t room_until_ms;   /* 0: the node has not said yet that it has no room */
+    uint64_t finished;       /* FALLOCATE: bytes of the range, from its start */
     unsigned attempts;
     uint32_t node; /* where the newest attempt went */
     bool copy;     /* others can serve it too */

@@ -260,7 +260,8 @@ static void fsync_home(struct kreq *q)
 {
     struct inode *i = inode_lock(&q->w->inodes, q->ino);
     /* Never written, or not by us: all there is lies in the log and in the pool. */
-    bool homeless = i && i->located && (i->ticket.home_epoch == 0 || i->direct);
+    bool homeless =
+        i && i->located && (i->ticket.home_epoch == 0 || (i->direct && i->unsynced == 0));
 
     if (i)
         inode_unlock(&q->w->inodes, i);

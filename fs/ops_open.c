@@ -216,7 +216,9 @@ static void watch_open(const struct kreq *q, struct inode *i, const Star__OpenRe
         i->watch.on = false;
         return;
     }
-    straight_watch_empty(&i->watch, r->straight);
+    straight_watch_empty(&i->watch, r->straight || r->no_node);
+    i->watch.only = r->no_node;
+    i->watch.no_room = r->no_room;
     if (r->attr && r->attr->size > 0)
         straight_watch_size(&i->watch, r->attr->size);
 }

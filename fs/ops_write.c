@@ -210,7 +210,8 @@ static void change_ended(struct kreq *q, int status)
     if (!i)
         return;
     i->data_changes--;
-    if (q->type == STAR__MSG_TYPE__FALLOCATE && (q->flags != 0 || status < 0))
+    bool nothing = status == -EOPNOTSUPP; /* it was not done, and nobody need care */
+    if (q->type == STAR__MSG_TYPE__FALLOCATE && (q->flags != 0 || status < 0) && !nothing)
         i->watch.on = i->watch.on && q->flags == FALLOC_FL_KEEP_SIZE;
     if (q->type == STAR__MSG_TYPE__FALLOCATE && status >= 0 && i->watch.on)
         straight_watch_size(&i->watch, q->offset + q->length);

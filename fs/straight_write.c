@@ -412,6 +412,16 @@ bool straight_take(struct kreq *q, kreq_fn done)
     return taken;
 }
 
+bool straight_take_again(struct kreq *q, kreq_fn done)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+    bool may = i && !i->straight && straight_watch_again(&i->watch, q->offset, q->length);
+
+    if (i)
+        inode_unlock(&q->w->inodes, i);
+    return may && straight_take(q, done);
+}
+
 /* --- sync and end --- */
 
 /* Too late for a recall: what is not confirmed is lost, and the handles hear of it. */

@@ -54,6 +54,9 @@ uint64_t straight_bytes_written(const struct straight_writer *s);
 /* A WRITE that is about to go to a node. true: it is taken, and done gets an answer as a home gives
  * it, or an error; or it is asked again, as data_ask would. */
 bool straight_take(struct kreq *q, kreq_fn done);
+/* A WRITE that nodes do not take, for want of room or because there is none: the same, if it is the
+ * next one of a file that is written from front to back. */
+bool straight_take_again(struct kreq *q, kreq_fn done);
 
 typedef void (*straight_fn)(void *arg, int status);
 /* When all that was acknowledged of the file is confirmed: fn, perhaps at once. 1: the file is not

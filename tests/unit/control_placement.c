@@ -57,6 +57,21 @@ Test(placement, what_was_given_since_the_last_report_counts)
     cr_assert_eq(got[2], 50);
 }
 
+Test(placement, full_is_only_what_has_nodes)
+{
+    struct placement_node n[] = {
+        {.id = 1, .usable = true, .capacity = GIB, .staged = GIB},
+        {.id = 2, .usable = true, .capacity = GIB, .staged = GIB / 100 * PLACEMENT_STAGED_MAX - 1},
+    };
+
+    cr_assert_not(placement_full(n, 2));
+    n[1].usable = false;
+    cr_assert(placement_full(n, 2), "one that cannot be used has no room");
+    n[0].usable = false;
+    cr_assert_not(placement_full(n, 2), "no node is something else");
+    cr_assert_not(placement_full(n, 0));
+}
+
 /* ---- reading */
 
 Test(placement, a_copy_is_read_where_it_is)

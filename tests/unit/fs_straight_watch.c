@@ -113,3 +113,32 @@ Test(straight_watch, a_journal_is_no_upload)
     cr_expect(straight_watch_sync(&w));
     cr_expect_not(w.on);
 }
+
+Test(straight_watch, a_journal_without_any_node_goes_on)
+{
+    straight_watch_empty(&w, true);
+    w.only = true;
+    for (unsigned n = 0; n < 3 * STRAIGHT_SYNCS_MAX; n++) {
+        cr_expect(straight_watch_write(&w, n * 4096ull, 4096, SIZE));
+        cr_expect_not(straight_watch_sync(&w));
+    }
+    straight_watch_size(&w, 0);
+    cr_expect(w.only && w.asked && w.on, "emptied, it still has no node");
+}
+
+Test(straight_watch, without_room_from_the_second_record_on)
+{
+    w.no_room = true;
+    cr_expect_eq(begins(4), STRAIGHT_NO_ROOM_BYTES);
+}
+
+Test(straight_watch, the_write_that_nodes_did_not_take_begins_once_more)
+{
+    begins(3);
+    cr_expect_not(straight_watch_again(&w, MIB, MIB), "not the last one");
+    cr_expect(straight_watch_again(&w, 2 * MIB, MIB));
+    cr_expect(straight_watch_write(&w, 2 * MIB, MIB, SIZE));
+    cr_expect(straight_watch_write(&w, 3 * MIB, MIB, SIZE), "and all after it");
+    straight_watch_write(&w, 0, MIB, SIZE);
+    cr_expect_not(straight_watch_again(&w, 0, MIB), "it is not written from front to back");
+}
