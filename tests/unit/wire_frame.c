@@ -318,3 +318,98 @@ Test(wire_frame, calls_grow_and_expire)
     cr_assert_eq(t.earliest, 6001);
     calls_free(&t);
 }
+
+/* ---- damaged frames */
+
+/* A frame with a real message in it: of its bytes, the body's come behind the header. */
+static size_t real_frame(uint8_t *out, size_t *body_len)
+{
+    Star__HomeAttrs attrs = STAR__HOME_ATTRS__INIT;
+    Star__CutRecord records[2] = {STAR__CUT_RECORD__INIT, STAR__CUT_RECORD__INIT};
+    Star__CutRecord *record_list[] = {&records[0], &records[1]};
+    Star__CutFile file = STAR__CUT_FILE__INIT, *files[] = {&file};
+    Star__ConfirmPack pack = STAR__CONFIRM_PACK__INIT, *packs[] = {&pack};
+    Star__Confirm body = STAR__CONFIRM__INIT;
+    struct message m = {.kind = FRAME_REQUEST, .type = STAR__MSG_TYPE__CONFIRM, .id = 77};
+
+    attrs.ino = 1u << 30;
+    records[1].offset = pack.size = 1ull << 40;
+    file.attrs = &attrs;
+    file.records = record_list;
+    file.n_records = 2;
+    body.files = files;
+    body.packs = packs;
+    body.n_files = body.n_packs = 1;
+    m.body_len = *body_len = star__confirm__pack(&body, out + FRAME_HEADER_SIZE);
+    m.payload_len = 40;
+    frame_put_header(&m, out);
+    memset(out + FRAME_HEADER_SIZE + m.body_len, 'p', m.payload_len);
+    return FRAME_HEADER_SIZE + m.body_len + m.payload_len;
+}
+
+/* What comes of these bytes, and then the end: 1 a message, 0 none, -errno. */
+static int received(const uint8_t *bytes, size_t n, struct inbox *in, struct message *m)
+{
+    int fds[2];
+    bool drained;
+
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    if (n > 0)
+        cr_assert_eq(write(fds[0], bytes, n), (ssize_t)n);
+    close(fds[0]);
+    int rc = 0, got = 1;
+    while (got > 0 && rc == 0) {
+        got = inbox_receive(in, &(struct channel){.fd = fds[1]}, 0, &drained);
+        rc = got > 0 ? inbox_next(in, m) : 0;
+    }
+    cr_assert(got > 0 || got == -ECONNRESET);
+    close(fds[1]);
+    return rc;
+}
+
+Test(wire_frame, cut_off_at_every_byte)
+{
+    uint8_t bytes[512];
+    size_t body_len, total = real_frame(bytes, &body_len);
+
+    for (size_t n = 0; n <= total; n++) {
+        struct inbox in;
+        struct message m;
+        inbox_init(&in, 256);
+        cr_assert_eq(received(bytes, n, &in, &m), n == total, "%zu of %zu bytes", n, total);
+        inbox_free(&in);
+    }
+    for (size_t n = 0; n < body_len; n++) {
+        uint8_t *exact = malloc(n + 1); /* a sanitizer sees who reads on */
+        memcpy(exact, bytes + FRAME_HEADER_SIZE, n);
+        ProtobufCMessage *m = unpack(exact, n, &star__confirm__descriptor);
+        if (m)
+            protobuf_c_message_free_unpacked(m, NULL);
+        free(exact);
+    }
+}
+
+Test(wire_frame, each_bit_flipped)
+{
+    uint8_t bytes[512];
+    size_t body_len, total = real_frame(bytes, &body_len);
+
+    for (size_t bit = 0; bit < total * 8; bit++) {
+        struct inbox in;
+        struct message m;
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        inbox_init(&in, 256);
+        int rc = received(bytes, total, &in, &m);
+        cr_assert(rc == 1 || rc == 0 || rc == -EPROTO, "bit %zu: %d", bit, rc);
+        if (bit < 32)
+            cr_assert_eq(rc, -EPROTO, "the magic is not looked at");
+        if (rc == 1) {
+            cr_assert_leq(m.body_len + m.payload_len, total - FRAME_HEADER_SIZE);
+            ProtobufCMessage *u = frame_unpack(&m, &star__confirm__descriptor);
+            if (u)
+                protobuf_c_message_free_unpacked(u, NULL);
+        }
+        inbox_free(&in);
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+}
