@@ -82,6 +82,8 @@ static void setattr_submit(struct op *op)
     op_submit(op, STAR__MSG_TYPE__SETATTR, &body.base, false, setattr_done);
 }
 
+static void setattr_recalled(struct op *op);
+
 static void setattr_at_home(struct op *op)
 {
     Star__SetAttr *q = (Star__SetAttr *)op->body;
@@ -102,7 +104,7 @@ static void setattr_at_home(struct op *op)
     } else if (q->valid & FATTR_MTIME) {
         change.mtime = q->mtime;
     }
-    home_setattr(op, &i, &change, setattr_at_home, setattr_submit);
+    home_setattr(op, &i, &change, setattr_recalled, setattr_submit);
 }
 
 /* The leases of others are back. */

@@ -243,6 +243,8 @@ static void open_log_truncate(struct op *op)
     op_submit(op, STAR__MSG_TYPE__SETATTR, &body.base, false, open_truncated);
 }
 
+static void open_recalled(struct op *op);
+
 static void open_has_home(struct op *op)
 {
     static const struct home_change to_nothing = {.set_size = true};
@@ -253,7 +255,7 @@ static void open_has_home(struct op *op)
     if (rc < 0)
         op_reply(op, rc, NULL);
     else if ((q->flags & O_TRUNC) && !op->replayed)
-        home_setattr(op, &i, &to_nothing, open_has_home, open_log_truncate);
+        home_setattr(op, &i, &to_nothing, open_recalled, open_log_truncate);
     else
         home_ask(op, q->ino, open_answer);
 }

@@ -58,6 +58,9 @@ check_all() {
 
 step "the only node dies"
 kill -KILL "$(pid_of node-1)"
+# It may be back at once, so they wait; when it is lost they go on, as it has nothing that the pool has not.
+soon cp "$PLAIN/odd" "$OTHER/before-big"
+cmp "$PLAIN/odd" "$MNT/before-big"
 within 40 grep -q node-lost "$MNT/.umbel/events" || fail "events do not say that the node is lost"
 write_all dead
 
