@@ -1,5 +1,6 @@
 /* Attributes of inodes and of the whole filesystem. */
 #include <errno.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,13 +13,12 @@
 #include "fs/straight_write.h"
 
 #define NAME_MAX_BYTES 255
-/* The only bits of SetAttr.valid; libfuse's FUSE_SET_ATTR_* have the same values (KILL_SUID stands
- * for both). */
-#define VALID_MODE         (1 << 0)
-#define VALID_SIZE         (1 << 3)
-#define VALID_KILL_SUIDGID (1 << 11)
-#define VALID_DATA         (VALID_SIZE | 1 << 5 | 1 << 8) /* size, mtime, mtime to now */
-#define VALID_ALL          0xdbf
+/* The only bits of SetAttr.valid, the kernel's; libfuse's FUSE_SET_ATTR_* have the same values
+ * (KILL_SUID stands for both). */
+#define VALID_DATA (FATTR_SIZE | FATTR_MTIME | FATTR_MTIME_NOW)
+#define VALID_ALL                                                                                  \
+    (VALID_DATA | FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_ATIME | FATTR_ATIME_NOW |             \
+     FATTR_CTIME | FATTR_KILL_SUIDGID)
 
 /* --- getattr --- */
 
@@ -127,7 +127,7 @@ static void send_setattr(void *arg);
 /* A truncation may need room at the home, as a write does. true: it is tried again. */
 static bool set_again(struct kreq *q, const struct message *reply)
 {
-    return reply->status == -EBUSY && (q->flags & VALID_SIZE) && clock_boot_ms() < q->deadline_ms &&
+    return reply->status == -EBUSY && (q->flags & FATTR_SIZE) && clock_boot_ms() < q->deadline_ms &&
            !atomic_load(&q->w->stopping) &&
            timer_queue_after(q->w->timer, ROOM_RETRY_MS, send_setattr, q) == 0;
 }
@@ -136,7 +136,7 @@ static void on_set(struct kreq *q, const struct message *reply)
 {
     if (set_again(q, reply))
         return;
-    if (reply->status == -EBUSY && (q->flags & VALID_SIZE)) {
+    if (reply->status == -EBUSY && (q->flags & FATTR_SIZE)) {
         kreq_end(q, -ENOSPC);
         return;
     }
@@ -147,12 +147,12 @@ static void on_set(struct kreq *q, const struct message *reply)
     struct inode *i = inode_lock(&q->w->inodes, q->ino);
 
     if (i) {
-        if (q->flags & VALID_MODE)
+        if (q->flags & FATTR_MODE)
             i->no_privileges = false;
         /* The file may have a home now, which it had not when we asked where to read. */
-        if ((q->flags & VALID_SIZE) && (!i->writers || i->direct))
+        if ((q->flags & FATTR_SIZE) && (!i->writers || i->direct))
             i->located = false;
-        if (q->flags & VALID_SIZE) {
+        if (q->flags & FATTR_SIZE) {
             inode_forget_map(i);
             straight_watch_size(&i->watch, (uint64_t)((const struct stat *)q->memory)->st_size);
         }
@@ -193,11 +193,11 @@ static void set_control(struct kreq *q, const struct stat *st, int to_set)
 {
     Star__Inode body = STAR__INODE__INIT;
 
-    if ((to_set & VALID_SIZE) && st->st_size != 0) { /* to 0: a shell's `>`, before its write */
+    if ((to_set & FATTR_SIZE) && st->st_size != 0) { /* to 0: a shell's `>`, before its write */
         kreq_end(q, -EINVAL);
         return;
     }
-    if (to_set & ~(VALID_SIZE | VALID_KILL_SUIDGID | FUSE_SET_ATTR_CTIME | FUSE_SET_ATTR_MTIME |
+    if (to_set & ~(FATTR_SIZE | FATTR_KILL_SUIDGID | FUSE_SET_ATTR_CTIME | FUSE_SET_ATTR_MTIME |
                    FUSE_SET_ATTR_MTIME_NOW)) {
         kreq_end(q, -EPERM);
         return;
@@ -262,7 +262,7 @@ void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     }
     q->flags = (uint32_t)to_set & VALID_ALL;
     if (q->flags == 0) /* chown(-1, -1): the kernel leaves to us what every chown does */
-        q->flags = VALID_KILL_SUIDGID;
+        q->flags = FATTR_KILL_SUIDGID;
     memcpy(q->memory, st, sizeof(*st));
     q->deadline_ms = clock_boot_ms() + ROOM_DEADLINE_MS;
     if (!(q->flags & VALID_DATA) || straight_sync(q->w, ino, true, false, set_after_end, q) != 0)
