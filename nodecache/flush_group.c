@@ -303,7 +303,7 @@ static int note_cuts(struct group *g)
             row.cut_number++;
             row.cut_pack = lowest;
             row.cut_partial = m->file->cut->partial;
-            rc = index_row(&s->index, m->file, &row);
+            rc = index_row_later(&s->index, m->file, &row);
         }
         pthread_mutex_unlock(&m->file->lock);
     }
@@ -488,7 +488,8 @@ static int end_all(struct group *g, bool taken, const Star__ConfirmReply *reply)
         if (rc == 0)
             rc = one;
     }
-    return rc;
+    int pushed = journal_push(s->index.journal);
+    return rc < 0 || pushed == 0 ? rc : store_failed(s, pushed, "marking as clean", 0);
 }
 
 static bool anything(const struct group *g)

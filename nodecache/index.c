@@ -89,7 +89,7 @@ void row_apply(struct file *f, const struct row *row)
 
 /* Appends n records, with f's row before them if the journal has none yet. */
 static int append(struct index *x, struct file *f, struct record *records, unsigned n,
-                  const struct row *row)
+                  const struct row *row, enum journal_when when)
 {
     struct record all[JOURNAL_BATCH_MAX];
     struct disk_row disk;
@@ -102,7 +102,7 @@ static int append(struct index *x, struct file *f, struct record *records, unsig
     }
     for (unsigned i = 0; i < n; i++)
         all[count++] = records[i];
-    int rc = count > 0 ? journal_append(x->journal, all, count, &seq) : 0;
+    int rc = count > 0 ? journal_append(x->journal, all, count, when, &seq) : 0;
     if (rc < 0)
         return rc;
     if (count > 0)
@@ -112,16 +112,27 @@ static int append(struct index *x, struct file *f, struct record *records, unsig
     return 0;
 }
 
-int index_row(struct index *x, struct file *f, const struct row *row)
+static int append_row(struct index *x, struct file *f, const struct row *row,
+                      enum journal_when when)
 {
     struct disk_row disk;
     struct record r = {.type = RECORD_ROW, .body = &disk, .length = sizeof(disk)};
 
     disk_row_put(&disk, f->ino, row);
-    int rc = append(x, f, &r, f->journaled && !f->row_stale ? 1 : 0, row);
+    int rc = append(x, f, &r, f->journaled && !f->row_stale ? 1 : 0, row, when);
     if (rc == 0)
         row_apply(f, row);
     return rc;
+}
+
+int index_row(struct index *x, struct file *f, const struct row *row)
+{
+    return append_row(x, f, row, JOURNAL_NOW);
+}
+
+int index_row_later(struct index *x, struct file *f, const struct row *row)
+{
+    return append_row(x, f, row, JOURNAL_LATER);
 }
 
 int index_ready(struct index *x)
@@ -146,7 +157,7 @@ int index_write(struct index *x, struct file *f, uint64_t start, uint64_t end,
     if (rc == 0)
         rc = ranges_prepare_insert(&f->staged, start, end);
     if (rc == 0)
-        rc = append(x, f, &r, 1, row);
+        rc = append(x, f, &r, 1, row, JOURNAL_NOW);
     if (rc == 0)
         write_apply(f, &disk);
     return rc;
@@ -170,7 +181,7 @@ static int range_change(struct index *x, struct file *f, uint16_t type, uint64_t
     struct row row;
 
     row_of(f, &row);
-    return append(x, f, &r, 1, &row);
+    return append(x, f, &r, 1, &row, JOURNAL_NOW);
 }
 
 int index_fill(struct index *x, struct file *f, uint64_t start, uint64_t end)
@@ -212,7 +223,8 @@ static void sums_drop_all(struct sums *s, const struct ranges *where)
 }
 
 /* Appends a list of ranges as records of this type, each as long as a record may be. */
-static int append_ranges(struct index *x, struct file *f, uint16_t type, const struct ranges *set)
+static int append_ranges(struct index *x, struct file *f, uint16_t type, const struct ranges *set,
+                         enum journal_when when)
 {
     struct disk_ranges disk = {.ino = f->ino};
     struct range next;
@@ -226,7 +238,7 @@ static int append_ranges(struct index *x, struct file *f, uint16_t type, const s
         at = next.end;
         if (disk.count == DISK_RANGES_MAX || at >= ranges_end(set)) {
             struct record r = {.type = type, .body = &disk, .length = disk_ranges_size(disk.count)};
-            rc = append(x, f, &r, 1, &row);
+            rc = append(x, f, &r, 1, &row, when);
             disk.count = 0;
         }
     }
@@ -250,9 +262,9 @@ int index_clean(struct index *x, struct file *f, const struct ranges *clean, con
     /* The row first: it says that the pool's map has no dead part, which must be known before bytes
      * count as clean. */
     if (rc == 0)
-        rc = index_row(x, f, row);
+        rc = index_row_later(x, f, row);
     if (rc == 0)
-        rc = append_ranges(x, f, RECORD_CLEAN, clean);
+        rc = append_ranges(x, f, RECORD_CLEAN, clean, JOURNAL_LATER);
     if (rc == 0) {
         struct ranges old[2] = {f->staged, f->synced};
         f->staged = staged;
@@ -278,7 +290,7 @@ int index_sums(struct index *x, struct file *f, uint64_t block, uint32_t count,
         return -EINVAL;
     memcpy(disk.sums, sums, count * sizeof(*sums));
     row_of(f, &row);
-    rc = append(x, f, &r, 1, &row);
+    rc = append(x, f, &r, 1, &row, JOURNAL_LATER);
     for (uint32_t i = 0; rc == 0 && i < count; i++)
         rc = sums_set(&f->sums, block + i, sums[i]);
     return rc;
@@ -299,9 +311,9 @@ int index_synced(struct index *x, struct file *f, const struct ranges *durable, 
     if (rc == 0 && durable)
         rc = ranges_add_all(&fresh, durable);
     if (rc == 0 && durable)
-        rc = append_ranges(x, f, RECORD_SYNC_RANGES, durable);
+        rc = append_ranges(x, f, RECORD_SYNC_RANGES, durable, JOURNAL_NOW);
     if (rc == 0)
-        rc = append(x, f, &r, 1, &row);
+        rc = append(x, f, &r, 1, &row, JOURNAL_NOW);
     if (rc == 0) {
         struct ranges old = f->synced;
         f->synced = fresh;
@@ -319,7 +331,7 @@ int index_forget(struct index *x, struct file *f)
     struct record r = {.type = RECORD_FORGET, .body = &disk, .length = sizeof(disk)};
     uint64_t seq;
 
-    return f->journaled ? journal_append(x->journal, &r, 1, &seq) : 0;
+    return f->journaled ? journal_append(x->journal, &r, 1, JOURNAL_NOW, &seq) : 0;
 }
 
 void index_close(struct index *x)

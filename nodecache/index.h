@@ -41,6 +41,8 @@ struct row {
 };
 void row_of(const struct file *f, struct row *row);
 int index_row(struct index *x, struct file *f, const struct row *row);
+/* As JOURNAL_LATER. */
+int index_row_later(struct index *x, struct file *f, const struct row *row);
 /* Before bytes are written: can it be journaled? -EIO: no more; -EXFULL: after a checkpoint. */
 int index_ready(struct index *x);
 /* [start, end) was written: present and staged. */
@@ -54,7 +56,7 @@ int index_sums(struct index *x, struct file *f, uint64_t block, uint32_t count,
 int index_fill(struct index *x, struct file *f, uint64_t start, uint64_t end);
 /* [start, end) is no longer here at all. */
 int index_discard(struct index *x, struct file *f, uint64_t start, uint64_t end);
-/* These staged ranges are in the pool. */
+/* These staged ranges are in the pool; as JOURNAL_LATER: the centre knows it, too. */
 int index_clean(struct index *x, struct file *f, const struct ranges *clean, const struct row *row);
 /* `durable` is on stable storage, as of version and size; NULL: all that is staged. */
 int index_synced(struct index *x, struct file *f, const struct ranges *durable, uint64_t version,

@@ -42,6 +42,7 @@ struct journal {
     pthread_mutex_t lock;
     pthread_cond_t synced_cond;
     uint64_t segment, size, bound;
+    size_t pending;     /* the last bytes of size: in buffer, not written yet */
     uint64_t allocated; /* the file is that long; zeros behind size */
     uint64_t seq;       /* of the last record appended */
     uint64_t synced;    /* all up to here are on stable storage */
@@ -200,19 +201,24 @@ void journal_stop(struct journal *j)
     free(j);
 }
 
-/* All or nothing; the lock is held. */
+/* If it fails, the file grows by the write itself. */
+static bool allocate(struct journal *j, uint64_t end)
+{
+    if (end > j->allocated && fallocate(j->fd, 0, (off_t)j->allocated, ALLOCATE_STEP) == 0)
+        j->allocated += ALLOCATE_STEP;
+    return end <= j->allocated;
+}
+
+/* The buffer's first bytes to the end of what was written. All or nothing; the lock is held. */
 static int write_whole(struct journal *j, size_t size)
 {
+    uint64_t start = j->size - j->pending;
     size_t done = 0;
     int rc = fault("node.journal");
 
-    /* If it fails, the file grows by the write itself. */
-    if (j->size + size > j->allocated &&
-        fallocate(j->fd, 0, (off_t)j->allocated, ALLOCATE_STEP) == 0)
-        j->allocated += ALLOCATE_STEP;
-
+    (void)allocate(j, start + size);
     while (rc == 0 && done < size) {
-        ssize_t n = pwrite(j->fd, j->buffer + done, size - done, (off_t)(j->size + done));
+        ssize_t n = pwrite(j->fd, j->buffer + done, size - done, (off_t)(start + done));
         if (n < 0 && errno != EINTR)
             rc = -errno;
         else if (n > 0)
@@ -221,19 +227,39 @@ static int write_whole(struct journal *j, size_t size)
             rc = -EIO;
     }
     if (rc < 0 && done > 0) {
-        if (ftruncate(j->fd, (off_t)j->size) < 0)
+        if (ftruncate(j->fd, (off_t)start) < 0)
             j->broken = true;
-        j->allocated = j->size;
-    } else if (j->size + size > j->allocated) {
-        j->allocated = j->size + size;
+        j->allocated = start;
+    } else if (start + size > j->allocated) {
+        j->allocated = start + size;
     }
     return rc;
 }
 
-int journal_append(struct journal *j, const struct record *records, unsigned n, uint64_t *seq)
+/* If it fails, what waited goes on waiting. The lock is held. */
+static int push(struct journal *j)
+{
+    int rc = j->broken ? -EIO : 0;
+
+    if (rc == 0 && j->pending > 0)
+        rc = write_whole(j, j->pending);
+    if (rc == 0)
+        j->pending = 0;
+    return rc;
+}
+
+int journal_push(struct journal *j)
+{
+    pthread_mutex_lock(&j->lock);
+    int rc = push(j);
+    pthread_mutex_unlock(&j->lock);
+    return rc;
+}
+
+int journal_append(struct journal *j, const struct record *records, unsigned n,
+                   enum journal_when when, uint64_t *seq)
 {
     size_t size = 0;
-    int rc = 0;
 
     for (unsigned i = 0; i < n; i++) {
         if (records[i].length > JOURNAL_BODY_MAX)
@@ -243,22 +269,22 @@ int journal_append(struct journal *j, const struct record *records, unsigned n, 
     if (size > BUFFER_SIZE)
         return -EMSGSIZE;
     pthread_mutex_lock(&j->lock);
-    if (j->broken) {
-        rc = -EIO;
-        goto out;
-    }
-    if (j->size + size > j->bound) {
+    int rc = j->pending + size > BUFFER_SIZE || j->broken ? push(j) : 0;
+    if (rc == 0 && j->size + size > j->bound)
         rc = -ENOSPC;
+    if (rc < 0)
         goto out;
-    }
-    uint8_t *at = j->buffer;
+    uint8_t *at = j->buffer + j->pending;
     for (unsigned i = 0; i < n; i++) {
         record_put(at, j->segment, j->seq + 1 + i, j->synced, &records[i]);
         at += record_size(records[i].length);
     }
-    rc = write_whole(j, size);
+    bool waits = when == JOURNAL_LATER && allocate(j, j->size + size);
+    if (!waits)
+        rc = write_whole(j, j->pending + size);
     if (rc < 0)
         goto out;
+    j->pending = waits ? j->pending + size : 0;
     j->size += size;
     j->seq += n;
     *seq = j->seq;
@@ -302,7 +328,9 @@ int journal_sync(struct journal *j, uint64_t seq)
         } else if (j->syncing) {
             pthread_cond_wait(&j->synced_cond, &j->lock); /* for one fdatasync */
         } else {
-            rc = sync_once(j, &mark);
+            rc = push(j);
+            if (rc == 0)
+                rc = sync_once(j, &mark);
             marked = rc == 0;
         }
     }
@@ -324,7 +352,10 @@ int journal_rotate(struct journal *j, uint64_t *segment, uint64_t *seq)
     pthread_mutex_lock(&j->lock);
     while (j->syncing)
         pthread_cond_wait(&j->synced_cond, &j->lock);
-    rc = j->broken ? -EIO : sync_fd(&j->sync_ops, j->fd, true);
+    rc = push(j);
+    if (rc < 0)
+        goto out;
+    rc = sync_fd(&j->sync_ops, j->fd, true);
     if (rc < 0) {
         j->broken = true;
         goto out;

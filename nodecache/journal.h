@@ -3,7 +3,9 @@
  *
  *   record = header (magic, type, length, segment, sequence, synced, check) | body
  *
- * One append is one write(2): what it holds is in the page cache and so outlives the process.
+ * One append is one write(2): what it holds is in the page cache and so outlives the process. One
+ * that may come later (JOURNAL_LATER) waits in memory for the next that may not, for journal_push
+ * or journal_sync, or until the buffer is full; the order stays that of the appends.
  * journal_sync makes it outlive the machine; syncs that overlap share one fdatasync. `synced` in a
  * header is the newest sequence number known to be on stable storage when the record was made,
  * which tells replay whether a damaged place was ever promised.
@@ -14,8 +16,9 @@
  * any later record knows it as synced. Blank segments behind it are those of starts that ended
  * before their checkpoint: they do not count.
  *
- * Errors. A failed write is taken back by truncation. If that fails too, or a sync fails, the
- * journal is broken: every later append and sync is -EIO, because what is on the disk is unknown.
+ * Errors. A failed write is taken back by truncation; records that waited go on waiting. If that
+ * fails too, or a sync fails, the journal is broken: every later append and sync is -EIO, because
+ * what is on the disk is unknown.
  *
  * Threads: any. The lock is a leaf.
  */
@@ -62,9 +65,15 @@ int journal_start(int dir, uint64_t segment, uint64_t next_seq, uint64_t bound,
                   struct journal **out);
 void journal_stop(struct journal *j);
 
+/* JOURNAL_LATER: only for what nobody was told yet, and what a restart finds out again. It is
+ * written at once if its space cannot be taken ahead. */
+enum journal_when { JOURNAL_NOW, JOURNAL_LATER };
 /* Appends n records with one write. *seq: of the last. -ENOSPC (also: segment full), -EIO. Nothing
  * is appended then. */
-int journal_append(struct journal *j, const struct record *records, unsigned n, uint64_t *seq);
+int journal_append(struct journal *j, const struct record *records, unsigned n,
+                   enum journal_when when, uint64_t *seq);
+/* Everything appended so far outlives the process when this returns 0. -ENOSPC, -EIO */
+int journal_push(struct journal *j);
 /* Everything up to record seq (UINT64_MAX: the last) is on stable storage when this returns 0. */
 int journal_sync(struct journal *j, uint64_t seq);
 /* Syncs the segment and goes on in a fresh one, *segment; *seq: of the last record before it. */

@@ -64,6 +64,9 @@ static void *upkeep_main(void *arg)
 
     while (!atomic_load(&s->stopping)) {
         wait_for_work(s);
+        int pushed = journal_push(s->index.journal);
+        if (pushed < 0)
+            store_failed(s, pushed, "journal", 0);
         if (index_wants_checkpoint(&s->index) && clock_boot_ms() >= not_before) {
             int rc = index_checkpoint(&s->index, &s->table, detail);
             if (rc < 0) {

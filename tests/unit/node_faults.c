@@ -1,5 +1,7 @@
 /* A failing disk under the store: clear errors to the writer, no crash, nothing staged lost. Only
  * with UMBEL_FAULTS. */
+#include <fcntl.h>
+
 #include "node_fake.h"
 #include "nodecache/cut.h"
 
@@ -80,6 +82,43 @@ Test(node_faults, broken_disk_under_the_journal)
 {
     NEEDS_FAULTS();
     fails_and_recovers("node.journal=EIO", -EIO);
+}
+
+static int count_record(void *ctx, const struct record *r)
+{
+    unsigned *count = ctx;
+
+    cr_assert_eq(r->seq, ++*count);
+    return 0;
+}
+
+Test(node_faults, what_waits_for_the_journal_waits_on_when_its_disk_fails)
+{
+    const struct record r = {.type = 1, .body = "one", .length = 3};
+    char path[96], detail[NODE_DETAIL];
+    unsigned count = 0;
+    struct journal *j;
+    uint64_t seq;
+
+    NEEDS_FAULTS();
+    snprintf(path, sizeof(path), "%s/journal", rig.dir);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    int dir = open(path, O_RDONLY | O_DIRECTORY);
+    cr_assert_eq(journal_start(dir, 1, 1, MIB, NULL, NULL, NULL, &j), 0);
+    cr_assert_eq(journal_append(j, &r, 1, JOURNAL_LATER, &seq), 0);
+    arm("node.journal=ENOSPC");
+    cr_assert_eq(journal_push(j), -ENOSPC);
+    cr_assert_eq(journal_sync(j, seq), -ENOSPC);
+    cr_assert_eq(journal_append(j, &r, 1, JOURNAL_NOW, &seq), -ENOSPC);
+    cr_assert_eq(journal_append(j, &r, 1, JOURNAL_LATER, &seq), 0);
+    arm("");
+    cr_assert_eq(journal_append(j, &r, 1, JOURNAL_NOW, &seq), 0);
+    cr_assert_eq(seq, 3);
+    journal_stop(j);
+    struct journal_replay replay = {.first = 1, .record = count_record, .ctx = &count};
+    cr_assert_eq(journal_replay(dir, &replay, detail), 0, "%s", detail);
+    cr_assert_eq(count, 3);
+    close(dir);
 }
 
 Test(node_faults, full_disk_under_the_files)

@@ -44,17 +44,22 @@ static size_t body_length(uint64_t seq)
     return (size_t)(seq * 37 % 200);
 }
 
-static int append(struct journal *j, uint64_t seq)
+static int append_when(struct journal *j, uint64_t seq, enum journal_when when)
 {
     uint8_t body[256];
     uint64_t got = 0;
 
     memset(body, (int)seq, sizeof(body));
     struct record r = {.type = (uint16_t)(seq % 7), .body = body, .length = body_length(seq)};
-    int rc = journal_append(j, &r, 1, &got);
+    int rc = journal_append(j, &r, 1, when, &got);
     if (rc == 0)
         cr_assert_eq(got, seq);
     return rc;
+}
+
+static int append(struct journal *j, uint64_t seq)
+{
+    return append_when(j, seq, JOURNAL_NOW);
 }
 
 static int expect(void *ctx, const struct record *r)
@@ -264,7 +269,7 @@ static void *append_and_sync(void *arg)
     uint64_t seq;
 
     for (int i = 0; i < 50; i++) {
-        cr_assert_eq(journal_append(j, &r, 1, &seq), 0);
+        cr_assert_eq(journal_append(j, &r, 1, JOURNAL_NOW, &seq), 0);
         cr_assert_eq(journal_sync(j, seq), 0);
     }
     return NULL;
@@ -286,11 +291,87 @@ Test(node_journal, syncs_at_once_share_one)
     /* After a sync that failed nobody knows what is on the disk. */
     struct record r = {.type = 1, .body = "x", .length = 1};
     uint64_t seq;
-    cr_assert_eq(journal_append(j, &r, 1, &seq), 0);
+    cr_assert_eq(journal_append(j, &r, 1, JOURNAL_NOW, &seq), 0);
     atomic_store(&disk.fail, true);
     cr_assert_eq(journal_sync(j, seq), -EIO);
     atomic_store(&disk.fail, false);
     cr_assert_eq(journal_sync(j, seq), -EIO);
-    cr_assert_eq(journal_append(j, &r, 1, &seq), -EIO);
+    cr_assert_eq(journal_append(j, &r, 1, JOURNAL_NOW, &seq), -EIO);
+    journal_stop(j);
+}
+
+/* --- records that wait --- */
+
+/* What a process that was killed now would find again. */
+static uint64_t on_file(void)
+{
+    uint64_t count = 0;
+    bool torn = false;
+
+    cr_assert_eq(replay(nothing, false, &count, &torn), 0);
+    cr_assert_not(torn);
+    return count;
+}
+
+Test(node_journal, records_that_may_wait_keep_the_order_of_the_appends)
+{
+    struct journal *j;
+
+    cr_assert_eq(journal_start(dir, 1, 1, 1 << 20, NULL, NULL, NULL, &j), 0);
+    cr_assert_eq(append(j, 1), 0);
+    cr_assert_eq(append_when(j, 2, JOURNAL_LATER), 0);
+    cr_assert_eq(append_when(j, 3, JOURNAL_LATER), 0);
+    cr_assert_eq(on_file(), 1, "they wait");
+    cr_assert_eq(append(j, 4), 0);
+    cr_assert_eq(on_file(), 4, "the next that may not wait takes them along");
+    cr_assert_eq(append_when(j, 5, JOURNAL_LATER), 0);
+    cr_assert_eq(journal_push(j), 0);
+    cr_assert_eq(on_file(), 5);
+    cr_assert_eq(append_when(j, 6, JOURNAL_LATER), 0);
+    cr_assert_eq(journal_sync(j, 6), 0);
+    cr_assert_eq(on_file(), 6);
+    journal_stop(j);
+}
+
+Test(node_journal, what_waits_is_bounded_and_counts_as_size)
+{
+    struct journal *j;
+    uint64_t size = 0, seq = 0;
+
+    cr_assert_eq(journal_start(dir, 1, 1, 1 << 20, NULL, NULL, NULL, &j), 0);
+    while (size < 2 * (JOURNAL_BODY_MAX + 4096)) {
+        cr_assert_eq(append_when(j, ++seq, JOURNAL_LATER), 0);
+        size += record_size(body_length(seq));
+        cr_assert_eq(journal_size(j), size);
+    }
+    cr_assert_gt(on_file(), seq / 3, "a full buffer is written");
+    uint64_t segment;
+    cr_assert_eq(journal_rotate(j, &segment, &seq), 0);
+    cr_assert_eq(on_file(), seq);
+    journal_stop(j);
+}
+
+static int no_sync(void *ctx, int fd, bool data_only)
+{
+    (void)ctx, (void)fd, (void)data_only;
+    return 0;
+}
+
+Test(node_journal, a_sync_covers_what_waited_at_its_beginning)
+{
+    const struct sync_ops ops = {.sync = no_sync};
+    struct journal *j;
+
+    cr_assert_eq(journal_start(dir, 1, 1, 1 << 20, &ops, NULL, NULL, &j), 0);
+    for (uint64_t seq = 1; seq <= 10; seq++) {
+        cr_assert_eq(append_when(j, seq, JOURNAL_LATER), 0);
+        if (seq == 5)
+            cr_assert_eq(journal_sync(j, 3), 0);
+    }
+    cr_assert_eq(on_file(), 5);
+    struct journal_mark end = journal_end(j);
+    cr_assert_eq(journal_push(j), 0);
+    struct journal_mark same = journal_end(j);
+    cr_assert_eq(end.offset, same.offset);
     journal_stop(j);
 }
