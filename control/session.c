@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/wire/clock.h"
 #include "control/wire/log.h"
 
 static struct session *session_find(struct centre *c, uint64_t id)
@@ -62,6 +63,7 @@ static void hello_reply(struct centre *c, struct session *s, struct peer *p,
     r.session = s->id;
     r.resumed = resumed;
     hello_settings(c, &r);
+    r.real_ns = clock_real_ns();
     peer_reply(p, m, 0, &r.base, NULL, 0);
 }
 
@@ -177,6 +179,7 @@ void session_renew(struct centre *c, struct session *s, struct peer *p, const st
     s->waiting_s = renew->waiting_s;
     r.centre_instance = c->instance;
     r.direct_size = setting_u64(c, "direct_size");
+    r.real_ns = clock_real_ns();
     peer_reply(p, m, 0, &r.base, NULL, 0);
 }
 

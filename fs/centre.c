@@ -113,13 +113,27 @@ static void take_settings(struct worker *w, const Star__HelloReply *r)
         atomic_store(&w->centre.fence_ms, r->fence_ms);
 }
 
+/* One file may be written by several machines: its times are by one clock. */
+static void take_clock(struct worker *w, int64_t sent_ns, int64_t real_ns)
+{
+    if (real_ns > 0)
+        atomic_store(&w->centre.ahead_ns, clock_ahead_ns(sent_ns, clock_real_ns(), real_ns));
+}
+
+struct timespec msession_time(struct worker *w)
+{
+    int64_t ns = clock_real_ns() + atomic_load(&w->centre.ahead_ns);
+
+    return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
+
 static int on_connect(void *ctx, struct client *client)
 {
     struct centre_link *l = ctx;
     struct worker *w = l->w;
     Star__HelloReply *r = NULL;
     char detail[256] = "";
-    int64_t sent_ms = clock_boot_ms();
+    int64_t sent_ms = clock_boot_ms(), sent_ns = clock_real_ns();
     bool had_session = l->session != 0;
 
     int rc = say_hello(l, client, &r, detail);
@@ -128,6 +142,7 @@ static int on_connect(void *ctx, struct client *client)
     if (rc < 0)
         goto out;
     take_settings(w, r);
+    take_clock(w, sent_ns, r->real_ns);
     if (had_session)
         atomic_store(&w->centre.resumed_ms, sent_ms);
     if (had_session)
@@ -255,7 +270,7 @@ void msession_reply(struct worker *w, struct client *client, const struct messag
 
 struct renewal {
     struct worker *w;
-    int64_t sent_ms;
+    int64_t sent_ms, sent_ns;
 };
 
 static void on_renewed(void *arg, const struct message *reply)
@@ -264,8 +279,10 @@ static void on_renewed(void *arg, const struct message *reply)
     int status;
     Star__RenewReply *said = kreq_unpack(reply, &star__renew_reply__descriptor, &status);
 
-    if (said)
+    if (said) {
         atomic_store(&r->w->direct_size, said->direct_size);
+        take_clock(r->w, r->sent_ns, said->real_ns);
+    }
     if (said)
         star__renew_reply__free_unpacked(said, NULL);
     if (reply->status >= 0)
@@ -283,7 +300,7 @@ static void renew(struct worker *w)
 
     if (!r)
         return; /* the next one, 3 s later, is still in time */
-    *r = (struct renewal){.w = w, .sent_ms = clock_boot_ms()};
+    *r = (struct renewal){.w = w, .sent_ms = clock_boot_ms(), .sent_ns = clock_real_ns()};
     body.acked = seq_acked(&c->seq);
     body.pool_read = straight_bytes_read(w->reader);
     body.pool_written = straight_bytes_written(w->writer);

@@ -31,4 +31,7 @@ bool msession_leased(struct worker *w);
 /* The session is alive at the centre for certain, though it may be reclaiming. */
 bool msession_alive(struct worker *w);
 
+/* The time of day at the centre, as far as is known: stamps of all mounts are by it. Any thread. */
+struct timespec msession_time(struct worker *w);
+
 #endif

@@ -547,7 +547,7 @@ static void begin_ask(void *arg, int status)
     if (q->other && straight_sync(q->w, q->other, true, false, begin_ask, q) == 0)
         return;
     waits_begin(q);
-    q->now = clock_real();
+    q->now = msession_time(q->w);
     attempt(q);
 }
 

@@ -391,7 +391,7 @@ bool straight_take(struct kreq *q, kreq_fn done)
         straight_ref(f);
         q->done = done;
         q->finished = 0;
-        q->now = clock_real();
+        q->now = msession_time(w);
         q->deadline_ms = clock_boot_ms() + DATA_DEADLINE_MS;
         q->straight_next = NULL;
         pthread_mutex_lock(&f->lock);

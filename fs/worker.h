@@ -106,6 +106,7 @@ struct centre {
     atomic_uint generation; /* grows when a session is lost: older handles are dead */
     atomic_bool connected, fenced;
     atomic_uint reclaims;       /* begun since the start */
+    _Atomic int64_t ahead_ns;   /* its time of day before ours */
     _Atomic int64_t renewed_ms; /* when the newest answered RENEW or HELLO was sent; 0: never */
     _Atomic int64_t resumed_ms; /* when the newest HELLO was sent that found our session alive */
     atomic_uint renew_ms, fence_ms;

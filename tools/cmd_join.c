@@ -269,9 +269,9 @@ static int ask(struct join *j, struct identity *id)
 
     if (rc < 0)
         return rc;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += JOIN_DEADLINE_S;
-    while (sem_timedwait(&j->done, &until) < 0 && errno == EINTR)
+    while (sem_clockwait(&j->done, CLOCK_MONOTONIC, &until) < 0 && errno == EINTR)
         ;
     client_stop(client);
     rc = atomic_load(&j->status);

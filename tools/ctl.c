@@ -254,11 +254,11 @@ static void wait_slow(struct slow *s, const char *what)
     while (!s->done) {
         struct timespec until;
 
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += TICK_MS * 1000000L;
         until.tv_sec += until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
-        if (pthread_cond_timedwait(&s->done_cond, &s->lock, &until) == 0)
+        if (pthread_cond_clockwait(&s->done_cond, &s->lock, CLOCK_MONOTONIC, &until) == 0)
             continue;
         pthread_mutex_unlock(&s->lock);
         s->show(s->ctl, &progress);

@@ -199,7 +199,7 @@ static int explain_verify(struct tls *t, long result)
 {
     switch (result) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
-        return explain(t, -EACCES, "its certificate has expired: join that machine again");
+        return explain(t, -EACCES, "its certificate has expired: compare the clocks, or join that machine again");
     case X509_V_ERR_CERT_NOT_YET_VALID:
         return explain(t, -EACCES, "its certificate is not valid yet: compare the clocks");
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:

@@ -27,6 +27,19 @@ struct timespec clock_real(void)
     return t;
 }
 
+int64_t clock_real_ns(void)
+{
+    struct timespec t = clock_real();
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t clock_ahead_ns(int64_t sent, int64_t heard, int64_t theirs)
+{
+    if (theirs >= sent && theirs <= heard)
+        return 0;
+    return theirs - sent / 2 - heard / 2;
+}
+
 int clock_boot_id(char out[37])
 {
     out[0] = '\0';

@@ -286,3 +286,16 @@ Test(wire_base, faults)
     cr_assert_eq(fault("x"), 0);
 }
 #endif
+
+Test(clock, another_machines_clock_is_told_from_a_slow_answer)
+{
+    const int64_t hour = 3600 * 1000000000ll;
+
+    cr_assert_eq(clock_ahead_ns(1000, 1400, 1000), 0);
+    cr_assert_eq(clock_ahead_ns(1000, 1400, 1400), 0);
+    cr_assert_eq(clock_ahead_ns(1000, 1400, 1200 + hour), hour);
+    cr_assert_eq(clock_ahead_ns(1000, 1400, 1200 - hour), -hour);
+    cr_assert_eq(clock_ahead_ns(1000, 1000 + 2 * hour, 1000 + hour), 0, "it took that long");
+    /* Never further off than the answer took. */
+    cr_assert_eq(clock_ahead_ns(1000, 1400, 1500), 300);
+}
