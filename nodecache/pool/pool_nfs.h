@@ -43,8 +43,9 @@ struct chunk;
 struct nfs {
     struct np_url url;
     struct np_conns conns;
-    uint32_t read_max, write_max; /* of one call */
-    pthread_mutex_t lock;         /* what follows; a leaf */
+    /* Of one call; what the server says anew at each look at the pool. */
+    _Atomic uint32_t read_max, write_max;
+    pthread_mutex_t lock; /* what follows; a leaf */
     struct np_fh root;
     struct np_name *names; /* NFS_NAMES_SLOTS */
     struct chunk *spare;   /* by next */

@@ -111,7 +111,8 @@ static int read_once(struct nfs *n, struct np_conn *c, void *arg)
     struct reading *r = arg;
     struct part parts[NFS_READS] = {0};
     /* Equal pieces: the last one would else be a small one by itself. */
-    size_t pieces = (r->wanted + n->read_max - 1) / n->read_max;
+    uint32_t most = n->read_max;
+    size_t pieces = (r->wanted + most - 1) / most;
     size_t piece = pieces > 0 ? (r->wanted + pieces - 1) / pieces : 0;
     int rc = np_find(n, c, r->name, &r->fh);
 

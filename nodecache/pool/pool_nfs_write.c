@@ -409,7 +409,7 @@ int np_object_create(void *ctx, const char *name, void **object, char *detail)
 
 static struct chunk *chunk_new(struct object *o)
 {
-    uint32_t room = o->n->write_max < PIECE ? o->n->write_max : PIECE;
+    uint32_t most = o->n->write_max, room = most < PIECE ? most : PIECE;
     struct chunk *c = chunk_take_spare(o->n);
 
     if (c == NULL)
