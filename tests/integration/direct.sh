@@ -182,13 +182,14 @@ fallocate -l $((size * 2))M "$OTHER/killed"
     while :; do dd if="$WORK/plain/big" bs=1M skip=40 count=8 status=none >&$out || break; done
 ) 2>/dev/null & upload=$!
 within 60 test -e "$WORK/synced" || fail "the sync did not end"
-sleep 0.3
+packs() { find "$ROOT/pool/packs" -type f | wc -l; }
+synced=$(packs)
+within 60 eval '[ $(packs) -gt "$synced" ]' || fail "no pack is begun after the sync"
 kill -KILL "$(pid_of "mount-other")"
+left=$(packs) # before anyone can collect what is garbage now
 wait $upload || true
 within 30 eval '! grep -q "problem mount other" "$MNT/.umbel/health"' || fail "the session does not end"
 cmp -n $((40 * 1048576)) "$WORK/plain/big" "$MNT/killed"
-packs() { find "$ROOT/pool/packs" -type f | wc -l; }
-left=$(packs)
 within 60 eval 'umbel gc >/dev/null 2>&1; [ $(packs) -lt $left ] && [ $(packs) -le "$(status_of packs)" ]' ||
     fail "the pool has $(packs) packs, $left when the mount was killed, the log $(status_of packs)"
 cmp -n $((40 * 1048576)) "$WORK/plain/big" "$MNT/killed"
