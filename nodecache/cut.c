@@ -122,6 +122,13 @@ static int preserve_part(struct store *s, struct file *f, uint64_t start, uint64
     return rc == 0 ? ranges_remove(&c->unread, start, end) : rc;
 }
 
+void cut_cancel(struct file *f)
+{
+    f->cut->cancelled = true;
+    ranges_clear(&f->cut->unread);
+    pthread_cond_broadcast(&f->changed);
+}
+
 int cut_preserve(struct store *s, struct file *f, uint64_t start, uint64_t end)
 {
     struct cut *c = f->cut;
@@ -138,14 +145,13 @@ int cut_preserve(struct store *s, struct file *f, uint64_t start, uint64_t end)
         rc = preserve_part(s, f, from, to);
         at = to;
     }
-    return rc < 0 && rc != -EAGAIN ? store_failed(s, rc, "side file", f->ino) : rc;
-}
-
-void cut_cancel(struct file *f)
-{
-    f->cut->cancelled = true;
-    ranges_clear(&f->cut->unread);
-    pthread_cond_broadcast(&f->changed);
+    if (rc < 0 && rc != -EAGAIN) {
+        /* Better no cut now than a write that fails because of it. */
+        store_failed(s, rc, "side file", f->ino);
+        cut_cancel(f);
+        rc = 0;
+    }
+    return rc;
 }
 
 int cut_truncate(struct file *f, uint64_t size)

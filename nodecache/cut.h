@@ -35,7 +35,7 @@ struct cut {
  * beyond it are left for the next cut (a multiple of NODE_INDEX, or LIMIT_NONE). */
 int cut_begin(struct file *f, const struct ranges *whole, uint64_t limit);
 /* Before [start, end) changes. -EAGAIN: no room for the old bytes; wait for the flush to read on.
- */
+ * If they cannot be kept, the cut is cancelled: the next one takes the new bytes. -ENOMEM */
 int cut_preserve(struct store *s, struct file *f, uint64_t start, uint64_t end);
 int cut_truncate(struct file *f, uint64_t size);
 void cut_cancel(struct file *f);

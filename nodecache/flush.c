@@ -126,7 +126,6 @@ static void note(struct flush *fl, const struct group *g, int rc)
         fl->pool_failed = false;
         fl->backoff_ms = 0;
         fl->backoff_until = g->refused > 0 ? clock_boot_ms() + FLUSH_BACKOFF_MIN_MS : 0;
-        fl->refusals += g->refused;
     }
     pthread_cond_broadcast(&fl->done);
     pthread_mutex_unlock(&fl->lock);

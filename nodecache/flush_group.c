@@ -464,6 +464,13 @@ static bool refused(const Star__ConfirmReply *reply, uint64_t ino)
     return false;
 }
 
+static void count_refusal(struct flush *fl)
+{
+    pthread_mutex_lock(&fl->lock);
+    fl->refusals++;
+    pthread_mutex_unlock(&fl->lock);
+}
+
 static int end_all(struct group *g, bool taken, const Star__ConfirmReply *reply)
 {
     struct store *s = g->flush->store;
@@ -479,6 +486,7 @@ static int end_all(struct group *g, bool taken, const Star__ConfirmReply *reply)
             store_say(s, "inode %" PRIu64 ": the centre refused its cut; it stays staged here",
                       m->file->ino);
             g->refused++;
+            count_refusal(g->flush); /* before who waits for the file sees it done */
         }
         int one = cut_end(s, m->file, taken && !no && !m->cancelled, m->count > 0);
         if (no && m->file->on_staged_list)
