@@ -505,6 +505,7 @@ int root_create(struct root *r, const char *dir, const struct root_wish *wish)
     bool made = false;
     int rc;
 
+    r->resized = false;
     if (mkdir(dir, 0700) == 0)
         made = true;
     else if (errno != EEXIST)

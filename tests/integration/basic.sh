@@ -10,7 +10,10 @@ up
 [ "$(findmnt -no FSTYPE "$MNT" | cut -c1-4)" = fuse ] || fail "nothing is mounted at $MNT"
 [ "$(stat -c %a "$ROOT")" = 700 ] || fail "the root is open to others"
 ! find "$ROOT" ! -type l -perm /077 -print -quit | grep . || fail "open to others"
+node=$(pid_of node-1)
 says 'was running' "$UMBEL" up --root "$ROOT" --mount "$MNT" || fail "up does not find what runs"
+"$UMBEL" up --root "$ROOT" >/dev/null || fail "up without options"
+[ "$(pid_of node-1)" = "$node" ] || fail "up starts a node anew that runs"
 
 step "what applications ask of a filesystem"
 mkdir "$MNT/probe" "$WORK/probe"
