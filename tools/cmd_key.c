@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 
+#include "control/wire/words.h"
 #include "tools/commands.h"
 #include "tools/ctl.h"
 #include "tools/keyring.h"
@@ -248,7 +249,7 @@ int cmd_key(int argc, char **argv)
     if (options_parse(&argp, argc, argv, &o) != 0)
         return EXIT_USAGE;
     for (size_t n = 0; n < sizeof(all) / sizeof(all[0]); n++) {
-        text_nearer(o.what, all[n].name, &best);
+        words_nearer(o.what, all[n].name, &best);
         if (strcmp(o.what, all[n].name) == 0)
             return ctl_find(&c, &o.ctl, NULL) == 0 && all[n].run(&c, &o) == 0 ? EXIT_DONE
                                                                               : EXIT_FAILED;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control/wire/words.h"
 #include "tools/text.h"
 
 static const char *const keys[] = {"format",   "cloud",    "pool", "nodes",
@@ -83,7 +84,7 @@ static int unknown_key(const char *path, unsigned number, const char *key, char 
     const char *best = NULL;
 
     for (int k = 0; k < KEYS; k++)
-        text_nearer(key, keys[k], &best);
+        words_nearer(key, keys[k], &best);
     snprintf(detail, CONF_DETAIL, "%.200s line %u: unknown key '%.60s'; the nearest is '%s'", path,
              number, key, best);
     return -EINVAL;

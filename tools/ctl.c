@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control/wire/words.h"
 #include "tools/mounting.h"
 #include "tools/options.h"
 #include "tools/progress.h"
@@ -386,7 +387,7 @@ char *ctl_nearest(const struct ctl *c, const char *folder, const char *word)
     if (n < 0)
         return NULL;
     for (int i = 0; i < n; i++)
-        text_nearer(word, names[i]->d_name, &best);
+        words_nearer(word, names[i]->d_name, &best);
     char *copy = best != NULL ? strdup(best) : NULL;
     for (int i = 0; i < n; i++)
         free(names[i]);

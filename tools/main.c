@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/wire/words.h"
 #include "tools/commands.h"
 #include "tools/options.h"
 #include "tools/text.h"
@@ -79,7 +80,7 @@ static int unknown(const char *name)
 
     for (size_t i = 0; i < COMMANDS; i++)
         if (commands[i].name != NULL)
-            text_nearer(name, commands[i].name, &best);
+            words_nearer(name, commands[i].name, &best);
     options_unknown(name[0] == '-' ? "option" : "command", name, name[0] == '-' ? "--help" : best);
     return EXIT_USAGE;
 }

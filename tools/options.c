@@ -5,11 +5,12 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "control/wire/words.h"
 #include "tools/text.h"
 
 void options_unknown(const char *what, const char *word, const char *best)
 {
-    if (best != NULL && text_near_enough(word, best))
+    if (best != NULL && words_near_enough(word, best))
         warnx("unknown %s '%s'; the nearest is '%s' (see --help)", what, word, best);
     else
         warnx("unknown %s '%s' (see --help)", what, word);
@@ -26,7 +27,7 @@ struct match {
 
 static void match_name(struct match *m, const char *name, bool takes_value)
 {
-    text_nearer(m->word, name, &m->best);
+    words_nearer(m->word, name, &m->best);
     if (m->exact || strncmp(name, m->word, m->len) != 0)
         return;
     m->hits++;

@@ -8,9 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Words longer than this are compared by their beginning. */
-#define WORD_MAX 48
-
 int text_parse_number(const char *text, uint64_t least, uint64_t most, uint64_t *out)
 {
     char *end = NULL;
@@ -68,45 +65,6 @@ const char *text_size(uint64_t bytes, char buf[24])
     }
     snprintf(buf, 24, unit == 0 ? "%.0f %s" : "%.1f %s", n, units[unit]);
     return buf;
-}
-
-static unsigned least(unsigned a, unsigned b)
-{
-    return a < b ? a : b;
-}
-
-unsigned text_distance(const char *a, const char *b)
-{
-    unsigned d[WORD_MAX + 1][WORD_MAX + 1];
-    size_t m = strnlen(a, WORD_MAX), n = strnlen(b, WORD_MAX);
-
-    for (size_t i = 0; i <= m; i++)
-        d[i][0] = (unsigned)i;
-    for (size_t j = 0; j <= n; j++)
-        d[0][j] = (unsigned)j;
-    for (size_t i = 1; i <= m; i++) {
-        for (size_t j = 1; j <= n; j++) {
-            unsigned change = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-
-            d[i][j] = least(change, least(d[i - 1][j], d[i][j - 1]) + 1);
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                d[i][j] = least(d[i][j], d[i - 2][j - 2] + 1);
-        }
-    }
-    return d[m][n];
-}
-
-void text_nearer(const char *word, const char *candidate, const char **best)
-{
-    if (*best == NULL || text_distance(word, candidate) < text_distance(word, *best))
-        *best = candidate;
-}
-
-bool text_near_enough(const char *word, const char *best)
-{
-    size_t longer = strlen(word) > strlen(best) ? strlen(word) : strlen(best);
-
-    return text_distance(word, best) < longer;
 }
 
 static int read_all(int fd, char **text, size_t *len)

@@ -1,5 +1,5 @@
 /*
- * Small text things that every subcommand needs: sizes, nearest words, whole files.
+ * Small text things that every subcommand needs: sizes, whole files.
  */
 #ifndef UMBEL_TOOLS_TEXT_H
 #define UMBEL_TOOLS_TEXT_H
@@ -19,15 +19,6 @@ const char *text_size(uint64_t bytes, char buf[24]);
 
 /* A whole decimal number within [least, most]. -EINVAL, -ERANGE. */
 int text_parse_number(const char *text, uint64_t least, uint64_t most, uint64_t *out);
-
-/* Insertions, deletions, replacements and swaps of neighbours that make b of a. */
-unsigned text_distance(const char *a, const char *b);
-
-/* Keeps in *best whichever of *best (may be NULL) and candidate is nearer to word. */
-void text_nearer(const char *word, const char *candidate, const char **best);
-
-/* Whether best is near enough to word to be worth telling. */
-bool text_near_enough(const char *word, const char *best);
 
 /* The file as a string, malloc'd; len may be NULL. -errno. */
 int text_read_file(const char *path, char **text, size_t *len);

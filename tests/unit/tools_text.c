@@ -1,6 +1,7 @@
 /* Sizes, nearest words, flat-keyed texts and umbel.conf, as the command line reads them. */
 #include <criterion/criterion.h>
 
+#include "control/wire/words.h"
 #include "tools/conf.c"
 #include "tools/text.c"
 
@@ -45,13 +46,13 @@ Test(text, distance)
 {
     char longest[4096];
 
-    cr_assert_eq(text_distance("status", "status"), 0);
-    cr_assert_eq(text_distance("stauts", "status"), 1, "neighbours swapped count once");
-    cr_assert_eq(text_distance("", "abc"), 3);
-    cr_assert_eq(text_distance("kitten", "sitting"), 3);
+    cr_assert_eq(words_distance("status", "status"), 0);
+    cr_assert_eq(words_distance("stauts", "status"), 1, "neighbours swapped count once");
+    cr_assert_eq(words_distance("", "abc"), 3);
+    cr_assert_eq(words_distance("kitten", "sitting"), 3);
     memset(longest, 'x', sizeof(longest));
     longest[sizeof(longest) - 1] = '\0';
-    cr_assert_eq(text_distance(longest, "x"), WORD_MAX - 1, "long words are cut, not overrun");
+    cr_assert_eq(words_distance(longest, "x"), WORDS_MAX - 1, "long words are cut, not overrun");
 }
 
 Test(text, values)
