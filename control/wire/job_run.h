@@ -1,0 +1,30 @@
+/*
+ * Runs of jobs: what the centre and the nodes must agree on beyond the messages (star.proto, JobRun
+ * and after it).
+ *
+ * A run that the centre starts again elsewhere, as it has lost the node, must not be there twice.
+ * So a run ends by itself when its node has not heard the centre for JOB_LEASE_MS: its supervisor
+ * looks at the lease that the node keeps (CLOCK_BOOTTIME), also while the node is frozen or dead.
+ * The centre starts it again JOB_RERUN_MS after the time when it answered that node last.
+ */
+#ifndef UMBEL_WIRE_JOB_RUN_H
+#define UMBEL_WIRE_JOB_RUN_H
+
+/* Longer than a centre takes to start again, so that its restart ends nobody's work; short beside
+ * the jobs for which it matters that a dead node's are run again. */
+#define JOB_LEASE_MS 30000
+/* Between SIGTERM and SIGKILL. */
+#define JOB_GRACE_MS 5000
+/* For SIGKILL to have ended all processes, and clocks that do not run alike. */
+#define JOB_MARGIN_MS 2000
+#define JOB_RERUN_MS  (JOB_LEASE_MS + JOB_GRACE_MS + JOB_MARGIN_MS)
+
+/* What a node takes at once: -EAGAIN to JOB_START beyond. */
+#define JOB_RUNS_MAX 4096
+/* Runs in one JOB_REPORT: some 250 bytes each, far below a frame. More follow in the next; `all`
+ * stands in the last of those that follow HELLO. */
+#define JOB_REPORT_MAX 1024
+/* Bytes of JobRunReport.detail. */
+#define JOB_DETAIL_MAX 256
+
+#endif
