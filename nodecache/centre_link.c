@@ -263,6 +263,8 @@ static void heard(struct link *l, int64_t said)
 {
     if (said > atomic_load(&l->heard_ms))
         atomic_store(&l->heard_ms, said);
+    if (l->jobs)
+        jobs_heard(l->jobs, said);
 }
 
 bool link_fenced(struct link *l)
@@ -380,6 +382,8 @@ static int on_connect(void *ctx, struct client *c)
         heard(l, said);
         take_key(l, (Star__HelloReply *)reply, said);
         take_hello(l, (Star__HelloReply *)reply);
+        if (l->jobs)
+            jobs_connected(l->jobs);
         protobuf_c_message_free_unpacked(reply, NULL);
         return 0;
     }
@@ -572,6 +576,8 @@ static void send_report(struct link *l)
     struct pool_state p;
     char pool_error[NODE_DETAIL], disk_error[NODE_DETAIL];
     char damage[STORE_DAMAGE_MAX][NODE_DETAIL], *lines[STORE_DAMAGE_MAX];
+    Star__NodePower power = STAR__NODE_POWER__INIT;
+    char why[RUN_DETAIL];
     Star__HotFile hot[HOT_TAKE_MAX], *hot_list[HOT_TAKE_MAX];
     double load = 0;
 
@@ -598,6 +604,10 @@ static void send_report(struct link *l)
     m.flushed_bytes = c.flushed_bytes;
     m.n_hot = put_hot(l->store, hot, hot_list);
     m.hot = hot_list;
+    if (l->jobs) {
+        jobs_power(l->jobs, &power, why);
+        m.power = &power;
+    }
     m.n_damage = store_take_damage(l->store, damage);
     m.damage = lines;
     for (size_t i = 0; i < m.n_damage; i++)
@@ -713,7 +723,8 @@ static void on_fail(void *ctx, struct client *c, int err, const char *detail)
     log_warning("the centre: %s", detail);
 }
 
-int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool *pool)
+int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool *pool,
+                 struct jobs *jobs)
 {
     struct client_ops ops = {.on_connect = on_connect,
                              .on_disconnect = on_disconnect,
@@ -725,6 +736,7 @@ int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool 
     l->store = s;
     l->flush = fl;
     l->pool = pool;
+    l->jobs = jobs;
     return client_start(l->options.centre, "centre", &ops, l, &l->client);
 }
 

@@ -17,6 +17,7 @@
 #define UMBEL_NODE_CENTRE_LINK_H
 
 #include "nodecache/flush.h"
+#include "nodecache/jobs.h"
 #include "nodecache/store.h"
 
 #define LINK_CALL_MS   30000
@@ -50,8 +51,8 @@ enum link_end {
 struct link_options {
     const char *centre, *name, *cloud, *address;
     const struct identity *identity; /* NULL: the centre is on this machine */
-    const char *machine; /* clock_machine() */
-    int end_fd;          /* eventfd: written when link_end() is no longer LINK_GOES_ON */
+    const char *machine;             /* clock_machine() */
+    int end_fd; /* eventfd: written when link_end() is no longer LINK_GOES_ON */
     uint64_t capacity;
 };
 
@@ -59,8 +60,11 @@ struct link_options {
  * its deadline. */
 int link_new(const struct link_options *options, struct link **out);
 const struct centre_calls *link_calls(void); /* their ctx is the link */
-/* Connects in the background, again and again. */
-int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool *pool);
+/* Connects in the background, again and again. jobs: NULL only in tests. */
+int link_connect(struct link *l, struct store *s, struct flush *fl, struct pool *pool,
+                 struct jobs *jobs);
+/* For jobs_options: sends a report of runs. ctx is the link. */
+int link_report_runs(void *ctx, const Star__JobReport *m, Star__JobReportReply **out);
 /* The first HELLO was answered: 0. -ETIMEDOUT: not within ms. Otherwise why the centre refuses;
  * detail. */
 int link_wait(struct link *l, int ms, char detail[NODE_DETAIL]);

@@ -47,6 +47,7 @@ struct link {
     struct store *store;
     struct flush *flush;
     struct pool *pool;
+    struct jobs *jobs;
     uint64_t instance; /* of this process */
     int failed;        /* what was said last of why there is no connection; the client's thread */
     pthread_mutex_t lock;
@@ -97,6 +98,10 @@ void pushes_stop(struct link *l); /* after the client has stopped */
 void push_answer(struct push *p, int status, const ProtobufCMessage *body);
 void push_refuse(struct push *p, int status, const char *detail);
 bool link_stops(void *link); /* for long work */
+
+/* job_push.c */
+void push_job_start(struct push *p, const Star__JobStart *m);
+void push_job_signal(struct push *p, const Star__JobSignal *m);
 
 /* scrub_push.c */
 void push_scrub(struct push *p, const Star__Scrub *m);

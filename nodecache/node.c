@@ -39,6 +39,7 @@ struct node {
     struct link *link;
     struct store *store;
     struct flush *flush;
+    struct jobs *jobs;
     struct serve *serve, *serve_tcp;
     char detail[NODE_DETAIL];
 };
@@ -162,6 +163,16 @@ static int open_identity(struct node *n)
     return o->identity ? identity_load(o->identity, o->cloud, &n->identity, n->detail) : 0;
 }
 
+static int open_jobs(struct node *n)
+{
+    const struct jobs_options options = {.store = n->options->store,
+                                         .mount = n->options->jobs_mount,
+                                         .report = link_report_runs,
+                                         .ctx = n->link};
+
+    return jobs_open(&options, &n->jobs);
+}
+
 static int start(struct node *n)
 {
     const struct node_options *o = n->options;
@@ -190,7 +201,9 @@ static int start(struct node *n)
     if (rc == 0)
         rc = flush_start(n->store, n->pool, link_calls(), n->link, &n->flush);
     if (rc == 0)
-        rc = link_connect(n->link, n->store, n->flush, n->pool);
+        rc = open_jobs(n);
+    if (rc == 0)
+        rc = link_connect(n->link, n->store, n->flush, n->pool, n->jobs);
     if (rc == 0)
         rc = meet_centre(n);
     if (rc < 0)
@@ -247,9 +260,11 @@ static int stop(struct node *n)
     enum link_end end = n->link ? link_end(n->link) : LINK_GOES_ON;
     int rc;
 
+    jobs_stop(n->jobs); /* they need the rest */
     serve_stop(n->serve);
     serve_stop(n->serve_tcp);
     link_stop(n->link); /* ends what flush and pushes wait for */
+    jobs_close(n->jobs);
     flush_stop(n->flush);
     rc = store_close(n->store, true);
     if (rc < 0)

@@ -18,7 +18,8 @@ struct node_options {
     const char *centre;   /* address of the centre */
     const char *pool;     /* pool URL */
     const char *cloud;    /* cloud id */
-    uint64_t capacity;    /* bytes: a hard limit for everything that the store keeps on disk */
+    const char *jobs_mount; /* where the cloud is mounted on this machine; NULL: no jobs here */
+    uint64_t capacity;      /* bytes: a hard limit for everything that the store keeps on disk */
     int ready_fd; /* >= 0: "ready\n" or "error: TEXT\n" is written there once, then it is closed */
     const char *pid_file; /* written when ready, removed at the end; may be NULL */
 };

@@ -344,6 +344,8 @@ static const struct kind *kind_of(uint16_t type)
         {STAR__MSG_TYPE__PUT_KEYS, true, &star__put_keys__descriptor},
         {STAR__MSG_TYPE__DRAIN, true, &star__empty__descriptor},
         {STAR__MSG_TYPE__LEAVE, false, &star__empty__descriptor},
+        {STAR__MSG_TYPE__JOB_START, false, &star__job_start__descriptor},
+        {STAR__MSG_TYPE__JOB_SIGNAL, false, &star__job_signal__descriptor},
     };
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -404,6 +406,12 @@ static void push_do(struct push *p)
         break;
     case STAR__MSG_TYPE__HEAL_RECORDS:
         push_heal(p, (Star__HealRecords *)m);
+        break;
+    case STAR__MSG_TYPE__JOB_START:
+        push_job_start(p, (Star__JobStart *)m);
+        break;
+    case STAR__MSG_TYPE__JOB_SIGNAL:
+        push_job_signal(p, (Star__JobSignal *)m);
         break;
     case STAR__MSG_TYPE__LEAVE:
         do_leave(p);

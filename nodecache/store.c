@@ -502,7 +502,7 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
 int store_remove(const char *dir)
 {
     /* The mark goes first: without it nobody takes the rest for a store. */
-    static const char *const parts[] = {"mark", "index", "cuts", "files", "lock"};
+    static const char *const parts[] = {"mark", "index", "cuts", "files", "jobs", "lock"};
     char path[PATH_MAX];
     int first = 0;
 

@@ -19,6 +19,8 @@
 #include "tools/options.h"
 #include "tools/text.h"
 
+enum { KEY_JOBS_MOUNT = 1000 };
+
 static error_t parse_daemon(int key, char *arg, struct argp_state *state)
 {
     struct foreground_options *o = state->input;
@@ -125,6 +127,23 @@ static error_t parse_end(int key, char *arg, struct argp_state *state)
     }
 }
 
+static error_t parse_node(int key, char *arg, struct argp_state *state)
+{
+    struct foreground_options *o = state->input;
+
+    if (key != KEY_JOBS_MOUNT)
+        return parse_end(key, arg, state);
+    if (arg[0] != '/')
+        argp_error(state, "--jobs-mount: '%s' is not an absolute path", arg);
+    o->jobs_mount = arg;
+    return 0;
+}
+
+static const struct argp_option node_options[] = {
+    {"jobs-mount", KEY_JOBS_MOUNT, "PATH", 0,
+     "where the cloud is mounted on this machine: without it the node runs no jobs", 0},
+    {0},
+};
 static const struct argp_child children[] = {{&foreground_argp, 0, NULL, 0}, {0}};
 static const struct argp control_argp = {
     NULL,
@@ -135,9 +154,12 @@ static const struct argp control_argp = {
     NULL,
     NULL};
 static const struct argp node_argp = {
-    NULL,     parse_end,
-    NULL,     "Runs a node of the cloud in the foreground, until SIGTERM; logs to standard error.",
-    children, NULL,
+    node_options,
+    parse_node,
+    NULL,
+    "Runs a node of the cloud in the foreground, until SIGTERM; logs to standard error.",
+    children,
+    NULL,
     NULL};
 
 static int identity_path(const struct root *r, const char *name, char *out)
@@ -237,6 +259,7 @@ int cmd_node(int argc, char **argv)
         .centre = centre,
         .pool = r.conf.pool,
         .cloud = r.conf.cloud,
+        .jobs_mount = o.jobs_mount,
         .capacity = r.conf.capacity,
         .ready_fd = o.ready_fd,
         .pid_file = pid_file,

@@ -129,9 +129,12 @@ static int restart(const struct root *r, const char *name, const char *const *ar
     return rc;
 }
 
-static int start(const struct root *r, const char *kind, const char *name, char *detail)
+/* point: of the mount on which a node's jobs run; NULL. */
+static int start(const struct root *r, const char *kind, const char *name, const char *point,
+                 char *detail)
 {
-    const char *args[] = {kind, "--root", r->path, "--name", name, NULL};
+    const char *args[] = {kind,  "--root", r->path, "--name", name, point ? "--jobs-mount" : NULL,
+                          point, NULL};
     bool was_running = false;
     int rc = process_start(r, name, args, &was_running, detail);
 
@@ -162,14 +165,14 @@ static bool is_gone(const struct root *r, const char *name)
 
 static int start_all(const struct root *r, struct mounting *m, char *detail)
 {
-    int rc = start(r, "control", "control-1", detail);
+    int rc = start(r, "control", "control-1", NULL, detail);
 
     for (uint64_t i = 1; rc == 0 && i <= r->conf.nodes; i++) {
         char name[ROOT_NAME_MAX];
         snprintf(name, sizeof(name), "node-%ju", (uintmax_t)i);
         if (is_gone(r, name))
             continue;
-        rc = start(r, "node", name, detail);
+        rc = start(r, "node", name, m ? m->point : NULL, detail);
         if (rc != 0 && is_gone(r, name)) /* it has just heard of it */
             rc = 0;
     }

@@ -8,6 +8,7 @@ int cmd_down(int argc, char **argv);
 int cmd_mount(int argc, char **argv);
 int cmd_control(int argc, char **argv);
 int cmd_node(int argc, char **argv);
+int cmd_supervise(int argc, char **argv);
 
 int cmd_status(int argc, char **argv);
 int cmd_health(int argc, char **argv);

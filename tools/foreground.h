@@ -10,7 +10,8 @@
 
 struct foreground_options {
     const char *root, *name;
-    int ready_fd; /* -1: none */
+    int ready_fd;           /* -1: none */
+    const char *jobs_mount; /* of a node: where the cloud is mounted here; NULL */
 };
 
 /* For argp: --root, --name, --ready-fd. Its input is a struct foreground_options. */

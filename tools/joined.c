@@ -94,13 +94,13 @@ bool joined_is_asked(int argc, char **argv)
 
 struct options {
     struct foreground_options daemon;
-    const char *dir, *cloud, *listen, *store, *point;
+    const char *dir, *cloud, *listen, *store, *point, *jobs_mount;
     uint64_t capacity;
     bool foreground, is_mount;
     int soft_ms;
 };
 
-enum { KEY_IDENTITY = 1000, KEY_CLOUD, KEY_LISTEN, KEY_STORE };
+enum { KEY_IDENTITY = 1000, KEY_CLOUD, KEY_LISTEN, KEY_STORE, KEY_JOBS_MOUNT };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -118,6 +118,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_STORE:
         o->store = arg;
+        return 0;
+    case KEY_JOBS_MOUNT:
+        if (arg[0] != '/')
+            argp_error(state, "--jobs-mount: '%s' is not an absolute path", arg);
+        o->jobs_mount = arg;
         return 0;
     case 's':
         if (text_parse_size(arg, &o->capacity) != 0 || o->capacity < CONF_CAPACITY_MIN)
@@ -163,6 +168,8 @@ static const struct argp_option node_options[] = {
     {"listen", KEY_LISTEN, "HOST:PORT", 0, "where mounts reach this node", 0},
     {"store", KEY_STORE, "DIR", 0, "where it keeps data (DIR/store)", 0},
     {"capacity", 's', "SIZE", 0, "what it may take on its disk", 0},
+    {"jobs-mount", KEY_JOBS_MOUNT, "PATH", 0,
+     "where the cloud is mounted on this machine: without it the node runs no jobs", 0},
     {"ready-fd", 'F', "N", 0, "where to write \"ready\" or \"error: TEXT\"", 0},
     {0},
 };
@@ -247,6 +254,7 @@ int joined_node(int argc, char **argv)
         .centre = j.centre,
         .pool = j.r.conf.pool,
         .cloud = j.r.conf.cloud,
+        .jobs_mount = o.jobs_mount,
         .capacity = o.capacity,
         .ready_fd = o.daemon.ready_fd,
         .pid_file = pid_file,
@@ -303,7 +311,7 @@ static int background(const struct options *o, const struct joined *j, struct mo
     char keeper[ROOT_NAME_MAX + 8], detail[PROCESS_DETAIL] = "";
     const char *args[] = {
         "mount",  "--foreground", "--identity", j->r.path, "--cloud", j->centre + strlen("tcp:"),
-        "--name", m->name,        m->point,     NULL, NULL, NULL};
+        "--name", m->name,        m->point,     NULL,      NULL,      NULL};
     char soft[24];
 
     m->soft_ms = o->soft_ms;

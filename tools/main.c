@@ -50,6 +50,7 @@ static const struct command commands[] = {
     {NULL, "Daemons, for systemd units", NULL},
     {"control", "run a control process", cmd_control},
     {"node", "run a node", cmd_node},
+    {"supervise", "start the runs of a node's jobs (a node does it)", cmd_supervise},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 

@@ -19,11 +19,9 @@
 #define JOB_MARGIN_MS 2000
 #define JOB_RERUN_MS  (JOB_LEASE_MS + JOB_GRACE_MS + JOB_MARGIN_MS)
 
-/* What a node takes at once: -EAGAIN to JOB_START beyond. */
+/* What a node has at once, ended ones that are not yet `done` included: -EAGAIN to JOB_START beyond.
+ * All of them fit into one JOB_REPORT. */
 #define JOB_RUNS_MAX 4096
-/* Runs in one JOB_REPORT: some 250 bytes each, far below a frame. More follow in the next; `all`
- * stands in the last of those that follow HELLO. */
-#define JOB_REPORT_MAX 1024
 /* Bytes of JobRunReport.detail. */
 #define JOB_DETAIL_MAX 256
 

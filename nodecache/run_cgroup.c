@@ -1,0 +1,348 @@
+/* The control groups of runs. */
+#include "nodecache/run_cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <libcgroup.h>
+
+/* The kernel's least quota is 1 ms; a longer period lets a small share be one. */
+#define PERIOD_US        100000u
+#define PERIOD_LONG_US   1000000u
+#define QUOTA_LEAST_US   1000u
+#define FILE_TEXT_MAX    4096
+#define PROCS_TEXT_MAX   65536
+#define BETWEEN_KILLS_NS 10000000L
+
+static const char *controller_name(enum run_controller k)
+{
+    static const char *const names[] = {"cpu", "memory", "pids", "cpuacct"};
+
+    return names[k];
+}
+
+void run_cgroup_quota(uint32_t milli_cpus, uint64_t *quota_us, uint64_t *period_us)
+{
+    *period_us =
+        milli_cpus * (uint64_t)PERIOD_US / 1000 >= QUOTA_LEAST_US ? PERIOD_US : PERIOD_LONG_US;
+    *quota_us = milli_cpus * *period_us / 1000;
+    if (*quota_us < QUOTA_LEAST_US)
+        *quota_us = QUOTA_LEAST_US;
+}
+
+uint64_t run_cgroup_key(const char *text, const char *key)
+{
+    size_t n = strlen(key);
+
+    for (const char *line = text; line && *line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, n) == 0 && line[n] == ' ')
+            return strtoull(line + n + 1, NULL, 10);
+    }
+    return 0;
+}
+
+/* ---- paths and files; the kernel's interface, which libcgroup has only as a whole */
+
+static int group_path(const struct run_cgroups *c, enum run_controller k, const char *name,
+                      const char *file, char out[PATH_MAX])
+{
+    int n = snprintf(out, PATH_MAX, "%s/%s%s%s%s%s", c->mounts[k], c->base, name ? "/" : "",
+                     name ? name : "", file ? "/" : "", file ? file : "");
+    return n < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+static int read_text(const struct run_cgroups *c, enum run_controller k, const char *name,
+                     const char *file, char *text, size_t size)
+{
+    char path[PATH_MAX];
+    int fd = -1, rc = c->mounts[k][0] ? group_path(c, k, name, file, path) : -ENOENT;
+
+    text[0] = 0;
+    if (rc == 0 && (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        rc = -errno;
+    if (rc == 0) {
+        ssize_t n = read(fd, text, size - 1);
+        rc = n < 0 ? -errno : 0;
+        text[n < 0 ? 0 : n] = 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static uint64_t read_number(const struct run_cgroups *c, enum run_controller k, const char *name,
+                            const char *file, const char *key)
+{
+    char text[FILE_TEXT_MAX];
+
+    if (read_text(c, k, name, file, text, sizeof(text)) < 0)
+        return 0;
+    return key ? run_cgroup_key(text, key) : strtoull(text, NULL, 10);
+}
+
+/* ---- making */
+
+static int from_libcgroup(int rc)
+{
+    if (rc == 0)
+        return 0;
+    if (rc == ECGOTHER && cgroup_get_last_errno() > 0)
+        return -cgroup_get_last_errno();
+    return rc == ECGROUPNOTOWNER || rc == ECGROUPNOTALLOWED ? -EACCES : -EIO;
+}
+
+static void why(char detail[RUN_DETAIL], const char *what, int rc)
+{
+    snprintf(detail, RUN_DETAIL, "%s: %s", what,
+             rc == ECGOTHER ? strerror(cgroup_get_last_errno()) : cgroup_strerror(rc));
+}
+
+static int add_v1(struct cgroup *g, const struct run_cgroups *c, const struct run_limits *l)
+{
+    struct cgroup_controller *cpu = cgroup_add_controller(g, "cpu");
+    struct cgroup_controller *memory = cgroup_add_controller(g, "memory");
+    struct cgroup_controller *pids = cgroup_add_controller(g, "pids");
+    uint64_t quota, period;
+    int rc = cpu && memory && pids ? 0 : ECGFAIL;
+
+    if (c->mounts[RUN_CPUACCT][0] && !cgroup_add_controller(g, "cpuacct"))
+        rc = ECGFAIL;
+    if (rc == 0 && l->milli_cpus > 0) {
+        run_cgroup_quota(l->milli_cpus, &quota, &period);
+        rc = cgroup_add_value_uint64(cpu, "cpu.cfs_period_us", period);
+        if (rc == 0)
+            rc = cgroup_add_value_uint64(cpu, "cpu.cfs_quota_us", quota);
+    }
+    if (rc == 0 && l->memory > 0)
+        rc = cgroup_add_value_uint64(memory, "memory.limit_in_bytes", l->memory);
+    if (rc == 0 && l->pids > 0)
+        rc = cgroup_add_value_uint64(pids, "pids.max", l->pids);
+    return rc;
+}
+
+static int add_v2(struct cgroup *g, const struct run_limits *l)
+{
+    struct cgroup_controller *cpu = cgroup_add_controller(g, "cpu");
+    struct cgroup_controller *memory = cgroup_add_controller(g, "memory");
+    struct cgroup_controller *pids = cgroup_add_controller(g, "pids");
+    uint64_t quota, period;
+    char text[48];
+    int rc = cpu && memory && pids ? 0 : ECGFAIL;
+
+    if (rc == 0 && l->milli_cpus > 0) {
+        run_cgroup_quota(l->milli_cpus, &quota, &period);
+        snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64, quota, period);
+        rc = cgroup_add_value_string(cpu, "cpu.max", text);
+    }
+    if (rc == 0 && l->memory > 0) {
+        rc = cgroup_add_value_uint64(memory, "memory.max", l->memory);
+        /* Else it would swap for hours instead of being out of memory. */
+        if (rc == 0 && access("/proc/swaps", R_OK) == 0)
+            rc = cgroup_add_value_string(memory, "memory.swap.max", "0");
+    }
+    if (rc == 0 && l->pids > 0)
+        rc = cgroup_add_value_uint64(pids, "pids.max", l->pids);
+    return rc;
+}
+
+static int describe(const struct run_cgroups *c, const char *name, const struct run_limits *l,
+                    struct cgroup **out)
+{
+    char path[PATH_MAX];
+    int rc = ECGFAIL;
+
+    *out = NULL;
+    if (snprintf(path, sizeof(path), "%s%s%s", c->base, name ? "/" : "", name ? name : "") <
+        (int)sizeof(path))
+        *out = cgroup_new_cgroup(path);
+    if (*out)
+        rc = c->v2 ? add_v2(*out, l) : add_v1(*out, c, l);
+    return rc;
+}
+
+int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct run_limits *limits,
+                    char detail[RUN_DETAIL])
+{
+    struct cgroup *g;
+    int rc = describe(c, name, limits, &g);
+
+    if (rc == 0)
+        rc = cgroup_create_cgroup(g, 1);
+    if (rc != 0)
+        why(detail, "the run's control group", rc);
+    cgroup_free(&g);
+    return from_libcgroup(rc);
+}
+
+int run_cgroup_enter(const struct run_cgroups *c, const char *name)
+{
+    const struct run_limits none = {0};
+    struct cgroup *g;
+    int rc = describe(c, name, &none, &g);
+
+    if (rc == 0)
+        rc = cgroup_attach_task(g);
+    cgroup_free(&g);
+    return from_libcgroup(rc);
+}
+
+static int find_mount(struct run_cgroups *c, enum run_controller k)
+{
+    char *mount = NULL;
+    int rc = cgroup_get_subsys_mount_point(controller_name(k), &mount);
+
+    if (rc == 0 && strlen(mount) >= sizeof(c->mounts[k]))
+        rc = ECGFAIL;
+    if (rc == 0)
+        snprintf(c->mounts[k], sizeof(c->mounts[k]), "%s", mount);
+    free(mount);
+    return rc;
+}
+
+int run_cgroups_open(struct run_cgroups *c, const char *base, char detail[RUN_DETAIL])
+{
+    const struct run_limits none = {0};
+    char path[PATH_MAX];
+    int rc = cgroup_init();
+
+    memset(c, 0, sizeof(*c));
+    snprintf(c->base, sizeof(c->base), "umbel/%s", base);
+    if (rc != 0) {
+        why(detail, "control groups", rc);
+        return from_libcgroup(rc);
+    }
+    for (enum run_controller k = RUN_CPU; k <= RUN_PIDS; k++) {
+        if (find_mount(c, k) == 0)
+            continue;
+        snprintf(detail, RUN_DETAIL, "the control group controller '%s' is not mounted",
+                 controller_name(k));
+        return -ENOENT;
+    }
+    if (snprintf(path, sizeof(path), "%s/cgroup.controllers", c->mounts[RUN_MEMORY]) >=
+        (int)sizeof(path))
+        return -ENAMETOOLONG;
+    c->v2 = access(path, F_OK) == 0;
+    if (!c->v2)
+        (void)find_mount(c, RUN_CPUACCT); /* without it the processes' own times count */
+    rc = run_cgroup_make(c, NULL, &none, detail);
+    return rc;
+}
+
+/* ---- what is there */
+
+void run_cgroup_usage(const struct run_cgroups *c, const char *name, struct run_group_usage *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (c->v2) {
+        out->cpu_us = read_number(c, RUN_CPU, name, "cpu.stat", "usage_usec");
+        out->memory = read_number(c, RUN_MEMORY, name, "memory.current", NULL);
+        out->memory_peak = read_number(c, RUN_MEMORY, name, "memory.peak", NULL);
+        out->oom_kills = read_number(c, RUN_MEMORY, name, "memory.events", "oom_kill");
+    } else {
+        out->cpu_us = read_number(c, RUN_CPUACCT, name, "cpuacct.usage", NULL) / 1000;
+        out->memory = read_number(c, RUN_MEMORY, name, "memory.usage_in_bytes", NULL);
+        out->memory_peak = read_number(c, RUN_MEMORY, name, "memory.max_usage_in_bytes", NULL);
+        out->oom_kills = read_number(c, RUN_MEMORY, name, "memory.oom_control", "oom_kill");
+    }
+    if (out->memory_peak < out->memory)
+        out->memory_peak = out->memory; /* memory.peak is there from 5.19 on */
+}
+
+static int kill_v2(const struct run_cgroups *c, const char *name)
+{
+    char path[PATH_MAX];
+    int rc = group_path(c, RUN_MEMORY, name, "cgroup.kill", path);
+    int fd = rc == 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+
+    if (fd < 0)
+        return rc < 0 ? rc : -errno;
+    rc = write(fd, "1", 1) == 1 ? 0 : -errno;
+    close(fd);
+    return rc;
+}
+
+/* The processes of one controller's group; how many. */
+static int kill_listed(const struct run_cgroups *c, enum run_controller k, const char *name)
+{
+    char *text = malloc(PROCS_TEXT_MAX), *end;
+    int n = 0, rc = text ? read_text(c, k, name, "cgroup.procs", text, PROCS_TEXT_MAX) : -ENOMEM;
+
+    for (const char *at = text; rc == 0 && *at; at = *end ? end + 1 : end) {
+        long pid = strtol(at, &end, 10);
+        if (end == at)
+            break;
+        if (pid > 1) { /* 0: of another process space; never init */
+            kill((pid_t)pid, SIGKILL);
+            n++;
+        }
+    }
+    free(text);
+    return rc == -ENOENT || rc == -ENODEV ? 0 : rc < 0 ? rc : n;
+}
+
+int run_cgroup_kill(const struct run_cgroups *c, const char *name, int tries)
+{
+    for (int i = 0;; i++) {
+        int left = 0;
+        if (c->v2)
+            (void)kill_v2(c, name); /* from 5.14 on */
+        for (enum run_controller k = RUN_CPU; k <= RUN_PIDS; k++) {
+            int n = kill_listed(c, k, name);
+            if (n < 0)
+                return n;
+            left += n;
+        }
+        if (left == 0)
+            return 0;
+        if (i >= tries)
+            return -EBUSY;
+        nanosleep(&(struct timespec){.tv_nsec = BETWEEN_KILLS_NS}, NULL);
+    }
+}
+
+int run_cgroup_remove(const struct run_cgroups *c, const char *name)
+{
+    int rc = 0;
+
+    /* rmdir by hand: libcgroup would move the processes that are left to the parent. */
+    for (enum run_controller k = RUN_CPU; k < RUN_CONTROLLERS; k++) {
+        char path[PATH_MAX];
+        if (!c->mounts[k][0])
+            continue;
+        int one = group_path(c, k, name, NULL, path);
+        if (one == 0 && rmdir(path) < 0 && errno != ENOENT)
+            one = -errno;
+        rc = rc == 0 ? one : rc;
+    }
+    return rc;
+}
+
+int run_cgroup_each(const struct run_cgroups *c, void (*fn)(void *arg, const char *name), void *arg)
+{
+    for (enum run_controller k = RUN_CPU; k < RUN_CONTROLLERS; k++) {
+        char path[PATH_MAX];
+        struct dirent *e;
+        if (!c->mounts[k][0])
+            continue;
+        int rc = group_path(c, k, NULL, NULL, path);
+        DIR *dir = rc == 0 ? opendir(path) : NULL;
+        if (!dir)
+            return rc < 0 ? rc : errno == ENOENT ? 0 : -errno;
+        while ((e = readdir(dir)))
+            if (e->d_type == DT_DIR && e->d_name[0] != '.')
+                fn(arg, e->d_name);
+        closedir(dir);
+        if (c->v2)
+            break; /* one tree */
+    }
+    return 0;
+}

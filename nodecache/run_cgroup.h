@@ -1,0 +1,60 @@
+/*
+ * The control groups of runs, by libcgroup: v2, or v1 controllers that are mounted apart, whatever
+ * this machine has. All runs of a node stand below one group of its own, umbel/BASE, which tells
+ * what they use together.
+ *
+ * Threads: a struct run_cgroups is only read after run_cgroups_open().
+ */
+#ifndef UMBEL_NODE_RUN_CGROUP_H
+#define UMBEL_NODE_RUN_CGROUP_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "nodecache/run.h"
+
+enum run_controller { RUN_CPU, RUN_MEMORY, RUN_PIDS, RUN_CPUACCT, RUN_CONTROLLERS };
+
+struct run_cgroups {
+    bool v2;
+    char base[64];                          /* "umbel/0123abc" */
+    char mounts[RUN_CONTROLLERS][PATH_MAX]; /* empty: not there (only cpuacct may be) */
+};
+
+struct run_limits {
+    uint32_t milli_cpus; /* 0: no limit */
+    uint64_t memory;     /* bytes; 0: no limit */
+    uint32_t pids;       /* 0: no limit */
+};
+
+struct run_group_usage {
+    uint64_t cpu_us, memory, memory_peak;
+    uint64_t oom_kills; /* processes that the kernel has killed, as the memory was at an end */
+};
+
+/* BASE names the node among all of the machine. Makes its group. detail: what is missing. */
+int run_cgroups_open(struct run_cgroups *c, const char *base, char detail[RUN_DETAIL]);
+/* The group of one run. One that an earlier attempt has left is taken over. */
+int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct run_limits *limits,
+                    char detail[RUN_DETAIL]);
+/* The calling process goes into it. */
+int run_cgroup_enter(const struct run_cgroups *c, const char *name);
+/* SIGKILL to all that are in it, again and again while `tries`, 10 ms apart, are not over; 0: it is
+ * empty, or not there. -EBUSY. */
+int run_cgroup_kill(const struct run_cgroups *c, const char *name, int tries);
+/* name NULL: of all runs of the node together. What cannot be read is 0. */
+void run_cgroup_usage(const struct run_cgroups *c, const char *name, struct run_group_usage *out);
+/* 0: it is gone. -EBUSY: processes are in it. */
+int run_cgroup_remove(const struct run_cgroups *c, const char *name);
+/* Every group of a run that is there. */
+int run_cgroup_each(const struct run_cgroups *c, void (*fn)(void *arg, const char *name),
+                    void *arg);
+
+/* The number behind `key ` in a flat-keyed file's text ("oom_kill 3\n"); 0: there is none. */
+uint64_t run_cgroup_key(const char *text, const char *key);
+/* What cpu.cfs_quota_us and cpu.cfs_period_us, or cpu.max, are given. */
+void run_cgroup_quota(uint32_t milli_cpus, uint64_t *quota_us, uint64_t *period_us);
+
+#endif

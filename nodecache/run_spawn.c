@@ -1,0 +1,224 @@
+/* The spawner: a small process that forks supervisors. Its side, and the node's. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "control/wire/log.h"
+#include "nodecache/run_private.h"
+
+/* runinit/, as the build has put it into this program. */
+extern const unsigned char run_init_program[], run_init_program_end[];
+
+/* How often supervisors that have ended are reaped while no new one is asked for. */
+#define REAP_MS 500
+/* The spawner's end of the socket. */
+#define SPAWNER_FD 3
+
+static int pidfd_of(pid_t pid)
+{
+    long fd = syscall(SYS_pidfd_open, pid, 0);
+
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int run_groups_open(int jobs, struct run_cgroups *out, char detail[RUN_DETAIL])
+{
+    char base[40];
+    struct stat st;
+
+    if (fstat(jobs, &st) < 0)
+        return -errno;
+    snprintf(base, sizeof(base), "%jx-%jx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    return run_cgroups_open(out, base, detail);
+}
+
+/* ---- the spawner */
+
+static int make_init(void)
+{
+    size_t size = (size_t)(run_init_program_end - run_init_program);
+    int fd = memfd_create("umbel-run-init", MFD_CLOEXEC);
+    char path[32];
+
+    if (fd < 0)
+        return -errno;
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(fd, run_init_program + done, size - done);
+        if (n < 0)
+            return -errno;
+        done += (size_t)n;
+    }
+    /* Executed through a read-only descriptor: one to write with would be "text file busy". */
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int exe = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = exe < 0 ? -errno : fcntl(exe, F_DUPFD_CLOEXEC, RUN_FDS_FIXED);
+    if (exe >= 0 && rc < 0)
+        rc = -errno;
+    if (exe >= 0)
+        close(exe);
+    close(fd);
+    return rc;
+}
+
+static int open_world(struct run_world *w, const struct run_spawner_options *o,
+                      char detail[RUN_DETAIL])
+{
+    int rc;
+
+    *w = (struct run_world){.mount_path = o->mount};
+    snprintf(detail, RUN_DETAIL, "%.200s/jobs", o->store);
+    if ((w->jobs = run_folder_open(o->store)) < 0)
+        return w->jobs;
+    if (!(w->lease = run_lease_map(w->jobs, false)))
+        return -errno;
+    if ((w->init_exe = make_init()) < 0)
+        return w->init_exe;
+    rc = run_groups_open(w->jobs, &w->cgroups, detail);
+    return rc < 0 ? rc : run_sandbox_prepare(w, detail);
+}
+
+static int answer(int fd, const char *name, int error, int pidfd)
+{
+    struct run_spawned a = {.error = error};
+    union {
+        char buf[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {{0}};
+    struct iovec iov = {.iov_base = &a, .iov_len = sizeof(a)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    snprintf(a.name, sizeof(a.name), "%s", name);
+    if (error == 0) {
+        m.msg_control = control.buf;
+        m.msg_controllen = sizeof(control.buf);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &pidfd, sizeof(int));
+    }
+    return sendmsg(fd, &m, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* The pidfd before anybody can have reaped it. */
+static int spawn_one(struct run_world *w, int fd, const char *name)
+{
+    pid_t pid = fork();
+    int pidfd = pid < 0 ? -errno : pid > 0 ? pidfd_of(pid) : 0;
+
+    if (pid == 0) {
+        close(fd);
+        _exit(run_supervise(w, name));
+    }
+    int rc = answer(fd, name, pidfd < 0 ? -pidfd : 0, pidfd);
+    if (pidfd >= 0)
+        close(pidfd);
+    return rc;
+}
+
+static int serve(struct run_world *w, int fd)
+{
+    for (;;) {
+        char name[RUN_NAME_MAX] = "";
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        struct run_key key;
+        int ready = poll(&p, 1, REAP_MS);
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            ;
+        if (ready <= 0)
+            continue;
+        ssize_t n = recv(fd, name, sizeof(name) - 1, 0);
+        if (n <= 0)
+            return n == 0 ? 0 : -errno; /* the node is gone */
+        if (run_key_parse(name, &key) == 0 && spawn_one(w, fd, name) < 0)
+            return -EPIPE;
+    }
+}
+
+int run_spawner(const struct run_spawner_options *o)
+{
+    char detail[RUN_DETAIL] = "";
+    struct run_world w;
+    int rc = open_world(&w, o, detail);
+
+    if (rc < 0) {
+        log_error("jobs cannot be started: %s: %s", detail, strerror(-rc));
+        return 1;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    rc = serve(&w, o->fd);
+    return rc < 0 && rc != -ECONNRESET && rc != -EPIPE;
+}
+
+/* ---- the node's side */
+
+int run_spawner_start(const char *exe, const char *store, const char *mount, pid_t *pid)
+{
+    char number[8];
+    const char *args[] = {"umbel", "supervise", "--store", store, "--mount",
+                          mount,   "--fd",      number,    NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    int fd[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd) < 0)
+        return -errno;
+    snprintf(number, sizeof(number), "%d", SPAWNER_FD);
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, fd[1], SPAWNER_FD);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setflags(&attr,
+                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    int rc = -posix_spawn(pid, exe ? exe : "/proc/self/exe", &actions, &attr,
+                          (char *const *)(uintptr_t)args, environ);
+    posix_spawnattr_destroy(&attr);
+    posix_spawn_file_actions_destroy(&actions);
+    close(fd[1]);
+    if (rc == 0 && fcntl(fd[0], F_SETFL, O_NONBLOCK) < 0)
+        rc = -errno;
+    if (rc < 0)
+        close(fd[0]);
+    return rc < 0 ? rc : fd[0];
+}
+
+int run_spawner_answer(int fd, struct run_spawned *out, int *pidfd)
+{
+    union {
+        char buf[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = {.iov_base = out, .iov_len = sizeof(*out)};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.buf,
+                       .msg_controllen = sizeof(control.buf)};
+    ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
+
+    *pidfd = -1;
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EPIPE;
+    if (n != (ssize_t)sizeof(*out))
+        return -EPIPE;
+    out->name[sizeof(out->name) - 1] = 0;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    if (c && c->cmsg_type == SCM_RIGHTS)
+        memcpy(pidfd, CMSG_DATA(c), sizeof(int));
+    return out->error == 0 && *pidfd < 0 ? -EPIPE : 0;
+}

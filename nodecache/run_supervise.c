@@ -1,0 +1,456 @@
+/* The supervisor of one run: starts it, watches its limits and the node's lease, ends it, and
+ * writes what became of it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/log.h"
+#include "nodecache/run_private.h"
+#include "nodecache/runinit/init.h"
+
+/* Processes of a run that are not the submitter's: bwrap and init. */
+#define OWN_PIDS 2
+/* After SIGKILL: a process may be in the kernel, at a mount that does not answer. Its result must
+ * not wait for that for ever. */
+#define KILL_WAIT_MS 10000
+/* After the end: for the mount to take what was written; the lease may end it earlier. */
+#define OUTPUT_WAIT_MS 60000
+/* The lease is looked at so often; it moves on as a rule each second. */
+#define LEASE_LOOK_MS 1000
+/* The group's files may say for a moment that it is in use, though nobody is left. */
+#define REMOVE_TRIES 100
+
+enum phase { RUNNING, ENDING, KILLED, OVER };
+
+struct supervisor {
+    struct run_world *world;
+    const char *name;
+    int dir;
+    Star__JobStart *start;
+    int signals, control;
+    pid_t child;
+    enum phase phase;
+    int64_t began_ms, phase_until; /* clock_boot_ms() */
+    struct timespec began;
+    struct run_output output;
+    bool has_output;
+    bool ended; /* init has told of the command's end */
+    int status; /* its wait status */
+    uint64_t cpu_us;
+    bool failed;      /* it has not started */
+    Star__JobEnd why; /* why it is being ended; END_NONE */
+    char detail[JOB_DETAIL_MAX];
+};
+
+/* ---- starting */
+
+/* Above the fixed numbers, so that placing one never overwrites another. */
+static int lift(int *fd)
+{
+    int to = fcntl(*fd, F_DUPFD_CLOEXEC, RUN_FDS_FIXED);
+
+    if (to < 0)
+        return -errno;
+    close(*fd);
+    *fd = to;
+    return 0;
+}
+
+static int make_pair(int fd[2], bool pipes)
+{
+    int rc =
+        pipes ? pipe2(fd, O_CLOEXEC) : socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd);
+
+    rc = rc < 0 ? -errno : lift(&fd[0]);
+    return rc < 0 ? rc : lift(&fd[1]);
+}
+
+static bool one_file(const Star__JobStart *s)
+{
+    return s->output && s->output[0] && s->error && strcmp(s->output, s->error) == 0;
+}
+
+static int become_group(const Star__JobStart *s)
+{
+    /* root that it is, the groups say only which files of the cloud it may write. */
+    return setgroups(s->cred->n_groups, s->cred->groups) < 0 ? -errno : 0;
+}
+
+static int make_group(struct supervisor *v)
+{
+    const Star__JobStart *s = v->start;
+    struct run_limits limits = {.milli_cpus = s->milli_cpus,
+                                .memory = s->memory,
+                                .pids = s->pids_max > 0 ? s->pids_max + OWN_PIDS : 0};
+
+    return run_cgroup_make(&v->world->cgroups, v->name, &limits, v->detail);
+}
+
+static int fork_run(struct supervisor *v, struct run_pipes *p)
+{
+    v->began = clock_real();
+    v->began_ms = clock_boot_ms();
+    v->child = fork();
+    if (v->child < 0)
+        return -errno;
+    if (v->child == 0) {
+        int rc = run_sandbox_enter(v->world, v->name, v->start, p);
+        struct run_init_told told = {.kind = RUN_INIT_FAILED, .value = -rc};
+        snprintf(told.text, sizeof(told.text), "starting bwrap");
+        (void)!send(p->control, &told, sizeof(told), MSG_NOSIGNAL);
+        _exit(1);
+    }
+    return 0;
+}
+
+static int begin(struct supervisor *v)
+{
+    int control[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1}, rc;
+    struct run_pipes p = {.block = -1};
+
+    rc = make_group(v);
+    if (rc == 0)
+        rc = become_group(v->start);
+    if (rc == 0)
+        rc = make_pair(control, false);
+    if (rc == 0)
+        rc = make_pair(out, true);
+    if (rc == 0)
+        rc = make_pair(err, true);
+    if (rc == 0 && (p.block = run_sandbox_block(v->world, v->start)) < 0)
+        rc = p.block;
+    if (rc == 0)
+        rc = lift(&p.block);
+    if (rc == 0)
+        rc = run_output_init(&v->output, v->world, v->start, out[0], err[0]);
+    v->has_output = rc == 0;
+    p.control = control[1];
+    p.out = out[1];
+    p.err = one_file(v->start) ? out[1] : err[1];
+    if (rc == 0)
+        rc = fork_run(v, &p);
+    v->control = control[0];
+    const int ours[] = {control[1], out[1], err[1], p.block};
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+        if (ours[i] >= 0)
+            close(ours[i]);
+    if (rc < 0 && !v->detail[0])
+        snprintf(v->detail, sizeof(v->detail), "starting it: %s", strerror(-rc));
+    return rc;
+}
+
+/* ---- ending */
+
+static void send_signal(struct supervisor *v, int number)
+{
+    unsigned char byte = (unsigned char)number;
+
+    /* Full or gone: SIGKILL follows, or it has ended. */
+    (void)!send(v->control, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void kill_all(struct supervisor *v)
+{
+    v->phase = KILLED;
+    v->phase_until = clock_boot_ms() + KILL_WAIT_MS;
+    if (v->child > 0)
+        kill(v->child, SIGKILL); /* bwrap, and init with it, and all with that */
+    (void)run_cgroup_kill(&v->world->cgroups, v->name, 0);
+}
+
+static void end_run(struct supervisor *v, Star__JobEnd why, const char *detail)
+{
+    if (v->phase != RUNNING || v->ended)
+        return;
+    v->why = why;
+    snprintf(v->detail, sizeof(v->detail), "%s", detail);
+    v->phase = ENDING;
+    v->phase_until = clock_boot_ms() + JOB_GRACE_MS;
+    send_signal(v, SIGTERM);
+    send_signal(v, SIGCONT); /* a stopped one would not hear it */
+}
+
+static void end_asked(struct supervisor *v)
+{
+    char why[JOB_DETAIL_MAX];
+
+    run_folder_why(v->dir, why, sizeof(why));
+    end_run(v, STAR__JOB_END__END_CANCELLED, why);
+}
+
+static int64_t look_at_limits(struct supervisor *v)
+{
+    int64_t now = clock_boot_ms(), next = now + LEASE_LOOK_MS;
+    int64_t lease = (int64_t)atomic_load(v->world->lease);
+
+    if (v->phase == RUNNING && now > lease)
+        end_run(v, STAR__JOB_END__END_LEASE, "its node had not heard the centre for too long");
+    if (v->phase == RUNNING && v->start->time_s > 0) {
+        int64_t until = v->began_ms + (int64_t)v->start->time_s * 1000;
+        if (now >= until)
+            end_run(v, STAR__JOB_END__END_TIME, "");
+        else if (until < next)
+            next = until;
+    }
+    if (v->phase == ENDING && now >= v->phase_until)
+        kill_all(v);
+    if (v->phase == KILLED && now >= v->phase_until)
+        v->phase = OVER;
+    if (v->phase != RUNNING && v->phase_until < next)
+        next = v->phase_until;
+    return next > now ? next - now : 0;
+}
+
+/* ---- what it tells, what it is told */
+
+static void take_told(struct supervisor *v)
+{
+    struct run_init_told told;
+
+    while (recv(v->control, &told, sizeof(told), MSG_DONTWAIT) == (ssize_t)sizeof(told)) {
+        told.text[sizeof(told.text) - 1] = 0;
+        if (told.kind == RUN_INIT_FAILED) {
+            v->failed = true;
+            snprintf(v->detail, sizeof(v->detail), "%s: %s", told.text, strerror(told.value));
+        } else if (told.kind == RUN_INIT_NOTE) {
+            snprintf(v->detail, sizeof(v->detail), "%s", told.text);
+        } else if (told.kind == RUN_INIT_ENDED) {
+            v->ended = true;
+            v->status = told.value;
+            v->cpu_us = told.cpu_us;
+        }
+    }
+}
+
+/* As the subreaper: no child is left, so nobody of the run is. */
+static void reap(struct supervisor *v)
+{
+    int status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        if (pid == v->child)
+            v->child = 0;
+    if (pid < 0 && errno == ECHILD)
+        v->phase = OVER;
+    else if (v->child == 0 && v->phase < KILLED)
+        kill_all(v); /* its own have outlived it */
+}
+
+static void take_signals(struct supervisor *v)
+{
+    struct signalfd_siginfo info;
+
+    while (read(v->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (info.ssi_signo == SIGTERM)
+            end_run(v, STAR__JOB_END__END_LEASE, "its node was stopped");
+        else if ((int)info.ssi_signo == RUN_SIGNAL && info.ssi_int == 0)
+            end_asked(v);
+        else if ((int)info.ssi_signo == RUN_SIGNAL)
+            send_signal(v, info.ssi_int);
+    }
+}
+
+static void watch(struct supervisor *v)
+{
+    while (v->phase != OVER) {
+        int ms = (int)look_at_limits(v);
+        bool copied = v->output.running;
+        struct pollfd p[] = {{.fd = v->signals, .events = POLLIN},
+                             {.fd = v->control, .events = POLLIN},
+                             {.fd = copied ? -1 : v->output.out.from, .events = POLLIN},
+                             {.fd = copied ? -1 : v->output.err.from, .events = POLLIN}};
+        if (v->phase == OVER || poll(p, 4, ms) < 0)
+            continue;
+        take_told(v);
+        if (p[0].revents)
+            take_signals(v);
+        int rc = run_output_turn(&v->output);
+        if (rc < 0 && v->phase == RUNNING) {
+            end_run(v, STAR__JOB_END__END_FAILED, "no thread for what it writes");
+        }
+        reap(v);
+    }
+    take_told(v);
+}
+
+/* ---- the result */
+
+static void wait_for_output(struct supervisor *v)
+{
+    int64_t until = clock_boot_ms() + OUTPUT_WAIT_MS;
+    bool done = false;
+
+    /* After the lease the job may be running elsewhere. */
+    while (!done && clock_boot_ms() < until &&
+           clock_boot_ms() < (int64_t)atomic_load(v->world->lease) + JOB_GRACE_MS) {
+        struct pollfd p = {.fd = v->output.done, .events = POLLIN};
+        (void)run_output_turn(&v->output);
+        done = run_output_is_done(&v->output);
+        if (!done)
+            poll(&p, 1, LEASE_LOOK_MS);
+    }
+    if (!done && v->why == STAR__JOB_END__END_NONE && !v->failed) {
+        v->why = STAR__JOB_END__END_FAILED;
+        snprintf(v->detail, sizeof(v->detail), "the cloud's mount has not taken what it wrote");
+    } else if (done && v->output.running) {
+        pthread_join(v->output.thread, NULL);
+    }
+}
+
+static void put_status(const struct supervisor *v, Star__JobRunReport *r)
+{
+    if (!v->ended) {
+        r->end = STAR__JOB_END__END_SIGNAL;
+        r->status = SIGKILL;
+    } else if (WIFSIGNALED(v->status)) {
+        r->end = STAR__JOB_END__END_SIGNAL;
+        r->status = WTERMSIG(v->status);
+    } else {
+        r->end = STAR__JOB_END__END_EXIT;
+        r->status = WEXITSTATUS(v->status);
+    }
+}
+
+static void put_end(struct supervisor *v, const struct run_group_usage *used, Star__JobRunReport *r,
+                    char bad[JOB_DETAIL_MAX])
+{
+    put_status(v, r);
+    bool good = r->end == STAR__JOB_END__END_EXIT && r->status == 0;
+
+    if (v->failed) {
+        r->end = STAR__JOB_END__END_FAILED;
+    } else if (v->why != STAR__JOB_END__END_NONE) {
+        r->end = v->why;
+    } else if (used->oom_kills > 0 && !good) {
+        r->end = STAR__JOB_END__END_MEMORY;
+    } else if (!v->ended) {
+        r->end = STAR__JOB_END__END_FAILED;
+        snprintf(v->detail, sizeof(v->detail),
+                 "the sandbox could not be made, or was ended: see the job's stderr");
+    } else if (bad[0] && good) {
+        r->end = STAR__JOB_END__END_FAILED; /* it did well, and its output is not whole */
+    }
+    if (used->oom_kills > 0 && !v->detail[0])
+        snprintf(v->detail, sizeof(v->detail),
+                 good ? "a process of it was killed, as the memory was at an end"
+                      : "out of memory");
+    r->detail = v->detail[0] ? v->detail : bad;
+}
+
+static int write_result(struct supervisor *v)
+{
+    Star__JobRunReport r = STAR__JOB_RUN_REPORT__INIT;
+    Star__JobRun run = STAR__JOB_RUN__INIT;
+    Star__Time began = STAR__TIME__INIT, ended = STAR__TIME__INIT;
+    struct timespec now = clock_real();
+    struct run_group_usage used;
+    char bad[JOB_DETAIL_MAX] = "";
+
+    run_cgroup_usage(&v->world->cgroups, v->name, &used);
+    if (v->has_output)
+        run_output_detail(&v->output, bad, sizeof(bad));
+    run = *v->start->run;
+    r.run = &run;
+    r.state = STAR__JOB_RUN_STATE__RUN_ENDED;
+    put_end(v, &used, &r, bad);
+    began.sec = v->began.tv_sec;
+    began.nsec = (uint32_t)v->began.tv_nsec;
+    ended.sec = now.tv_sec;
+    ended.nsec = (uint32_t)now.tv_nsec;
+    r.began = &began;
+    r.ended = &ended;
+    r.cpu_us = used.cpu_us > 0 ? used.cpu_us : v->cpu_us;
+    r.memory_peak = used.memory_peak;
+    if (v->has_output) {
+        r.digest.data = v->output.digest;
+        r.digest.len = sizeof(v->output.digest);
+        r.output_bytes = v->output.out.bytes;
+        r.output_lost = v->output.out.lost + v->output.err.lost;
+    }
+    return run_folder_set_result(v->dir, &r);
+}
+
+static void remove_group(const struct supervisor *v)
+{
+    int rc = -EBUSY;
+
+    for (int i = 0; rc == -EBUSY && i < REMOVE_TRIES; i++) {
+        rc = run_cgroup_remove(&v->world->cgroups, v->name);
+        if (rc == -EBUSY)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    if (rc < 0) /* the node tries again */
+        log_warning("the control group of run %s: %s", v->name, strerror(-rc));
+}
+
+/* ---- life */
+
+static int open_run(struct supervisor *v)
+{
+    v->dir = openat(v->world->jobs, v->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = v->dir < 0 ? -errno : run_folder_start(v->dir, &v->start);
+
+    /* Read before: closing any descriptor of it would give up the lock. */
+    if (rc == 0)
+        rc = run_folder_hold(v->dir);
+    return rc;
+}
+
+static int take_signals_here(struct supervisor *v)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, RUN_SIGNAL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    v->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (v->signals < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+int run_supervise(struct run_world *w, const char *name)
+{
+    struct supervisor v = {.world = w, .name = name, .dir = -1, .control = -1};
+    int rc;
+
+    prctl(PR_SET_NAME, "umbel-run");
+    setsid();
+    rc = take_signals_here(&v);
+    if (rc == 0)
+        rc = open_run(&v);
+    if (rc < 0) {
+        /* Given up meanwhile, or somebody else has it: nothing of it has begun. */
+        if (rc != -ESTALE && rc != -EBUSY)
+            log_error("run %s: %s", name, strerror(-rc));
+        return 1;
+    }
+    if (begin(&v) == 0)
+        watch(&v);
+    else
+        v.failed = true;
+    if (v.has_output && v.phase == OVER)
+        wait_for_output(&v);
+    rc = write_result(&v);
+    if (rc < 0) /* the node sees that there is none */
+        log_error("the result of run %s: %s", name, strerror(-rc));
+    remove_group(&v);
+    _exit(rc < 0 ? 1 : 0); /* a thread may hang at the mount */
+}

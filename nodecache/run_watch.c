@@ -1,0 +1,383 @@
+/* The thread that has runs started and sees them end. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/log.h"
+#include "nodecache/run_table.h"
+
+/* Asked of the spawner and not answered: far below what its socket holds. */
+#define ASKED_MAX 32
+/* A spawner that ends at once is not started again and again. */
+#define SPAWNER_AGAIN_MS 1000
+/* Groups that a supervisor has left, as it was killed. */
+#define SWEEP_MS 30000
+/* Of a run whose supervisor is gone; 10 ms apart. */
+#define KILL_TRIES 200
+/* It may begin in the moment in which it is given up. */
+#define ADOPT_TRIES 3
+#define EVENTS_MAX  64
+
+/* ---- ends */
+
+static void free_report(Star__JobRunReport *m)
+{
+    if (m)
+        star__job_run_report__free_unpacked(m, NULL);
+}
+
+/* A report of our own making, in memory that free_unpacked() knows: packed once. */
+static Star__JobRunReport *failed_report(const struct run *run, const char *detail)
+{
+    Star__JobRunReport m = STAR__JOB_RUN_REPORT__INIT;
+    Star__JobRun key = STAR__JOB_RUN__INIT;
+    Star__Time began = STAR__TIME__INIT, ended = STAR__TIME__INIT;
+    struct timespec now = clock_real();
+    Star__JobRunReport *out = NULL;
+
+    key.job = run->key.job;
+    key.copy = run->key.copy;
+    key.attempt = run->key.attempt;
+    m.run = &key;
+    m.state = STAR__JOB_RUN_STATE__RUN_ENDED;
+    m.end = STAR__JOB_END__END_FAILED;
+    m.detail = (char *)(uintptr_t)detail;
+    began.sec = run->began.tv_sec;
+    began.nsec = (uint32_t)run->began.tv_nsec;
+    ended.sec = now.tv_sec;
+    ended.nsec = (uint32_t)now.tv_nsec;
+    m.began = &began;
+    m.ended = &ended;
+    size_t size = star__job_run_report__get_packed_size(&m);
+    uint8_t *data = malloc(size + 1);
+    if (data) {
+        star__job_run_report__pack(&m, data);
+        out = star__job_run_report__unpack(NULL, size, data);
+    }
+    free(data);
+    return out;
+}
+
+/* Only the watcher's thread ends runs, and adoption before it. Nobody else drops one that is not
+ * over. */
+static void set_over(struct runs *r, struct run *run, Star__JobRunReport *result)
+{
+    pthread_mutex_lock(&r->lock);
+    if (run->pidfd >= 0) {
+        epoll_ctl(r->epoll, EPOLL_CTL_DEL, run->pidfd, NULL);
+        close(run->pidfd);
+    }
+    run->pidfd = -1;
+    r->waiting -= run->state == RUN_WAITING;
+    r->active--;
+    run->state = RUN_OVER;
+    run->result = result;
+    run->told = false;
+    runs_tell(r);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* Without a supervisor that would say it. */
+static void set_failed(struct runs *r, struct run *run, const char *detail)
+{
+    Star__JobRunReport *result = failed_report(run, detail);
+    int dir = openat(r->jobs, run->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (run_cgroup_kill(&r->cgroups, run->name, KILL_TRIES) < 0)
+        log_warning("run %s has no supervisor, and processes of it cannot be ended", run->name);
+    (void)run_cgroup_remove(&r->cgroups, run->name); /* swept later if not now */
+    int rc = dir < 0 || !result ? -ENOMEM : run_folder_set_result(dir, result);
+    if (rc < 0) /* found without a result at the next start: the same comes of it */
+        log_warning("the result of run %s cannot be noted: %s", run->name, strerror(-rc));
+    if (dir >= 0)
+        close(dir);
+    set_over(r, run, result);
+}
+
+static void supervisor_ended(struct runs *r, struct run *run)
+{
+    Star__JobRunReport *result = NULL;
+    int rc = run_folder_result(r->jobs, run->name, &result);
+
+    if (rc == 0 && result->run && result->run->job == run->key.job) {
+        set_over(r, run, result);
+        return;
+    }
+    free_report(result);
+    set_failed(r, run, "its supervisor has ended without a result");
+}
+
+/* ---- supervisors */
+
+static int watch_pidfd(struct runs *r, struct run *run, int pidfd)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = run};
+    bool end;
+
+    if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, pidfd, &e) < 0)
+        return -errno;
+    pthread_mutex_lock(&r->lock);
+    r->waiting -= run->state == RUN_WAITING;
+    run->state = RUN_GOES;
+    run->pidfd = pidfd;
+    end = run->end_asked || r->stop;
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    if (end)
+        (void)run_tell_supervisor(run, RUN_SIGNAL, 0); /* gone: it is over */
+    return 0;
+}
+
+/* The one that holds the run's lock, if it does so still when we have its pidfd. */
+static int find_supervisor(struct runs *r, const struct run *run)
+{
+    pid_t pid = run_folder_holder(r->jobs, run->name);
+    long fd = pid > 0 ? syscall(SYS_pidfd_open, pid, 0) : -1;
+
+    if (fd >= 0 && run_folder_holder(r->jobs, run->name) == pid)
+        return (int)fd;
+    if (fd >= 0)
+        close((int)fd);
+    return -ESRCH;
+}
+
+/* Whether it began is not known: it goes on, has ended, or never will. */
+static void adopt(struct runs *r, struct run *run)
+{
+    for (int i = 0; i < ADOPT_TRIES; i++) {
+        Star__JobRunReport *result = NULL;
+        if (run_folder_result(r->jobs, run->name, &result) == 0) {
+            set_over(r, run, result);
+            return;
+        }
+        int fd = find_supervisor(r, run);
+        if (fd >= 0 && watch_pidfd(r, run, fd) == 0)
+            return;
+        if (fd >= 0)
+            close(fd);
+        if (fd < 0 && run_folder_give_up(r->jobs, run->name) == 0)
+            break;
+    }
+    Star__JobRunReport *result = NULL;
+    if (run_folder_result(r->jobs, run->name, &result) == 0)
+        set_over(r, run, result); /* written before it was given up */
+    else
+        set_failed(r, run, "its supervisor is gone: what became of it is not known");
+}
+
+static void began_before(struct runs *r, struct run *run)
+{
+    char path[RUN_NAME_MAX + 8];
+    struct stat st;
+
+    snprintf(path, sizeof(path), "%s/start", run->name);
+    run->began_ms = clock_boot_ms();
+    run->began = fstatat(r->jobs, path, &st, 0) == 0 ? st.st_mtim : clock_real();
+}
+
+int runs_adopt(struct runs *r, char detail[RUN_DETAIL])
+{
+    int fd = openat(r->jobs, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *e;
+    unsigned going = 0;
+
+    if (!dir) {
+        rc = -errno;
+        snprintf(detail, RUN_DETAIL, "reading %.180s/jobs: %s", r->options.store, strerror(-rc));
+        return rc;
+    }
+    while (rc == 0 && (e = readdir(dir))) {
+        struct run_key key;
+        struct run *run;
+        if (run_key_parse(e->d_name, &key) < 0)
+            continue;
+        if (!(run = runs_add(r, &key, RUN_ASKED))) {
+            rc = -ENOMEM;
+            continue;
+        }
+        began_before(r, run);
+        adopt(r, run);
+        going += run->state == RUN_GOES;
+    }
+    closedir(dir);
+    if (going > 0)
+        log_info("%u runs of jobs go on", going);
+    return rc;
+}
+
+/* ---- the spawner */
+
+/* Each that it was asked for: begun or not? */
+static void spawner_lost(struct runs *r)
+{
+    struct run *asked[ASKED_MAX];
+    unsigned n = 0;
+
+    log_warning("the process that starts jobs has ended");
+    epoll_ctl(r->epoll, EPOLL_CTL_DEL, r->spawner, NULL);
+    close(r->spawner);
+    r->spawner = -1;
+    kill(r->spawner_pid, SIGKILL);
+    waitpid(r->spawner_pid, NULL, 0);
+    r->spawner_pid = 0;
+    r->asked = 0;
+    pthread_mutex_lock(&r->lock);
+    for (struct run *run = r->table; run && n < ASKED_MAX; run = run->hh.next)
+        if (run->state == RUN_ASKED)
+            asked[n++] = run;
+    pthread_mutex_unlock(&r->lock);
+    for (unsigned i = 0; i < n; i++)
+        adopt(r, asked[i]);
+}
+
+static void start_spawner(struct runs *r)
+{
+    int64_t now = clock_boot_ms();
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = r};
+
+    if (r->spawner_ms > 0 && now - r->spawner_ms < SPAWNER_AGAIN_MS)
+        return;
+    r->spawner_ms = now;
+    int fd = run_spawner_start(r->options.exe, r->options.store, r->options.mount, &r->spawner_pid);
+    if (fd < 0) {
+        log_error("the process that starts jobs: %s", strerror(-fd));
+        return;
+    }
+    r->spawner = fd;
+    if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0)
+        spawner_lost(r);
+}
+
+static void take_answers(struct runs *r)
+{
+    struct run_spawned a;
+    struct run_key key;
+    int pidfd, rc;
+
+    while ((rc = run_spawner_answer(r->spawner, &a, &pidfd)) == 0) {
+        struct run *run = NULL;
+        char why[96];
+        r->asked -= r->asked > 0;
+        pthread_mutex_lock(&r->lock);
+        if (run_key_parse(a.name, &key) == 0)
+            run = runs_find(r, &key);
+        pthread_mutex_unlock(&r->lock);
+        int err = -a.error;
+        if (run && err == 0)
+            err = watch_pidfd(r, run, pidfd);
+        if (err < 0 && pidfd >= 0)
+            close(pidfd);
+        if (run && err < 0) {
+            snprintf(why, sizeof(why), "no process for it: %s", strerror(-err));
+            set_failed(r, run, why);
+        }
+    }
+    if (rc != -EAGAIN)
+        spawner_lost(r);
+}
+
+/* First come, first started. */
+static struct run *next_waiting(struct runs *r)
+{
+    struct run *run;
+
+    pthread_mutex_lock(&r->lock);
+    run = r->waiting > 0 && !r->stop ? r->table : NULL;
+    while (run && run->state != RUN_WAITING)
+        run = run->hh.next;
+    if (run) {
+        run->state = RUN_ASKED;
+        r->waiting--;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return run;
+}
+
+static void ask_spawner(struct runs *r)
+{
+    struct run *run;
+
+    while (r->asked < ASKED_MAX && (r->spawner >= 0 || r->waiting > 0)) {
+        if (r->spawner < 0)
+            start_spawner(r);
+        if (r->spawner < 0 || !(run = next_waiting(r)))
+            return;
+        r->asked++;
+        if (send(r->spawner, run->name, strlen(run->name), MSG_NOSIGNAL) < 0)
+            spawner_lost(r);
+    }
+}
+
+/* ---- groups that are left */
+
+static void sweep_one(void *arg, const char *name)
+{
+    struct runs *r = arg;
+    struct run_key key;
+    bool goes = false;
+
+    if (run_key_parse(name, &key) < 0)
+        return;
+    pthread_mutex_lock(&r->lock);
+    struct run *run = runs_find(r, &key);
+    goes = run && run->state != RUN_OVER;
+    pthread_mutex_unlock(&r->lock);
+    if (!goes && run_cgroup_kill(&r->cgroups, name, 0) == 0)
+        (void)run_cgroup_remove(&r->cgroups, name); /* at the next sweep */
+}
+
+/* ---- the thread */
+
+static bool stops(struct runs *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool stop = r->stop;
+    pthread_mutex_unlock(&r->lock);
+    return stop;
+}
+
+static void handle(struct runs *r, const struct epoll_event *e)
+{
+    uint64_t count;
+
+    if (!e->data.ptr)
+        (void)!read(r->wake, &count, sizeof(count));
+    else if (e->data.ptr == r)
+        take_answers(r);
+    else
+        supervisor_ended(r, e->data.ptr);
+}
+
+void *runs_watch(void *arg)
+{
+    struct runs *r = arg;
+    struct epoll_event events[EVENTS_MAX];
+    int64_t sweep_ms = 0;
+
+    prctl(PR_SET_NAME, "runs");
+    while (!stops(r)) {
+        if (clock_boot_ms() >= sweep_ms) {
+            (void)run_cgroup_each(&r->cgroups, sweep_one, r);
+            sweep_ms = clock_boot_ms() + SWEEP_MS;
+        }
+        ask_spawner(r);
+        int n = epoll_wait(r->epoll, events, EVENTS_MAX, SPAWNER_AGAIN_MS);
+        for (int i = 0; i < n; i++)
+            handle(r, &events[i]);
+    }
+    return NULL;
+}

@@ -1,0 +1,641 @@
+/* Runs of jobs, with real processes: what the executor does without a centre and without a mount.
+ * The cloud is a plain folder here. */
+#include "nodecache/run.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "control/wire/clock.h"
+#include "control/wire/job_run.h"
+#include "nodecache/run_cgroup.h"
+#include "nodecache/run_folder.h"
+
+#define UID       12345
+#define WAIT_MS   60000
+#define ENDED_MAX 512
+
+/* A centre that remembers. */
+struct world {
+    char dir[PATH_MAX], exe[PATH_MAX];
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    Star__JobRunReport *ended[ENDED_MAX];
+    size_t n;
+    unsigned reports, alls, running;
+    bool refuse, keep; /* answers nothing; confirms nothing */
+    struct runs *runs;
+};
+
+static int on_report(void *ctx, const Star__JobReport *m, Star__JobReportReply **out)
+{
+    struct world *w = ctx;
+    Star__JobReportReply *a = calloc(1, sizeof(*a));
+    int rc = 0;
+
+    star__job_report_reply__init(a);
+    a->done = calloc(m->n_runs + 1, sizeof(*a->done));
+    pthread_mutex_lock(&w->lock);
+    w->reports++;
+    w->alls += m->all;
+    for (size_t i = 0; i < m->n_runs && !w->refuse; i++) {
+        const Star__JobRunReport *r = m->runs[i];
+        if (r->state != STAR__JOB_RUN_STATE__RUN_ENDED) {
+            w->running++;
+            continue;
+        }
+        size_t size = star__job_run_report__get_packed_size(r);
+        uint8_t *data = malloc(size + 1);
+        star__job_run_report__pack(r, data);
+        if (w->n < ENDED_MAX)
+            w->ended[w->n++] = star__job_run_report__unpack(NULL, size, data);
+        free(data);
+        if (!w->keep) {
+            Star__JobRun *done = a->done[a->n_done++] = calloc(1, sizeof(**a->done));
+            star__job_run__init(done);
+            done->job = r->run->job;
+            done->copy = r->run->copy;
+            done->attempt = r->run->attempt;
+        }
+    }
+    if (w->refuse) {
+        star__job_report_reply__free_unpacked(a, NULL);
+        a = NULL;
+        rc = -ECONNRESET;
+    }
+    *out = a;
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    return rc;
+}
+
+static int open_runs(struct world *w, char detail[RUN_DETAIL])
+{
+    struct runs_options o = {.store = w->dir, .exe = w->exe, .report = on_report, .ctx = w};
+    static char mount[PATH_MAX + 8];
+
+    snprintf(mount, sizeof(mount), "%s/cloud", w->dir);
+    o.mount = mount;
+    int rc = runs_open(&o, &w->runs, detail);
+    if (rc == 0) {
+        unsigned before = w->alls;
+        runs_heard(w->runs, clock_boot_ms());
+        runs_connected(w->runs);
+        pthread_mutex_lock(&w->lock);
+        while (w->alls == before)
+            pthread_cond_wait(&w->changed, &w->lock);
+        pthread_mutex_unlock(&w->lock);
+        usleep(20000); /* for the answer to be taken */
+    }
+    return rc;
+}
+
+static char *in_cloud(const struct world *w, const char *path)
+{
+    static char full[PATH_MAX + 64];
+
+    snprintf(full, sizeof(full), "%s/cloud/%s", w->dir, path);
+    return full;
+}
+
+static void find_exe(struct world *w)
+{
+    const char *given = getenv("UMBEL_BINARY");
+
+    if (given) {
+        snprintf(w->exe, sizeof(w->exe), "%s", given);
+        return;
+    }
+    ssize_t n = readlink("/proc/self/exe", w->exe, sizeof(w->exe) - 1);
+    cr_assert_gt(n, 0);
+    w->exe[n] = 0;
+    for (int i = 0; i < 3; i++)
+        *strrchr(w->exe, '/') = 0;
+    strcat(w->exe, "/tools/umbel");
+}
+
+static struct world *setup(void)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    const char *at = getenv("UMBEL_TEST_DIR");
+    char detail[RUN_DETAIL];
+
+    find_exe(w);
+    if (access(w->exe, X_OK) < 0)
+        cr_skip_test("no umbel program at %s (UMBEL_BINARY)", w->exe);
+    snprintf(w->dir, sizeof(w->dir), "%s/node_run.XXXXXX", at ? at : "/var/tmp");
+    cr_assert(mkdtemp(w->dir));
+    chmod(w->dir, 0711);
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->changed, NULL);
+    mkdir(in_cloud(w, ""), 0755);
+    mkdir(in_cloud(w, "home"), 0755);
+    cr_assert_eq(chown(in_cloud(w, "home"), UID, UID), 0);
+    int rc = open_runs(w, detail);
+    if (rc == -EPERM || rc == -ENOENT || rc == -EACCES || rc == -EROFS)
+        cr_skip_test("no jobs on this machine: %s", detail);
+    cr_assert_eq(rc, 0, "%s", detail);
+    return w;
+}
+
+static bool group_is_left(const struct world *w);
+
+static void teardown(struct world *w)
+{
+    char command[PATH_MAX + 16];
+
+    runs_close(w->runs, true);
+    cr_expect_not(group_is_left(w), "a control group is left");
+    snprintf(command, sizeof(command), "rm -rf '%s'", w->dir);
+    cr_assert_eq(system(command), 0);
+}
+
+struct order {
+    Star__JobStart m;
+    Star__JobRun run;
+    Star__Cred cred;
+    char out[32], err[32];
+};
+
+static struct order *order(struct world *w, uint64_t job, const char *command)
+{
+    struct order *o = calloc(1, sizeof(*o));
+
+    star__job_start__init(&o->m);
+    star__job_run__init(&o->run);
+    star__cred__init(&o->cred);
+    o->run = (Star__JobRun){.base = o->run.base, .job = job, .copy = 1, .attempt = 1};
+    o->cred.uid = o->cred.gid = UID;
+    o->cred.umask = 022;
+    o->m.run = &o->run;
+    o->m.cred = &o->cred;
+    o->m.name = (char *)"test";
+    o->m.command = (char *)(uintptr_t)command;
+    o->m.workdir = (char *)"/home";
+    o->m.milli_cpus = 1000;
+    o->m.memory = 256u << 20;
+    o->m.pids_max = 64;
+    o->m.output_max = 1u << 20;
+    snprintf(o->out, sizeof(o->out), "out%ju", (uintmax_t)job);
+    snprintf(o->err, sizeof(o->err), "err%ju", (uintmax_t)job);
+    o->m.own_output = o->out;
+    o->m.own_error = o->err;
+    const char *own[] = {o->out, o->err};
+    for (int i = 0; i < 2; i++) {
+        int fd = open(in_cloud(w, own[i]), O_WRONLY | O_CREAT, 0600);
+        cr_assert(fd >= 0 && fchown(fd, UID, UID) == 0);
+        close(fd);
+    }
+    return o;
+}
+
+static void start(struct world *w, const struct order *o)
+{
+    char detail[RUN_DETAIL] = "";
+
+    cr_assert_eq(runs_job_start(w->runs, &o->m, detail), 0, "%s", detail);
+}
+
+static Star__JobRunReport *wait_end(struct world *w, uint64_t job)
+{
+    int64_t until = clock_boot_ms() + WAIT_MS;
+    Star__JobRunReport *found = NULL;
+
+    pthread_mutex_lock(&w->lock);
+    while (!found && clock_boot_ms() < until) {
+        for (size_t i = 0; i < w->n; i++)
+            if (w->ended[i]->run->job == job)
+                found = w->ended[i];
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_sec++;
+        if (!found)
+            pthread_cond_timedwait(&w->changed, &w->lock, &t);
+        runs_heard(w->runs, clock_boot_ms());
+    }
+    pthread_mutex_unlock(&w->lock);
+    cr_assert(found, "job %ju does not end", (uintmax_t)job);
+    return found;
+}
+
+static Star__JobRunReport *run(struct world *w, uint64_t job, const char *command)
+{
+    struct order *o = order(w, job, command);
+
+    start(w, o);
+    free(o);
+    return wait_end(w, job);
+}
+
+static char *text_of(const struct world *w, const char *path)
+{
+    static char text[65536];
+    int fd = open(in_cloud(w, path), O_RDONLY);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    text[n < 0 ? 0 : n] = 0;
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+#define IS_END(r, wanted, code)                                                                    \
+    do {                                                                                           \
+        cr_expect_eq((r)->end, STAR__JOB_END__##wanted, "end %d: %s", (int)(r)->end, (r)->detail); \
+        cr_expect_eq((r)->status, code, "status %d: %s", (int)(r)->status, (r)->detail);           \
+    } while (0)
+
+static void one_group(void *arg, const char *name)
+{
+    (void)name;
+    ++*(unsigned *)arg;
+}
+
+static bool group_is_left(const struct world *w)
+{
+    struct run_cgroups c;
+    char base[40], detail[RUN_DETAIL], jobs[PATH_MAX + 8];
+    struct stat st;
+    unsigned n = 0;
+
+    snprintf(jobs, sizeof(jobs), "%s/jobs", w->dir);
+    cr_assert_eq(stat(jobs, &st), 0);
+    snprintf(base, sizeof(base), "%jx-%jx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    cr_assert_eq(run_cgroups_open(&c, base, detail), 0, "%s", detail);
+    cr_assert_eq(run_cgroup_each(&c, one_group, &n), 0);
+    if (n == 0)
+        cr_expect_eq(run_cgroup_remove(&c, NULL), 0);
+    return n > 0;
+}
+
+static bool folder_is_left(const struct world *w, const char *name)
+{
+    char path[PATH_MAX + 64];
+
+    snprintf(path, sizeof(path), "%s/jobs/%s", w->dir, name);
+    for (int i = 0; i < 500 && access(path, F_OK) == 0; i++)
+        usleep(10000);
+    return access(path, F_OK) == 0;
+}
+
+Test(node_run, exit_status_output_and_who_it_is)
+{
+    struct world *w = setup();
+    Star__JobRunReport *r = run(w, 1, "/bin/true");
+
+    IS_END(r, END_EXIT, 0);
+    cr_expect_eq(r->output_bytes, 0);
+    cr_expect_not(folder_is_left(w, "1.1.1"));
+    r = run(w, 2, "id -u; id -g; pwd; echo $UMBEL_JOB_ID; echo oops >&2; exit 7");
+    IS_END(r, END_EXIT, 7);
+    char want[PATH_MAX + 64];
+    snprintf(want, sizeof(want), "12345\n12345\n%s\n2\n", in_cloud(w, "home"));
+    cr_expect_str_eq(text_of(w, "out2"), want);
+    cr_expect_str_eq(text_of(w, "err2"), "oops\n");
+    cr_expect_eq(r->output_bytes, strlen(want));
+    cr_expect_eq(r->digest.len, 16);
+    IS_END(run(w, 3, "exit 137"), END_EXIT, 137);
+    IS_END(run(w, 4, "kill -SEGV $$"), END_SIGNAL, SIGSEGV);
+    r = run(w, 5, "/no/such/program");
+    IS_END(r, END_EXIT, 127);
+    cr_expect(strstr(r->detail, "/no/such/program"), "%s", r->detail);
+    teardown(w);
+}
+
+Test(node_run, digests_are_equal_if_the_output_is)
+{
+    struct world *w = setup();
+    Star__JobRunReport *a = run(w, 1, "echo one; sleep 0.1; echo two");
+    Star__JobRunReport *b = run(w, 2, "printf 'one\\ntwo\\n'"), *c = run(w, 3, "echo three");
+
+    cr_assert(a->digest.len == 16 && b->digest.len == 16 && c->digest.len == 16);
+    cr_expect_eq(memcmp(a->digest.data, b->digest.data, 16), 0);
+    cr_expect_neq(memcmp(a->digest.data, c->digest.data, 16), 0);
+    teardown(w);
+}
+
+Test(node_run, what_it_sees_of_the_machine)
+{
+    struct world *w = setup();
+
+    /* Its own process space, a system that cannot be written, a /tmp of its own. */
+    IS_END(run(w, 1, "test $(ls -d /proc/[0-9]* | wc -l) -lt 8"), END_EXIT, 0);
+    IS_END(run(w, 2, "touch /etc/x || touch /usr/x || touch /x"), END_EXIT, 1);
+    IS_END(run(w, 3, "echo x >/tmp/umbel-run-x && test -e /tmp/umbel-run-x"), END_EXIT, 0);
+    cr_expect_eq(access("/tmp/umbel-run-x", F_OK), -1);
+    IS_END(run(w, 4, "touch made && test -O made"), END_EXIT, 0);
+    IS_END(run(w, 5, "test -e /root || test -e /var/lib"), END_EXIT, 1);
+    IS_END(run(w, 6, "grep -q '^CapEff:.0*$' /proc/self/status"), END_EXIT, 0);
+    cr_expect_eq(access(in_cloud(w, "home/made"), F_OK), 0);
+    /* root is root over files of the cloud only. */
+    struct order *o = order(w, 7,
+                            "id -u; touch rooted; mount -t tmpfs x /tmp || echo no; "
+                            "f=/proc/sys/kernel/core_pattern; v=$(cat $f); echo $v >$f || echo no");
+    o->cred.uid = o->cred.gid = 0;
+    start(w, o);
+    IS_END(wait_end(w, 7), END_EXIT, 0);
+    cr_expect_str_eq(text_of(w, "out7"), "0\nno\nno\n");
+    teardown(w);
+}
+
+Test(node_run, scripts_input_output_and_groups)
+{
+    struct world *w = setup();
+    uint32_t groups[] = {4711, 4712};
+    char *env[] = {(char *)"GREETING=hello", (char *)"PATH=/bin"};
+    struct order *o = order(w, 1, "");
+    const char script[] = "#!/bin/bash\nread line\necho \"$GREETING $line $PATH\"\nid -G\n";
+
+    cr_assert_eq(system("true"), 0);
+    int fd = open(in_cloud(w, "home/in"), O_WRONLY | O_CREAT, 0644);
+    cr_assert_eq(write(fd, "you\n", 4), 4);
+    close(fd);
+    o->m.script.data = (uint8_t *)(uintptr_t)script;
+    o->m.script.len = sizeof(script) - 1;
+    o->m.input = (char *)"in";
+    o->m.output = (char *)"/home/result";
+    o->m.env = env;
+    o->m.n_env = 2;
+    o->cred.groups = groups;
+    o->cred.n_groups = 2;
+    start(w, o);
+    IS_END(wait_end(w, 1), END_EXIT, 0);
+    cr_expect_str_eq(text_of(w, "home/result"), "hello you /bin\n12345 4711 4712\n");
+    cr_expect_str_eq(text_of(w, "out1"), "");
+    /* command and script: it gets the script's path. */
+    o = order(w, 2, "sh -e");
+    o->m.script.data = (uint8_t *)(uintptr_t) "false\necho never\n";
+    o->m.script.len = 17;
+    start(w, o);
+    IS_END(wait_end(w, 2), END_EXIT, 1);
+    o = order(w, 3, "true");
+    o->m.workdir = (char *)"/nowhere";
+    start(w, o);
+    Star__JobRunReport *r = wait_end(w, 3);
+    cr_expect_eq(r->end, STAR__JOB_END__END_FAILED);
+    cr_expect(strstr(r->detail, "nowhere: No such file"), "%s", r->detail);
+    o = order(w, 4, "true");
+    o->m.output = (char *)"/forbidden";
+    start(w, o);
+    r = wait_end(w, 4);
+    cr_expect_eq(r->end, STAR__JOB_END__END_FAILED);
+    cr_expect(strstr(r->detail, "forbidden: Permission denied"), "%s", r->detail);
+    teardown(w);
+}
+
+Test(node_run, time_and_a_command_that_ignores_sigterm)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "trap '' TERM; while :; do sleep 1; done");
+    int64_t began = clock_boot_ms();
+
+    o->m.time_s = 1;
+    start(w, o);
+    o = order(w, 2, "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done");
+    o->m.time_s = 1;
+    start(w, o);
+    Star__JobRunReport *r = wait_end(w, 2);
+    cr_expect_eq(r->end, STAR__JOB_END__END_TIME);
+    cr_expect_str_eq(text_of(w, "out2"), "bye\n");
+    r = wait_end(w, 1);
+    cr_expect_eq(r->end, STAR__JOB_END__END_TIME);
+    cr_expect_geq(clock_boot_ms() - began, 1000 + JOB_GRACE_MS, "the grace was not kept");
+    teardown(w);
+}
+
+Test(node_run, out_of_memory_is_named)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "head -c 200M /dev/zero | tail -c 200M | wc -c");
+
+    o->m.memory = 32u << 20;
+    o->m.command = (char *)"a=$(head -c 100M /dev/zero | tr '\\0' x); echo ${#a}";
+    start(w, o);
+    Star__JobRunReport *r = wait_end(w, 1);
+    cr_expect_eq(r->end, STAR__JOB_END__END_MEMORY, "end %d, %s", (int)r->end, r->detail);
+    cr_expect(r->memory_peak > (16u << 20) && r->memory_peak <= (33u << 20), "%ju",
+              (uintmax_t)r->memory_peak);
+    teardown(w);
+}
+
+Test(node_run, a_fork_bomb_is_bounded_and_ends)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "b() { b | b & b; }; b; sleep 100");
+
+    o->m.time_s = 2;
+    start(w, o);
+    Star__JobRunReport *r = wait_end(w, 1);
+    cr_expect(r->end == STAR__JOB_END__END_TIME || r->end == STAR__JOB_END__END_EXIT, "%d",
+              (int)r->end);
+    teardown(w);
+}
+
+Test(node_run, more_output_than_is_kept)
+{
+    struct world *w = setup();
+    Star__JobRunReport *r = run(w, 1, "head -c 1G /dev/zero");
+    struct stat st;
+
+    IS_END(r, END_EXIT, 0);
+    cr_expect_eq(r->output_bytes, 1u << 20);
+    cr_expect_eq(r->output_lost, (1u << 30) - (1u << 20));
+    cr_assert_eq(stat(in_cloud(w, "out1"), &st), 0);
+    cr_expect_eq(st.st_size, 1u << 20);
+    teardown(w);
+}
+
+Test(node_run, cancelled_and_signalled)
+{
+    struct world *w = setup();
+    Star__JobSignal s = STAR__JOB_SIGNAL__INIT;
+    struct order *o = order(w, 1, "trap 'echo usr' USR1; echo up; while :; do sleep 0.1; done");
+    char detail[RUN_DETAIL] = "";
+
+    start(w, o);
+    for (int i = 0; i < 1000 && text_of(w, "out1")[0] == 0; i++)
+        usleep(10000);
+    s.run = &o->run;
+    s.signal = SIGUSR1;
+    cr_expect_eq(runs_job_signal(w->runs, &s, detail), 0, "%s", detail);
+    for (int i = 0; i < 1000 && !strstr(text_of(w, "out1"), "usr"); i++)
+        usleep(10000);
+    cr_expect_str_eq(text_of(w, "out1"), "up\nusr\n");
+    pthread_mutex_lock(&w->lock);
+    while (w->running == 0)
+        pthread_cond_wait(&w->changed, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+    s.end = true;
+    s.why = (char *)"by user 7";
+    cr_expect_eq(runs_job_signal(w->runs, &s, detail), 0, "%s", detail);
+    Star__JobRunReport *r = wait_end(w, 1);
+    cr_expect_eq(r->end, STAR__JOB_END__END_CANCELLED);
+    cr_expect_str_eq(r->detail, "by user 7");
+    cr_expect_eq(runs_job_signal(w->runs, &s, detail), -ESRCH);
+    teardown(w);
+}
+
+Test(node_run, the_lease_ends_it)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "sleep 600");
+    int64_t began = clock_boot_ms();
+
+    start(w, o);
+    /* As a node that has heard nothing for all but a second of it. */
+    char path[PATH_MAX + 16];
+    uint64_t soon = (uint64_t)began + 1000;
+    snprintf(path, sizeof(path), "%s/jobs/lease", w->dir);
+    int fd = open(path, O_WRONLY);
+    cr_assert_eq(pwrite(fd, &soon, sizeof(soon), 0), (ssize_t)sizeof(soon));
+    close(fd);
+    pthread_mutex_lock(&w->lock);
+    while (w->n == 0)
+        pthread_cond_wait(&w->changed, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+    cr_expect_eq(w->ended[0]->end, STAR__JOB_END__END_LEASE);
+    teardown(w);
+}
+
+/* Adoption: runs outlive the node, whatever became of them. A child is the node that is killed. */
+Test(node_run, a_killed_node_finds_its_runs_again)
+{
+    struct world *w = setup();
+    char detail[RUN_DETAIL] = "";
+    int up[2];
+
+    cr_assert_eq(pipe(up), 0);
+    runs_close(w->runs, false);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (open_runs(w, detail) != 0)
+            _exit(1);
+        w->keep = true;
+        struct order *goes = order(w, 1, "echo began; sleep 4; echo ended");
+        struct order *killed = order(w, 2, "echo began; sleep 600");
+        struct order *over = order(w, 3, "exit 3");
+        if (runs_job_start(w->runs, &goes->m, detail) ||
+            runs_job_start(w->runs, &killed->m, detail) ||
+            runs_job_start(w->runs, &over->m, detail))
+            _exit(2);
+        wait_end(w, 3);
+        while (!text_of(w, "out1")[0] || !text_of(w, "out2")[0])
+            usleep(10000);
+        (void)!write(up[1], "x", 1);
+        pause();
+    }
+    char byte;
+    cr_assert_eq(read(up[0], &byte, 1), 1);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    /* The second one's supervisor too. */
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof(path), "%s/jobs", w->dir);
+    int jobs = open(path, O_RDONLY | O_DIRECTORY);
+    pid_t supervisor = run_folder_holder(jobs, "2.1.1");
+    cr_assert_gt(supervisor, 0);
+    kill(supervisor, SIGKILL);
+    cr_assert_eq(open_runs(w, detail), 0, "%s", detail);
+    IS_END(wait_end(w, 3), END_EXIT, 3);
+    Star__JobRunReport *r = wait_end(w, 2);
+    cr_expect_eq(r->end, STAR__JOB_END__END_FAILED);
+    cr_expect(strstr(r->detail, "supervisor"), "%s", r->detail);
+    IS_END(wait_end(w, 1), END_EXIT, 0);
+    cr_expect_str_eq(text_of(w, "out1"), "began\nended\n");
+    cr_expect_not(folder_is_left(w, "1.1.1") || folder_is_left(w, "2.1.1") ||
+                  folder_is_left(w, "3.1.1"));
+    close(jobs);
+    teardown(w);
+}
+
+Test(node_run, a_killed_supervisor_takes_its_run_with_it)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "echo began; sleep 600 & sleep 600");
+    char path[PATH_MAX + 16];
+
+    start(w, o);
+    for (int i = 0; i < 1000 && !text_of(w, "out1")[0]; i++)
+        usleep(10000);
+    snprintf(path, sizeof(path), "%s/jobs", w->dir);
+    int jobs = open(path, O_RDONLY | O_DIRECTORY);
+    pid_t supervisor = run_folder_holder(jobs, "1.1.1");
+    cr_assert_gt(supervisor, 0);
+    kill(supervisor, SIGKILL);
+    cr_expect_eq(wait_end(w, 1)->end, STAR__JOB_END__END_FAILED);
+    close(jobs);
+    teardown(w);
+}
+
+Test(node_run, reports_are_sent_again_until_answered)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "true");
+
+    w->refuse = true;
+    start(w, o);
+    start(w, o); /* twice is once */
+    pthread_mutex_lock(&w->lock);
+    unsigned before = w->reports;
+    while (w->reports < before + 2)
+        pthread_cond_wait(&w->changed, &w->lock);
+    w->refuse = false;
+    pthread_mutex_unlock(&w->lock);
+    IS_END(wait_end(w, 1), END_EXIT, 0);
+    cr_expect_not(folder_is_left(w, "1.1.1"));
+    cr_expect_eq(w->n, 1);
+    teardown(w);
+}
+
+Test(node_run, what_makes_no_sense_is_refused)
+{
+    struct world *w = setup();
+    char detail[RUN_DETAIL];
+    struct order *o = order(w, 1, "");
+
+    cr_expect_eq(runs_job_start(w->runs, &o->m, detail), -EINVAL);
+    o = order(w, 1, "true");
+    o->run.attempt = 0;
+    cr_expect_eq(runs_job_start(w->runs, &o->m, detail), -EINVAL);
+    o = order(w, 1, "true");
+    o->m.cred = NULL;
+    cr_expect_eq(runs_job_start(w->runs, &o->m, detail), -EINVAL);
+    char *env[] = {(char *)"=x"};
+    o = order(w, 1, "true");
+    o->m.env = env;
+    o->m.n_env = 1;
+    cr_expect_eq(runs_job_start(w->runs, &o->m, detail), -EINVAL);
+    cr_expect_eq(runs_active(w->runs), 0);
+    teardown(w);
+}
+
+/* Prints only: what a short run costs. */
+Test(node_run, speed)
+{
+    struct world *w = setup();
+    enum { N = 100 };
+    struct run_usage used;
+    int64_t began = clock_boot_ms();
+
+    for (uint64_t i = 1; i <= N; i++) {
+        struct order *o = order(w, i, "/bin/true");
+        start(w, o);
+        free(o);
+    }
+    for (uint64_t i = 1; i <= N; i++)
+        IS_END(wait_end(w, i), END_EXIT, 0);
+    int64_t took = clock_boot_ms() - began;
+    cr_assert_eq(runs_usage(w->runs, &used), 0);
+    printf("%d runs of /bin/true: %.2f ms each; %.2f ms of CPU each in their groups\n", N,
+           (double)took / N, (double)used.cpu_us / 1000 / N);
+    teardown(w);
+}
