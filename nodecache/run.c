@@ -269,6 +269,8 @@ static int open_all(struct runs *r, char detail[RUN_DETAIL])
     if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->wake, &e) < 0)
         return -errno;
     int rc = run_groups_open(r->jobs, &r->cgroups, detail);
+    if (rc == 0)
+        rc = runs_start_spawner(r, detail);
     return rc < 0 ? rc : runs_adopt(r, detail);
 }
 
@@ -300,6 +302,8 @@ int runs_open(const struct runs_options *options, struct runs **out, char detail
         runs_close(r, false);
     else
         *out = r;
+    if (rc == 0)
+        detail[0] = 0;
     return rc;
 }
 

@@ -1,4 +1,8 @@
-/* The control groups of runs. */
+/*
+ * The control groups of runs. libcgroup finds the controllers and makes the node's own group, with
+ * what v2 needs above it. The group of each run is made, entered and removed by hand: libcgroup
+ * reads the mounts again for each of that, which cost more than all other work of a short run.
+ */
 #include "nodecache/run_cgroup.h"
 
 #include <dirent.h>
@@ -9,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,6 +94,29 @@ static uint64_t read_number(const struct run_cgroups *c, enum run_controller k, 
     return key ? run_cgroup_key(text, key) : strtoull(text, NULL, 10);
 }
 
+static int write_text(const struct run_cgroups *c, enum run_controller k, const char *name,
+                      const char *file, const char *text)
+{
+    char path[PATH_MAX];
+    int rc = group_path(c, k, name, file, path);
+    int fd = rc == 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+
+    if (fd < 0)
+        return rc < 0 ? rc : -errno;
+    rc = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+    close(fd);
+    return rc;
+}
+
+static int write_number(const struct run_cgroups *c, enum run_controller k, const char *name,
+                        const char *file, uint64_t value)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%" PRIu64, value);
+    return write_text(c, k, name, file, text);
+}
+
 /* ---- making */
 
 static int from_libcgroup(int rc)
@@ -106,93 +134,114 @@ static void why(char detail[RUN_DETAIL], const char *what, int rc)
              rc == ECGOTHER ? strerror(cgroup_get_last_errno()) : cgroup_strerror(rc));
 }
 
-static int add_v1(struct cgroup *g, const struct run_cgroups *c, const struct run_limits *l)
+/* The node's group: v2 must have the controllers enabled down to it. */
+static int make_base(const struct run_cgroups *c, char detail[RUN_DETAIL])
 {
-    struct cgroup_controller *cpu = cgroup_add_controller(g, "cpu");
-    struct cgroup_controller *memory = cgroup_add_controller(g, "memory");
-    struct cgroup_controller *pids = cgroup_add_controller(g, "pids");
-    uint64_t quota, period;
-    int rc = cpu && memory && pids ? 0 : ECGFAIL;
+    struct cgroup *g = cgroup_new_cgroup(c->base);
+    int rc = g ? 0 : ECGFAIL;
 
-    if (c->mounts[RUN_CPUACCT][0] && !cgroup_add_controller(g, "cpuacct"))
-        rc = ECGFAIL;
-    if (rc == 0 && l->milli_cpus > 0) {
+    for (enum run_controller k = RUN_CPU; rc == 0 && k < RUN_CONTROLLERS; k++)
+        if (c->mounts[k][0] && !cgroup_add_controller(g, controller_name(k)))
+            rc = ECGFAIL;
+    if (rc == 0)
+        rc = cgroup_create_cgroup(g, 1);
+    if (rc != 0)
+        why(detail, "the node's control group", rc);
+    cgroup_free(&g);
+    return from_libcgroup(rc);
+}
+
+/* libcgroup enables them for the group itself; its children need them too. */
+static int enable_children(const struct run_cgroups *c, char detail[RUN_DETAIL])
+{
+    int rc = write_text(c, RUN_MEMORY, NULL, "cgroup.subtree_control", "+cpu +memory +pids");
+
+    if (rc < 0)
+        snprintf(detail, RUN_DETAIL, "control groups for runs cannot be enabled: %s",
+                 strerror(-rc));
+    return rc;
+}
+
+static int limit_v1(const struct run_cgroups *c, const char *name, const struct run_limits *l)
+{
+    uint64_t quota, period;
+    int rc = 0;
+
+    if (l->milli_cpus > 0) {
         run_cgroup_quota(l->milli_cpus, &quota, &period);
-        rc = cgroup_add_value_uint64(cpu, "cpu.cfs_period_us", period);
+        if (period != PERIOD_US) /* which is the kernel's own */
+            rc = write_number(c, RUN_CPU, name, "cpu.cfs_period_us", period);
         if (rc == 0)
-            rc = cgroup_add_value_uint64(cpu, "cpu.cfs_quota_us", quota);
+            rc = write_number(c, RUN_CPU, name, "cpu.cfs_quota_us", quota);
     }
     if (rc == 0 && l->memory > 0)
-        rc = cgroup_add_value_uint64(memory, "memory.limit_in_bytes", l->memory);
+        rc = write_number(c, RUN_MEMORY, name, "memory.limit_in_bytes", l->memory);
+    /* Memory and swap together: else it would swap for hours instead of being out of memory. */
+    if (rc == 0 && l->memory > 0) {
+        rc = write_number(c, RUN_MEMORY, name, "memory.memsw.limit_in_bytes", l->memory);
+        rc = rc == -ENOENT || rc == -EACCES ? 0 : rc; /* a kernel that does not account swap */
+    }
     if (rc == 0 && l->pids > 0)
-        rc = cgroup_add_value_uint64(pids, "pids.max", l->pids);
+        rc = write_number(c, RUN_PIDS, name, "pids.max", l->pids);
     return rc;
 }
 
-static int add_v2(struct cgroup *g, const struct run_limits *l)
+static int limit_v2(const struct run_cgroups *c, const char *name, const struct run_limits *l)
 {
-    struct cgroup_controller *cpu = cgroup_add_controller(g, "cpu");
-    struct cgroup_controller *memory = cgroup_add_controller(g, "memory");
-    struct cgroup_controller *pids = cgroup_add_controller(g, "pids");
     uint64_t quota, period;
     char text[48];
-    int rc = cpu && memory && pids ? 0 : ECGFAIL;
+    int rc = 0;
 
-    if (rc == 0 && l->milli_cpus > 0) {
+    if (l->milli_cpus > 0) {
         run_cgroup_quota(l->milli_cpus, &quota, &period);
         snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64, quota, period);
-        rc = cgroup_add_value_string(cpu, "cpu.max", text);
+        rc = write_text(c, RUN_CPU, name, "cpu.max", text);
     }
+    if (rc == 0 && l->memory > 0)
+        rc = write_number(c, RUN_MEMORY, name, "memory.max", l->memory);
     if (rc == 0 && l->memory > 0) {
-        rc = cgroup_add_value_uint64(memory, "memory.max", l->memory);
-        /* Else it would swap for hours instead of being out of memory. */
-        if (rc == 0 && access("/proc/swaps", R_OK) == 0)
-            rc = cgroup_add_value_string(memory, "memory.swap.max", "0");
+        rc = write_text(c, RUN_MEMORY, name, "memory.swap.max", "0");
+        rc = rc == -ENOENT || rc == -EACCES ? 0 : rc;
     }
     if (rc == 0 && l->pids > 0)
-        rc = cgroup_add_value_uint64(pids, "pids.max", l->pids);
+        rc = write_number(c, RUN_PIDS, name, "pids.max", l->pids);
     return rc;
 }
 
-static int describe(const struct run_cgroups *c, const char *name, const struct run_limits *l,
-                    struct cgroup **out)
+/* Trees apart in v1; one in v2, which the first of them stands for. */
+static bool has_tree(const struct run_cgroups *c, enum run_controller k)
 {
-    char path[PATH_MAX];
-    int rc = ECGFAIL;
-
-    *out = NULL;
-    if (snprintf(path, sizeof(path), "%s%s%s", c->base, name ? "/" : "", name ? name : "") <
-        (int)sizeof(path))
-        *out = cgroup_new_cgroup(path);
-    if (*out)
-        rc = c->v2 ? add_v2(*out, l) : add_v1(*out, c, l);
-    return rc;
+    return c->mounts[k][0] && (!c->v2 || k == RUN_CPU);
 }
 
 int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct run_limits *limits,
                     char detail[RUN_DETAIL])
 {
-    struct cgroup *g;
-    int rc = describe(c, name, limits, &g);
+    char path[PATH_MAX];
+    int rc = 0;
 
+    for (enum run_controller k = RUN_CPU; rc == 0 && k < RUN_CONTROLLERS; k++) {
+        if (!has_tree(c, k))
+            continue;
+        rc = group_path(c, k, name, NULL, path);
+        if (rc == 0 && mkdir(path, 0755) < 0 && errno != EEXIST)
+            rc = -errno;
+    }
     if (rc == 0)
-        rc = cgroup_create_cgroup(g, 1);
-    if (rc != 0)
-        why(detail, "the run's control group", rc);
-    cgroup_free(&g);
-    return from_libcgroup(rc);
+        rc = c->v2 ? limit_v2(c, name, limits) : limit_v1(c, name, limits);
+    if (rc < 0)
+        snprintf(detail, RUN_DETAIL, "the run's control group: %s", strerror(-rc));
+    return rc;
 }
 
 int run_cgroup_enter(const struct run_cgroups *c, const char *name)
 {
-    const struct run_limits none = {0};
-    struct cgroup *g;
-    int rc = describe(c, name, &none, &g);
+    int rc = 0;
 
-    if (rc == 0)
-        rc = cgroup_attach_task(g);
-    cgroup_free(&g);
-    return from_libcgroup(rc);
+    for (enum run_controller k = RUN_CPU; rc == 0 && k < RUN_CONTROLLERS; k++)
+        if (has_tree(c, k))
+            rc = write_text(c, k, name, "cgroup.procs", "0"); /* the writer */
+    return rc;
 }
 
 static int find_mount(struct run_cgroups *c, enum run_controller k)
@@ -210,7 +259,6 @@ static int find_mount(struct run_cgroups *c, enum run_controller k)
 
 int run_cgroups_open(struct run_cgroups *c, const char *base, char detail[RUN_DETAIL])
 {
-    const struct run_limits none = {0};
     char path[PATH_MAX];
     int rc = cgroup_init();
 
@@ -233,8 +281,8 @@ int run_cgroups_open(struct run_cgroups *c, const char *base, char detail[RUN_DE
     c->v2 = access(path, F_OK) == 0;
     if (!c->v2)
         (void)find_mount(c, RUN_CPUACCT); /* without it the processes' own times count */
-    rc = run_cgroup_make(c, NULL, &none, detail);
-    return rc;
+    rc = make_base(c, detail);
+    return rc == 0 && c->v2 ? enable_children(c, detail) : rc;
 }
 
 /* ---- what is there */
@@ -257,17 +305,10 @@ void run_cgroup_usage(const struct run_cgroups *c, const char *name, struct run_
         out->memory_peak = out->memory; /* memory.peak is there from 5.19 on */
 }
 
+/* From 5.14 on. */
 static int kill_v2(const struct run_cgroups *c, const char *name)
 {
-    char path[PATH_MAX];
-    int rc = group_path(c, RUN_MEMORY, name, "cgroup.kill", path);
-    int fd = rc == 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
-
-    if (fd < 0)
-        return rc < 0 ? rc : -errno;
-    rc = write(fd, "1", 1) == 1 ? 0 : -errno;
-    close(fd);
-    return rc;
+    return write_text(c, RUN_MEMORY, name, "cgroup.kill", "1");
 }
 
 /* The processes of one controller's group; how many. */
@@ -294,9 +335,9 @@ int run_cgroup_kill(const struct run_cgroups *c, const char *name, int tries)
     for (int i = 0;; i++) {
         int left = 0;
         if (c->v2)
-            (void)kill_v2(c, name); /* from 5.14 on */
+            (void)kill_v2(c, name); /* not there: one after the other */
         for (enum run_controller k = RUN_CPU; k <= RUN_PIDS; k++) {
-            int n = kill_listed(c, k, name);
+            int n = !has_tree(c, k) ? 0 : kill_listed(c, k, name);
             if (n < 0)
                 return n;
             left += n;
@@ -313,10 +354,9 @@ int run_cgroup_remove(const struct run_cgroups *c, const char *name)
 {
     int rc = 0;
 
-    /* rmdir by hand: libcgroup would move the processes that are left to the parent. */
     for (enum run_controller k = RUN_CPU; k < RUN_CONTROLLERS; k++) {
         char path[PATH_MAX];
-        if (!c->mounts[k][0])
+        if (!has_tree(c, k))
             continue;
         int one = group_path(c, k, name, NULL, path);
         if (one == 0 && rmdir(path) < 0 && errno != ENOENT)
@@ -331,7 +371,7 @@ int run_cgroup_each(const struct run_cgroups *c, void (*fn)(void *arg, const cha
     for (enum run_controller k = RUN_CPU; k < RUN_CONTROLLERS; k++) {
         char path[PATH_MAX];
         struct dirent *e;
-        if (!c->mounts[k][0])
+        if (!has_tree(c, k))
             continue;
         int rc = group_path(c, k, NULL, NULL, path);
         DIR *dir = rc == 0 ? opendir(path) : NULL;
@@ -341,8 +381,6 @@ int run_cgroup_each(const struct run_cgroups *c, void (*fn)(void *arg, const cha
             if (e->d_type == DT_DIR && e->d_name[0] != '.')
                 fn(arg, e->d_name);
         closedir(dir);
-        if (c->v2)
-            break; /* one tree */
     }
     return 0;
 }

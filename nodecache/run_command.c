@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "nodecache/run_private.h"
-#include "nodecache/runinit/init.h"
 
 /* The shell's own words, which no program is for, or another one. */
 static bool shell_word(const char *word, size_t n)
@@ -59,9 +58,9 @@ static void split(struct run_argv *a)
 int run_command_words(const char *command, bool script, const uint8_t *script_text,
                       size_t script_size, struct run_argv *out)
 {
-    static char sh[] = "/bin/sh", c[] = "-c", path[] = RUN_INIT_SCRIPT;
+    static char sh[] = "/bin/sh", c[] = "-c", path[] = RUN_SCRIPT;
     bool given = command[strspn(command, " \t\n")] != 0, words = given && plain(command);
-    size_t size = strlen(command) + sizeof(" " RUN_INIT_SCRIPT);
+    size_t size = strlen(command) + sizeof(" " RUN_SCRIPT);
 
     memset(out, 0, sizeof(*out));
     if (!given && !script)
@@ -78,7 +77,7 @@ int run_command_words(const char *command, bool script, const uint8_t *script_te
         split(out);
     } else if (given) {
         if (script)
-            strcat(out->text, " " RUN_INIT_SCRIPT);
+            strcat(out->text, " " RUN_SCRIPT);
         out->argv[out->n++] = sh;
         out->argv[out->n++] = c;
         out->argv[out->n++] = out->text;

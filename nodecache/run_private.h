@@ -1,14 +1,13 @@
 /*
  * How a run goes, and what the files run*.c share.
  *
- *   node --socket--> spawner --fork--> supervisor --fork, exec--> bwrap --clone--> init --fork-->
- * command
+ *   node --socket--> spawner --fork--> supervisor --clone--> init --fork, exec--> command
  *
  * The spawner is a small process (`umbel supervise`) without threads: forking it costs little,
- * forking the node much. Each supervisor is a session of its own and outlives both. It is the
- * subreaper of its run, so that "no child is left" is the end of all of it; the run has a process
- * space of its own whose first process is init (runinit/), and dies with it; bwrap and so init die
- * with the supervisor. Should a supervisor be killed, its run is.
+ * forking the node much. Each supervisor is a session of its own and outlives both. Its run has a
+ * process space of its own; when init, the first process there, ends, the kernel ends all others,
+ * and only then does the supervisor see its end. init dies with the supervisor: should that be
+ * killed, its run is.
  */
 #ifndef UMBEL_NODE_RUN_PRIVATE_H
 #define UMBEL_NODE_RUN_PRIVATE_H
@@ -23,24 +22,21 @@
 
 /* What the spawner has ready for all supervisors, and they use after the fork. */
 struct run_world {
-    int jobs;     /* STORE/jobs */
-    int init_exe; /* the program of runinit/ */
+    int jobs;    /* STORE/jobs */
+    int sandbox; /* the mount namespace that all runs have copies of */
     const char *mount_path;
     _Atomic uint64_t *lease;
     struct run_cgroups cgroups;
-    char **sandbox; /* the arguments of bwrap that all runs have */
-    size_t n_sandbox;
 };
 
 /* Between node and spawner, packets: the run's name; back, with the supervisor's pidfd (none if
- * error is not 0). */
+ * error is not 0). Before the first one a packet with an empty name: whether runs can be started.
+ */
 struct run_spawned {
     int32_t error;
     char name[RUN_NAME_MAX];
+    char detail[RUN_DETAIL];
 };
-
-/* Descriptors below are given away by number in the sandbox: standard ones, and those of init. */
-#define RUN_FDS_FIXED 10
 
 /* Signals to a supervisor, with sigqueue's value: a signal's number for the run, 0: its end. */
 #define RUN_SIGNAL SIGRTMIN
@@ -48,8 +44,9 @@ struct run_spawned {
 
 /* run_spawn.c. The node's control groups, named after STORE/jobs. */
 int run_groups_open(int jobs, struct run_cgroups *out, char detail[RUN_DETAIL]);
-/* Starts the spawner; the node's end of the socket, or -errno. */
-int run_spawner_start(const char *exe, const char *store, const char *mount, pid_t *pid);
+/* Starts the spawner; the node's end of the socket, or -errno: no runs can be started; detail. */
+int run_spawner_start(const char *exe, const char *store, const char *mount, pid_t *pid,
+                      char detail[RUN_DETAIL]);
 /* What the spawner has answered; *pidfd is the receiver's. -EAGAIN: nothing now. -EPIPE: gone. */
 int run_spawner_answer(int fd, struct run_spawned *out, int *pidfd);
 
@@ -67,18 +64,31 @@ int run_command_words(const char *command, bool script, const uint8_t *script_te
                       size_t script_size, struct run_argv *out);
 void run_argv_free(struct run_argv *a);
 
-/* run_sandbox.c */
+/* run_sandbox.c. Has bwrap build the sandbox. */
 int run_sandbox_prepare(struct run_world *w, char detail[RUN_DETAIL]);
-/* The block for init; a descriptor, or -errno. */
-int run_sandbox_block(const struct run_world *w, const Star__JobStart *s);
+/* The caller's own copy of it, with the cloud. Fails: *what could not be had. */
+int run_sandbox_enter(const struct run_world *w, const Star__JobStart *s, const char **what);
+
+/* run_init.c: in the cloned child. */
 struct run_pipes {
-    int control; /* init's end */
-    int block;
+    int control; /* run_told packets go up; one byte each comes down: a signal for all of the run */
     int out, err; /* the ends to be written */
 };
-/* In the forked child: goes into the group and becomes bwrap; returns only if it cannot. */
-int run_sandbox_enter(const struct run_world *w, const char *name, const Star__JobStart *s,
-                      const struct run_pipes *p);
+/* In the sandbox's own /tmp. */
+#define RUN_SCRIPT "/tmp/.umbel-script"
+_Noreturn void run_init(const struct run_world *w, const char *name, const Star__JobStart *s,
+                        const struct run_pipes *p);
+enum run_told_kind {
+    RUN_TOLD_FAILED = 1, /* value: errno; text: what could not be done. The command did not start */
+    RUN_TOLD_ENDED = 2,  /* value: the command's wait status */
+    RUN_TOLD_NOTE = 3,   /* text: why there was nothing to execute; its end follows */
+};
+struct run_told {
+    uint32_t kind;
+    int32_t value;
+    uint64_t cpu_us;
+    char text[200];
+};
 
 /* run_output.c: copies what the run writes. A thread of its own from the first byte on, so that a
  * mount that hangs does not keep the supervisor from looking at the lease. */

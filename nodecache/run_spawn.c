@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -18,11 +17,10 @@
 #include "control/wire/log.h"
 #include "nodecache/run_private.h"
 
-/* runinit/, as the build has put it into this program. */
-extern const unsigned char run_init_program[], run_init_program_end[];
-
 /* How often supervisors that have ended are reaped while no new one is asked for. */
 #define REAP_MS 500
+/* More than the spawner gives bwrap. */
+#define SPAWNER_START_MS 30000
 /* The spawner's end of the socket. */
 #define SPAWNER_FD 3
 
@@ -46,50 +44,23 @@ int run_groups_open(int jobs, struct run_cgroups *out, char detail[RUN_DETAIL])
 
 /* ---- the spawner */
 
-static int make_init(void)
-{
-    size_t size = (size_t)(run_init_program_end - run_init_program);
-    int fd = memfd_create("umbel-run-init", MFD_CLOEXEC);
-    char path[32];
-
-    if (fd < 0)
-        return -errno;
-    for (size_t done = 0; done < size;) {
-        ssize_t n = write(fd, run_init_program + done, size - done);
-        if (n < 0)
-            return -errno;
-        done += (size_t)n;
-    }
-    /* Executed through a read-only descriptor: one to write with would be "text file busy". */
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    int exe = open(path, O_RDONLY | O_CLOEXEC);
-    int rc = exe < 0 ? -errno : fcntl(exe, F_DUPFD_CLOEXEC, RUN_FDS_FIXED);
-    if (exe >= 0 && rc < 0)
-        rc = -errno;
-    if (exe >= 0)
-        close(exe);
-    close(fd);
-    return rc;
-}
-
 static int open_world(struct run_world *w, const struct run_spawner_options *o,
                       char detail[RUN_DETAIL])
 {
     int rc;
 
     *w = (struct run_world){.mount_path = o->mount};
-    snprintf(detail, RUN_DETAIL, "%.200s/jobs", o->store);
-    if ((w->jobs = run_folder_open(o->store)) < 0)
-        return w->jobs;
-    if (!(w->lease = run_lease_map(w->jobs, false)))
-        return -errno;
-    if ((w->init_exe = make_init()) < 0)
-        return w->init_exe;
+    w->jobs = run_folder_open(o->store);
+    if (w->jobs < 0 || !(w->lease = run_lease_map(w->jobs, false))) {
+        rc = w->jobs < 0 ? w->jobs : -errno;
+        snprintf(detail, RUN_DETAIL, "%.180s/jobs: %s", o->store, strerror(-rc));
+        return rc;
+    }
     rc = run_groups_open(w->jobs, &w->cgroups, detail);
     return rc < 0 ? rc : run_sandbox_prepare(w, detail);
 }
 
-static int answer(int fd, const char *name, int error, int pidfd)
+static int answer(int fd, const char *name, int error, int pidfd, const char *detail)
 {
     struct run_spawned a = {.error = error};
     union {
@@ -100,7 +71,8 @@ static int answer(int fd, const char *name, int error, int pidfd)
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 
     snprintf(a.name, sizeof(a.name), "%s", name);
-    if (error == 0) {
+    snprintf(a.detail, sizeof(a.detail), "%s", detail);
+    if (pidfd >= 0) {
         m.msg_control = control.buf;
         m.msg_controllen = sizeof(control.buf);
         struct cmsghdr *c = CMSG_FIRSTHDR(&m);
@@ -122,7 +94,7 @@ static int spawn_one(struct run_world *w, int fd, const char *name)
         close(fd);
         _exit(run_supervise(w, name));
     }
-    int rc = answer(fd, name, pidfd < 0 ? -pidfd : 0, pidfd);
+    int rc = answer(fd, name, pidfd < 0 ? -pidfd : 0, pidfd, "");
     if (pidfd >= 0)
         close(pidfd);
     return rc;
@@ -153,22 +125,23 @@ int run_spawner(const struct run_spawner_options *o)
     struct run_world w;
     int rc = open_world(&w, o, detail);
 
-    if (rc < 0) {
-        log_error("jobs cannot be started: %s: %s", detail, strerror(-rc));
-        return 1;
-    }
     signal(SIGPIPE, SIG_IGN);
+    int told = answer(o->fd, "", -rc, -1, detail);
+    if (rc < 0 || told < 0)
+        return 1; /* the node says why */
     rc = serve(&w, o->fd);
     return rc < 0 && rc != -ECONNRESET && rc != -EPIPE;
 }
 
 /* ---- the node's side */
 
-int run_spawner_start(const char *exe, const char *store, const char *mount, pid_t *pid)
+static int spawn_spawner(const char *exe, const char *store, const char *mount, pid_t *pid)
 {
     char number[8];
     const char *args[] = {"umbel", "supervise", "--store", store, "--mount",
                           mount,   "--fd",      number,    NULL};
+    /* Symbols are looked up once, not again in each process that is forked from it. */
+    char now[] = "LD_BIND_NOW=1", path[PATH_MAX] = "PATH=", *env[] = {now, path, NULL};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
     sigset_t none, all;
@@ -177,6 +150,7 @@ int run_spawner_start(const char *exe, const char *store, const char *mount, pid
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd) < 0)
         return -errno;
     snprintf(number, sizeof(number), "%d", SPAWNER_FD);
+    snprintf(path, sizeof(path), "PATH=%s", getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin");
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawn_file_actions_init(&actions);
@@ -187,7 +161,7 @@ int run_spawner_start(const char *exe, const char *store, const char *mount, pid
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &all);
     int rc = -posix_spawn(pid, exe ? exe : "/proc/self/exe", &actions, &attr,
-                          (char *const *)(uintptr_t)args, environ);
+                          (char *const *)(uintptr_t)args, env);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&actions);
     close(fd[1]);
@@ -196,6 +170,33 @@ int run_spawner_start(const char *exe, const char *store, const char *mount, pid
     if (rc < 0)
         close(fd[0]);
     return rc < 0 ? rc : fd[0];
+}
+
+/* It builds the sandbox first, and says whether it can. */
+int run_spawner_start(const char *exe, const char *store, const char *mount, pid_t *pid,
+                      char detail[RUN_DETAIL])
+{
+    struct run_spawned hello = {.error = 0};
+    int fd = spawn_spawner(exe, store, mount, pid), none, rc = fd < 0 ? fd : 0;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    snprintf(detail, RUN_DETAIL, "the process that starts jobs does not start");
+    if (rc < 0)
+        return rc;
+    rc = poll(&p, 1, SPAWNER_START_MS) > 0 ? run_spawner_answer(fd, &hello, &none) : -ETIMEDOUT;
+    if (rc == 0 && hello.error != 0) {
+        rc = -hello.error;
+        snprintf(detail, RUN_DETAIL, "%s", hello.detail);
+    }
+    if (rc < 0) {
+        close(fd);
+        kill(*pid, SIGKILL);
+        waitpid(*pid, NULL, 0);
+        *pid = 0;
+        return rc;
+    }
+    detail[0] = 0;
+    return fd;
 }
 
 int run_spawner_answer(int fd, struct run_spawned *out, int *pidfd)
@@ -216,9 +217,9 @@ int run_spawner_answer(int fd, struct run_spawned *out, int *pidfd)
         return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EPIPE;
     if (n != (ssize_t)sizeof(*out))
         return -EPIPE;
-    out->name[sizeof(out->name) - 1] = 0;
+    out->name[sizeof(out->name) - 1] = out->detail[sizeof(out->detail) - 1] = 0;
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     if (c && c->cmsg_type == SCM_RIGHTS)
         memcpy(pidfd, CMSG_DATA(c), sizeof(int));
-    return out->error == 0 && *pidfd < 0 ? -EPIPE : 0;
+    return out->name[0] && out->error == 0 && *pidfd < 0 ? -EPIPE : 0;
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,16 +13,16 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
 #include "nodecache/run_private.h"
-#include "nodecache/runinit/init.h"
 
-/* Processes of a run that are not the submitter's: bwrap and init. */
-#define OWN_PIDS 2
+/* Processes of a run that are not the submitter's: init. */
+#define OWN_PIDS 1
 /* After SIGKILL: a process may be in the kernel, at a mount that does not answer. Its result must
  * not wait for that for ever. */
 #define KILL_WAIT_MS 10000
@@ -56,27 +57,6 @@ struct supervisor {
 
 /* ---- starting */
 
-/* Above the fixed numbers, so that placing one never overwrites another. */
-static int lift(int *fd)
-{
-    int to = fcntl(*fd, F_DUPFD_CLOEXEC, RUN_FDS_FIXED);
-
-    if (to < 0)
-        return -errno;
-    close(*fd);
-    *fd = to;
-    return 0;
-}
-
-static int make_pair(int fd[2], bool pipes)
-{
-    int rc =
-        pipes ? pipe2(fd, O_CLOEXEC) : socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd);
-
-    rc = rc < 0 ? -errno : lift(&fd[0]);
-    return rc < 0 ? rc : lift(&fd[1]);
-}
-
 static bool one_file(const Star__JobStart *s)
 {
     return s->output && s->output[0] && s->error && strcmp(s->output, s->error) == 0;
@@ -98,54 +78,45 @@ static int make_group(struct supervisor *v)
     return run_cgroup_make(&v->world->cgroups, v->name, &limits, v->detail);
 }
 
-static int fork_run(struct supervisor *v, struct run_pipes *p)
+/* A fork into a process space of its own; by hand, as unshare() would cost us our threads. */
+static int clone_run(struct supervisor *v, const struct run_pipes *p)
 {
     v->began = clock_real();
     v->began_ms = clock_boot_ms();
-    v->child = fork();
+    v->child = (pid_t)syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWIPC | SIGCHLD, 0, 0, 0, 0);
     if (v->child < 0)
         return -errno;
-    if (v->child == 0) {
-        int rc = run_sandbox_enter(v->world, v->name, v->start, p);
-        struct run_init_told told = {.kind = RUN_INIT_FAILED, .value = -rc};
-        snprintf(told.text, sizeof(told.text), "starting bwrap");
-        (void)!send(p->control, &told, sizeof(told), MSG_NOSIGNAL);
-        _exit(1);
-    }
+    if (v->child == 0)
+        run_init(v->world, v->name, v->start, p);
     return 0;
+}
+
+static void close_all(const int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
 }
 
 static int begin(struct supervisor *v)
 {
-    int control[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1}, rc;
-    struct run_pipes p = {.block = -1};
+    int control[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
+    int rc = make_group(v);
 
-    rc = make_group(v);
     if (rc == 0)
         rc = become_group(v->start);
-    if (rc == 0)
-        rc = make_pair(control, false);
-    if (rc == 0)
-        rc = make_pair(out, true);
-    if (rc == 0)
-        rc = make_pair(err, true);
-    if (rc == 0 && (p.block = run_sandbox_block(v->world, v->start)) < 0)
-        rc = p.block;
-    if (rc == 0)
-        rc = lift(&p.block);
+    if (rc == 0 && (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0 ||
+                    pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0))
+        rc = -errno;
     if (rc == 0)
         rc = run_output_init(&v->output, v->world, v->start, out[0], err[0]);
     v->has_output = rc == 0;
-    p.control = control[1];
-    p.out = out[1];
-    p.err = one_file(v->start) ? out[1] : err[1];
+    struct run_pipes p = {
+        .control = control[1], .out = out[1], .err = one_file(v->start) ? out[1] : err[1]};
     if (rc == 0)
-        rc = fork_run(v, &p);
+        rc = clone_run(v, &p);
     v->control = control[0];
-    const int ours[] = {control[1], out[1], err[1], p.block};
-    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-        if (ours[i] >= 0)
-            close(ours[i]);
+    close_all((const int[]){control[1], out[1], err[1]}, 3);
     if (rc < 0 && !v->detail[0])
         snprintf(v->detail, sizeof(v->detail), "starting it: %s", strerror(-rc));
     return rc;
@@ -166,7 +137,7 @@ static void kill_all(struct supervisor *v)
     v->phase = KILLED;
     v->phase_until = clock_boot_ms() + KILL_WAIT_MS;
     if (v->child > 0)
-        kill(v->child, SIGKILL); /* bwrap, and init with it, and all with that */
+        kill(v->child, SIGKILL); /* init, and all with it */
     (void)run_cgroup_kill(&v->world->cgroups, v->name, 0);
 }
 
@@ -217,16 +188,16 @@ static int64_t look_at_limits(struct supervisor *v)
 
 static void take_told(struct supervisor *v)
 {
-    struct run_init_told told;
+    struct run_told told;
 
     while (recv(v->control, &told, sizeof(told), MSG_DONTWAIT) == (ssize_t)sizeof(told)) {
         told.text[sizeof(told.text) - 1] = 0;
-        if (told.kind == RUN_INIT_FAILED) {
+        if (told.kind == RUN_TOLD_FAILED) {
             v->failed = true;
             snprintf(v->detail, sizeof(v->detail), "%s: %s", told.text, strerror(told.value));
-        } else if (told.kind == RUN_INIT_NOTE) {
+        } else if (told.kind == RUN_TOLD_NOTE) {
             snprintf(v->detail, sizeof(v->detail), "%s", told.text);
-        } else if (told.kind == RUN_INIT_ENDED) {
+        } else if (told.kind == RUN_TOLD_ENDED) {
             v->ended = true;
             v->status = told.value;
             v->cpu_us = told.cpu_us;
@@ -234,19 +205,15 @@ static void take_told(struct supervisor *v)
     }
 }
 
-/* As the subreaper: no child is left, so nobody of the run is. */
+/* init's end is the end of its process space: the kernel has ended all there before. */
 static void reap(struct supervisor *v)
 {
     int status;
-    pid_t pid;
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        if (pid == v->child)
-            v->child = 0;
-    if (pid < 0 && errno == ECHILD)
+    if (waitpid(v->child, &status, WNOHANG) == v->child) {
+        v->child = 0;
         v->phase = OVER;
-    else if (v->child == 0 && v->phase < KILLED)
-        kill_all(v); /* its own have outlived it */
+    }
 }
 
 static void take_signals(struct supervisor *v)
@@ -338,8 +305,7 @@ static void put_end(struct supervisor *v, const struct run_group_usage *used, St
         r->end = STAR__JOB_END__END_MEMORY;
     } else if (!v->ended) {
         r->end = STAR__JOB_END__END_FAILED;
-        snprintf(v->detail, sizeof(v->detail),
-                 "the sandbox could not be made, or was ended: see the job's stderr");
+        snprintf(v->detail, sizeof(v->detail), "its first process was ended from outside");
     } else if (bad[0] && good) {
         r->end = STAR__JOB_END__END_FAILED; /* it did well, and its output is not whole */
     }
@@ -421,9 +387,7 @@ static int take_signals_here(struct supervisor *v)
     signal(SIGCHLD, SIG_DFL);
     sigprocmask(SIG_BLOCK, &set, NULL);
     v->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (v->signals < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
-        return -errno;
-    return 0;
+    return v->signals < 0 ? -errno : 0;
 }
 
 int run_supervise(struct run_world *w, const char *name)

@@ -41,7 +41,7 @@ struct runs {
     int jobs;
     _Atomic uint64_t *lease;
     int epoll, wake; /* eventfd: something waits, or stop */
-    int spawner;     /* the socket; -1: to be started. The watcher's */
+    int spawner;     /* the socket; -1: lost. The watcher's */
     pid_t spawner_pid;
     int64_t spawner_ms; /* when it was started last */
     unsigned asked;     /* requests that the spawner has not answered. The watcher's */
@@ -69,7 +69,8 @@ int run_tell_supervisor(const struct run *run, int sig, int value);
 void runs_wake(struct runs *r);
 
 /* run_watch.c */
-int runs_adopt(struct runs *r, char detail[RUN_DETAIL]); /* before the threads start */
+int runs_adopt(struct runs *r, char detail[RUN_DETAIL]); /* before the threads start; this too */
+int runs_start_spawner(struct runs *r, char detail[RUN_DETAIL]);
 void *runs_watch(void *arg);
 /* run_report.c */
 void *runs_report(void *arg);

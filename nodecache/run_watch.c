@@ -244,22 +244,17 @@ static void spawner_lost(struct runs *r)
         adopt(r, asked[i]);
 }
 
-static void start_spawner(struct runs *r)
+int runs_start_spawner(struct runs *r, char detail[RUN_DETAIL])
 {
-    int64_t now = clock_boot_ms();
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = r};
+    int fd = run_spawner_start(r->options.exe, r->options.store, r->options.mount, &r->spawner_pid,
+                               detail);
 
-    if (r->spawner_ms > 0 && now - r->spawner_ms < SPAWNER_AGAIN_MS)
-        return;
-    r->spawner_ms = now;
-    int fd = run_spawner_start(r->options.exe, r->options.store, r->options.mount, &r->spawner_pid);
-    if (fd < 0) {
-        log_error("the process that starts jobs: %s", strerror(-fd));
-        return;
-    }
+    r->spawner_ms = clock_boot_ms();
+    if (fd < 0)
+        return fd;
     r->spawner = fd;
-    if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0)
-        spawner_lost(r);
+    return epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
 static void take_answers(struct runs *r)
@@ -307,15 +302,26 @@ static struct run *next_waiting(struct runs *r)
     return run;
 }
 
+/* It was lost, and does not start again: nor do those that wait for it. */
+static void start_spawner_again(struct runs *r)
+{
+    char detail[RUN_DETAIL];
+    struct run *run;
+
+    if (clock_boot_ms() - r->spawner_ms < SPAWNER_AGAIN_MS || runs_start_spawner(r, detail) == 0)
+        return;
+    log_error("jobs cannot be started: %s", detail);
+    while ((run = next_waiting(r)))
+        set_failed(r, run, detail);
+}
+
 static void ask_spawner(struct runs *r)
 {
     struct run *run;
 
-    while (r->asked < ASKED_MAX && (r->spawner >= 0 || r->waiting > 0)) {
-        if (r->spawner < 0)
-            start_spawner(r);
-        if (r->spawner < 0 || !(run = next_waiting(r)))
-            return;
+    if (r->spawner < 0)
+        start_spawner_again(r);
+    while (r->asked < ASKED_MAX && r->spawner >= 0 && (run = next_waiting(r))) {
         r->asked++;
         if (send(r->spawner, run->name, strlen(run->name), MSG_NOSIGNAL) < 0)
             spawner_lost(r);

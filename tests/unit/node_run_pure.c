@@ -3,7 +3,6 @@
 #include <errno.h>
 
 #include "nodecache/run_private.h"
-#include "nodecache/runinit/init.h"
 
 static void is_words(const char *command, const char *script, unsigned n, const char *const *want)
 {
@@ -43,10 +42,10 @@ Test(node_run_pure, a_shell_only_where_one_is_needed)
 
 Test(node_run_pure, scripts)
 {
-    WORDS("", "#!/bin/bash\n", RUN_INIT_SCRIPT);
-    WORDS("", "echo hello\n", "/bin/sh", RUN_INIT_SCRIPT);
-    WORDS("python3 -u", "print()\n", "python3", "-u", RUN_INIT_SCRIPT);
-    WORDS("X=1 sh", "true\n", "/bin/sh", "-c", "X=1 sh " RUN_INIT_SCRIPT);
+    WORDS("", "#!/bin/bash\n", RUN_SCRIPT);
+    WORDS("", "echo hello\n", "/bin/sh", RUN_SCRIPT);
+    WORDS("python3 -u", "print()\n", "python3", "-u", RUN_SCRIPT);
+    WORDS("X=1 sh", "true\n", "/bin/sh", "-c", "X=1 sh " RUN_SCRIPT);
     struct run_argv a;
     cr_expect_eq(run_command_words("", false, NULL, 0, &a), -EINVAL);
     cr_expect_eq(run_command_words(" \t", false, NULL, 0, &a), -EINVAL);
