@@ -39,7 +39,7 @@ struct jobs {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* everything below */
     bool stop, mounted;
-    int64_t looked_ms;
+    int64_t looked_ms, paused_until;
     struct power_sample last;
     struct power_use use;
     char why[RUN_DETAIL];
@@ -137,13 +137,14 @@ static bool can(struct jobs *j, char why[RUN_DETAIL])
 {
     pthread_mutex_lock(&j->lock);
     bool old = j->looks && clock_boot_ms() - j->looked_ms > LOOK_OLD_MS;
-    bool yes = j->mounted && !old && !j->stop;
+    bool paused = clock_boot_ms() < j->paused_until;
+    bool yes = j->mounted && !old && !j->stop && !paused;
     if (!yes)
         snprintf(why, RUN_DETAIL, "%s",
-                 j->why[0] ? j->why
-                 : j->stop ? "it stops"
-                 : old     ? "looking for the cloud's mount takes too long"
-                           : "it has just been started");
+                 j->why[0]           ? j->why
+                 : j->stop || paused ? "it is being stopped"
+                 : old               ? "looking for the cloud's mount takes too long"
+                                     : "it has just been started");
     pthread_mutex_unlock(&j->lock);
     return yes;
 }
@@ -238,6 +239,19 @@ int jobs_open(const struct jobs_options *options, struct jobs **out)
     else
         *out = j;
     return rc;
+}
+
+void jobs_pause(struct jobs *j, int ms)
+{
+    if (!j)
+        return;
+    pthread_mutex_lock(&j->lock);
+    j->paused_until = clock_boot_ms() + ms;
+    pthread_mutex_unlock(&j->lock);
+    pthread_rwlock_rdlock(&j->runs_lock);
+    if (j->runs)
+        runs_end(j->runs);
+    pthread_rwlock_unlock(&j->runs_lock);
 }
 
 void jobs_stop(struct jobs *j)

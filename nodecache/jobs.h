@@ -30,6 +30,8 @@ void jobs_heard(struct jobs *j, int64_t said_ms);
 /* As measured in the last second; out->detail is why[]. */
 void jobs_power(struct jobs *j, Star__NodePower *out, char why[RUN_DETAIL]);
 
+/* Ends all runs, and takes none for so long: the cloud's mount is about to go. */
+void jobs_pause(struct jobs *j, int ms);
 /* Before the link goes: ends all runs, whose results stay for the next process to report. */
 void jobs_stop(struct jobs *j);
 void jobs_close(struct jobs *j);

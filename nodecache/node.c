@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "control/wire/address.h"
@@ -34,7 +35,7 @@ struct node {
     char boot[37], machine[37];
     char addresses[ADDRESSES_MAX]; /* that the centre is told */
     struct identity *identity;
-    int stop_fd, end_fd;
+    int stop_fd, end_fd, jobs_fd; /* to stop; to end, as it has left; to end its jobs */
     struct pool *pool;
     struct link *link;
     struct store *store;
@@ -61,6 +62,38 @@ static int open_pool(struct node *n)
     else if (why[0])
         log_warning("%s; what this node holds is served, and the pool is looked for", why);
     return rc;
+}
+
+/* In any thread that starts later, too. */
+static int jobs_signal_fd(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, NODE_END_JOBS);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+/* Until it is to stop. */
+static void wait_for_stop(struct node *n)
+{
+    struct pollfd p[] = {{.fd = n->stop_fd, .events = POLLIN},
+                         {.fd = n->end_fd, .events = POLLIN},
+                         {.fd = n->jobs_fd, .events = POLLIN}};
+    struct signalfd_siginfo info;
+
+    for (;;) {
+        if (poll(p, 3, -1) < 0)
+            continue;
+        if (p[0].revents || p[1].revents)
+            return;
+        while (read(n->jobs_fd, &info, sizeof(info)) > 0)
+            ;
+        jobs_pause(n->jobs, NODE_JOBS_PAUSE_MS);
+    }
 }
 
 /* By a signal, or as this node is in the cloud no more. */
@@ -278,13 +311,17 @@ static int stop(struct node *n)
 
 int node_run(const struct node_options *options)
 {
-    struct node n = {.options = options, .stop_fd = -1, .end_fd = -1};
+    struct node n = {.options = options, .stop_fd = -1, .end_fd = -1, .jobs_fd = -1};
     int rc = daemon_start(), stopped;
 
     if (rc == 0) {
         n.stop_fd = daemon_stop_fd();
         n.end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        rc = n.stop_fd < 0 ? n.stop_fd : n.end_fd < 0 ? -errno : start(&n);
+        rc = n.stop_fd < 0 ? n.stop_fd : n.end_fd < 0 ? -errno : 0;
+        if (rc == 0)
+            rc = n.jobs_fd = jobs_signal_fd();
+        if (rc >= 0)
+            rc = start(&n);
     }
     if (rc < 0) {
         if (!n.detail[0])
@@ -296,8 +333,7 @@ int node_run(const struct node_options *options)
     } else {
         log_info("ready at %s", n.addresses);
         daemon_ready(options->ready_fd, NULL);
-        while (!stop_asked(&n, -1))
-            ;
+        wait_for_stop(&n);
         log_info("stopping");
     }
     stopped = stop(&n);
@@ -306,5 +342,7 @@ int node_run(const struct node_options *options)
         close(n.stop_fd);
     if (n.end_fd >= 0)
         close(n.end_fd);
+    if (n.jobs_fd >= 0)
+        close(n.jobs_fd);
     return rc < 0 ? rc : stopped;
 }

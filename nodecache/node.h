@@ -4,6 +4,7 @@
 #ifndef UMBEL_NODE_H
 #define UMBEL_NODE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,11 @@ struct node_options {
 
 /* In the store of a node that is in its cloud no more: one line that says why. */
 #define NODE_GONE_FILE "gone"
+
+/* After NODE_END_JOBS it takes no jobs for so long: then whoever has sent it has given up. */
+#define NODE_JOBS_PAUSE_MS 60000
+/* The signal that makes a node end its runs of jobs, as the cloud's mount is about to go. */
+#define NODE_END_JOBS SIGUSR1
 
 /* Runs until SIGTERM or SIGINT, then stops cleanly (staged data stays staged). 0 or -errno; the
  * reason was logged and told to ready_fd. It also ends, with 0, when it is released: the store is

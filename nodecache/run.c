@@ -1,6 +1,7 @@
 /* Runs of jobs on this node: life, and what the centre asks. */
 #include "nodecache/run.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -321,6 +322,46 @@ static void end_all(struct runs *r)
         rc = pthread_cond_timedwait(&r->changed, &r->lock, &until);
     if (r->active > 0)
         log_warning("%u runs have not ended; they do when their lease is over", r->active);
+}
+
+void runs_end(struct runs *r)
+{
+    pthread_mutex_lock(&r->lock);
+    end_all(r);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static bool is_held(int jobs, const char *name, bool end)
+{
+    pid_t pid = run_folder_holder(jobs, name);
+    long fd = pid > 0 && end ? syscall(SYS_pidfd_open, pid, 0) : -1;
+
+    /* Still the one that holds it, so it is the supervisor whom the descriptor means. */
+    if (fd >= 0 && run_folder_holder(jobs, name) == pid)
+        (void)syscall(SYS_pidfd_send_signal, (int)fd, SIGTERM, NULL, 0); /* gone: it is over */
+    if (fd >= 0)
+        close((int)fd);
+    return pid > 0;
+}
+
+int runs_held(const char *store, bool end)
+{
+    char path[PATH_MAX];
+    struct dirent *e;
+    int held = 0;
+
+    if (snprintf(path, sizeof(path), "%s/jobs", store) >= (int)sizeof(path))
+        return -ENAMETOOLONG;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT ? 0 : -errno;
+    while ((e = readdir(dir))) {
+        struct run_key key;
+        if (run_key_parse(e->d_name, &key) == 0)
+            held += is_held(dirfd(dir), e->d_name, end);
+    }
+    closedir(dir);
+    return held;
 }
 
 void runs_close(struct runs *r, bool end)

@@ -58,6 +58,13 @@ int runs_usage(struct runs *r, struct run_usage *out);
 /* How many have not ended. */
 unsigned runs_active(struct runs *r);
 
+/* Ends all runs, as runs_close() does, and goes on. */
+void runs_end(struct runs *r);
+
+/* Supervisors that live, of a node's store, whether the node does or not; -errno. end: they are
+ * asked to end their runs. */
+int runs_held(const char *store, bool end);
+
 /* end: all runs are ended first (at most JOB_GRACE_MS and some seconds), and their results stay for
  * the next process to report; else they go on until their lease is over. NULL: nothing. */
 void runs_close(struct runs *r, bool end);

@@ -99,8 +99,8 @@ static void make_env(struct init *in)
     in->env = calloc(s->n_env + OURS + 1, sizeof(*in->env));
     if (!in->env)
         fail(ENOMEM, "the environment", "");
-    memcpy(in->env, s->env, s->n_env * sizeof(*in->env));
-    in->n_env = s->n_env;
+    for (; in->n_env < s->n_env; in->n_env++)
+        in->env[in->n_env] = s->env[in->n_env];
     add_env(in, "PATH", RUN_PATH);
     add_env(in, "HOME", "/tmp");
     add_env(in, "TMPDIR", "/tmp");

@@ -1,4 +1,4 @@
-/* umbel down: mounts first, then nodes, then control processes, each with a bounded wait. */
+/* umbel down: jobs first, then mounts, nodes and control processes, each with a bounded wait. */
 #include <err.h>
 #include <errno.h>
 #include <signal.h>
@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 #include "control/wire/clock.h"
+#include "control/wire/job_run.h"
+#include "nodecache/node.h"
+#include "nodecache/run.h"
 #include "tools/commands.h"
 #include "tools/mounting.h"
 #include "tools/options.h"
@@ -23,13 +26,16 @@
 #define KEEPER_POLL_MS 300
 #define KILL_END_MS    5000
 #define USERS_MAX      8
+/* For runs of jobs to end: their grace, and the rest of what they wrote. */
+#define JOBS_END_MS  (JOB_GRACE_MS + 15000)
+#define JOBS_POLL_MS 50
 
 struct down {
     const char *root;
     bool force;
     struct root cloud;
     int64_t asked_ms; /* when those that are being stopped were asked to */
-    unsigned stopped, left;
+    unsigned stopped, left, runs;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -68,7 +74,8 @@ static const struct argp argp = {
     options,
     parse,
     NULL,
-    "Stops a cloud: unmounts its mounts, then stops its nodes and its control process. A mount "
+    "Stops a cloud: ends what jobs run, unmounts its mounts, then stops its nodes and its control "
+    "process. A mount "
     "that is in "
     "use is waited for; then it stays, and so does the cloud."
     "\vStaged data stays staged on the nodes; the next `umbel up` finds everything.",
@@ -190,6 +197,48 @@ static bool clear_dead(void *arg, const char *name)
     return true;
 }
 
+/* ---- jobs: they work in the mounts */
+
+/* A node that was killed may have left runs. */
+static bool end_jobs(void *arg, const char *name)
+{
+    struct down *down = arg;
+    char store[PATH_MAX];
+
+    if (process_is_ready(&down->cloud, name))
+        (void)process_signal(&down->cloud, name, NODE_END_JOBS); /* gone since: the next line */
+    if (root_path(&down->cloud, name, store) == 0)
+        (void)runs_held(store, true); /* cannot be read: seen when they are counted */
+    return true;
+}
+
+static bool count_runs(void *arg, const char *name)
+{
+    struct down *down = arg;
+    char store[PATH_MAX];
+    int held = root_path(&down->cloud, name, store) == 0 ? runs_held(store, false) : 0;
+
+    if (held < 0)
+        warnx("cannot read %s/jobs: %s", store, strerror(-held));
+    down->runs += held > 0 ? (unsigned)held : 0;
+    return held >= 0;
+}
+
+static void stop_jobs(struct down *down)
+{
+    int64_t until = clock_boot_ms() + JOBS_END_MS;
+
+    (void)process_each(&down->cloud, "node-", end_jobs, down);
+    do {
+        down->runs = 0;
+        (void)process_each(&down->cloud, "node-", count_runs, down);
+        if (down->runs > 0)
+            nanosleep(&(struct timespec){.tv_nsec = JOBS_POLL_MS * 1000000L}, NULL);
+    } while (down->runs > 0 && clock_boot_ms() < until);
+    if (down->runs > 0)
+        warnx("%u runs of jobs have not ended yet", down->runs);
+}
+
 static int stop_kind(struct down *down, const char *prefix)
 {
     down->asked_ms = clock_boot_ms();
@@ -218,6 +267,7 @@ int cmd_down(int argc, char **argv)
         warnx("%s", down.cloud.detail);
         return EXIT_FAILED;
     }
+    stop_jobs(&down);
     for (size_t i = 0; rc == 0 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
         rc = stop_kind(&down, kinds[i]);
     if (rc != 0)

@@ -103,6 +103,11 @@ static const struct argp argp = {options,
                                  NULL,
                                  NULL};
 
+struct running_mount {
+    const struct root *root;
+    char point[PATH_MAX]; /* empty: none */
+};
+
 static void told(const char *name, const struct root *r, const char *lock, const char *what)
 {
     printf("%-10s %s (pid %d)\n", name, what, (int)process_pid(r, lock));
@@ -163,16 +168,32 @@ static bool is_gone(const struct root *r, const char *name)
     return true;
 }
 
+/* Of the mounts that run: without --mount the nodes' jobs have one of them. */
+static bool find_mount(void *arg, const char *name)
+{
+    struct running_mount *m = arg;
+
+    if (process_is_ready(m->root, name) &&
+        process_note(m->root, name, m->point, sizeof(m->point)) < 0)
+        m->point[0] = '\0';
+    return m->point[0] == '\0';
+}
+
 static int start_all(const struct root *r, struct mounting *m, char *detail)
 {
+    struct running_mount running = {.root = r};
     int rc = start(r, "control", "control-1", NULL, detail);
+
+    if (m == NULL)
+        (void)process_each(r, "keeper-", find_mount, &running);
+    const char *point = m != NULL ? m->point : running.point[0] ? running.point : NULL;
 
     for (uint64_t i = 1; rc == 0 && i <= r->conf.nodes; i++) {
         char name[ROOT_NAME_MAX];
         snprintf(name, sizeof(name), "node-%ju", (uintmax_t)i);
         if (is_gone(r, name))
             continue;
-        rc = start(r, "node", name, m ? m->point : NULL, detail);
+        rc = start(r, "node", name, point, detail);
         if (rc != 0 && is_gone(r, name)) /* it has just heard of it */
             rc = 0;
     }

@@ -34,6 +34,15 @@ struct world {
     unsigned reports, alls, running;
     bool refuse, keep; /* answers nothing; confirms nothing */
     struct runs *runs;
+    struct order *orders;
+};
+
+struct order {
+    Star__JobStart m;
+    Star__JobRun run;
+    Star__Cred cred;
+    char out[32], err[32];
+    struct order *next;
 };
 
 static int on_report(void *ctx, const Star__JobReport *m, Star__JobReportReply **out)
@@ -157,19 +166,21 @@ static void teardown(struct world *w)
     cr_expect_not(group_is_left(w), "a control group is left");
     snprintf(command, sizeof(command), "rm -rf '%s'", w->dir);
     cr_assert_eq(system(command), 0);
+    for (struct order *o = w->orders, *next; o; o = next) {
+        next = o->next;
+        free(o);
+    }
+    for (size_t i = 0; i < w->n; i++)
+        star__job_run_report__free_unpacked(w->ended[i], NULL);
+    free(w);
 }
-
-struct order {
-    Star__JobStart m;
-    Star__JobRun run;
-    Star__Cred cred;
-    char out[32], err[32];
-};
 
 static struct order *order(struct world *w, uint64_t job, const char *command)
 {
     struct order *o = calloc(1, sizeof(*o));
 
+    o->next = w->orders;
+    w->orders = o;
     star__job_start__init(&o->m);
     star__job_run__init(&o->run);
     star__cred__init(&o->cred);
@@ -232,7 +243,6 @@ static Star__JobRunReport *run(struct world *w, uint64_t job, const char *comman
     struct order *o = order(w, job, command);
 
     start(w, o);
-    free(o);
     return wait_end(w, job);
 }
 
@@ -517,6 +527,7 @@ Test(node_run, a_killed_node_finds_its_runs_again)
     runs_close(w->runs, false);
     pid_t pid = fork();
     if (pid == 0) {
+        alarm(WAIT_MS / 1000); /* it must not outlive a test that has failed */
         if (open_runs(w, detail) != 0)
             _exit(1);
         w->keep = true;
@@ -629,7 +640,6 @@ Test(node_run, speed)
     for (uint64_t i = 1; i <= N; i++) {
         struct order *o = order(w, i, "/bin/true");
         start(w, o);
-        free(o);
     }
     for (uint64_t i = 1; i <= N; i++)
         IS_END(wait_end(w, i), END_EXIT, 0);
