@@ -506,3 +506,34 @@ Test(job_queue, ten_thousand_wait_at_a_thousand_nodes)
     cr_assert_eq(chosen, 12000, "the choice is asked for once for each run");
     job_queue_free(q);
 }
+
+/* All needs different: an end must not make all of them ask for a place again. */
+Test(job_queue, an_end_asks_for_one_place_where_all_needs_differ)
+{
+    unsigned chosen = 0, placed = 0;
+    struct job_queue_rules rules = {.choose = counting, .context = &chosen};
+    struct job_queue_placed p;
+    struct job_queue *q;
+    uint64_t order[3001];
+
+    cr_assert_eq(job_queue_make(&q, &rules), 0);
+    for (uint32_t id = 1; id <= 100; id++)
+        node(q, id, 2);
+    for (uint64_t job = 1; job <= 3000; job++) {
+        struct job_queue_run r = run(job, 1, 0);
+        r.need.memory += job * 4096;
+        r.need.milli_cpus += (uint32_t)(job * 7 % 900);
+        cr_assert_eq(job_queue_add(q, &r, NULL), 0);
+    }
+    while (job_queue_next(q, 0, &p))
+        order[placed++] = p.job;
+    for (unsigned end = 0; end < placed; end++) {
+        cr_assert_eq(job_queue_remove(q, order[end], 1), 0);
+        while (job_queue_next(q, 0, &p))
+            order[placed++] = p.job;
+    }
+    cr_assert_eq(placed, 3000);
+    cr_assert_eq(chosen, 3000);
+    cr_assert_eq(job_queue_waiting(q), 0);
+    job_queue_free(q);
+}
