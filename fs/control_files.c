@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
@@ -18,6 +19,9 @@ struct control {
     uint64_t
         base; /* the answer to a write stands behind what was written: it is read there, and at 0 */
     bool reread; /* read from the start again: fetch anew */
+    char *gathered;
+    size_t gathered_size;
+    uint64_t gathered_at; /* where in the file it begins */
     UT_hash_handle hh;
 };
 
@@ -39,6 +43,7 @@ static void control_free(struct controls *cs, struct control *c)
 {
     HASH_DEL(cs->open, c);
     free(c->text);
+    free(c->gathered);
     free(c);
 }
 
@@ -56,6 +61,23 @@ void controls_stop(struct worker *w)
     w->controls = NULL;
 }
 
+/* What is kept of fh; made if it is new. The lock is held. -ENFILE, -ENOMEM. */
+static int control_of(struct controls *cs, uint64_t fh, struct control **out)
+{
+    HASH_FIND(hh, cs->open, &fh, sizeof(fh), *out);
+    if (*out)
+        return 0;
+    if (HASH_COUNT(cs->open) >= CONTROLS_MAX)
+        return -ENFILE;
+    struct control *c = calloc(1, sizeof(*c));
+    if (!c)
+        return -ENOMEM;
+    c->fh = fh;
+    HASH_ADD(hh, cs->open, fh, sizeof(c->fh), c);
+    *out = c;
+    return 0;
+}
+
 /* Makes size bytes the text of fh. -ENFILE, -ENOMEM. */
 static int set_text(struct worker *w, uint64_t fh, const void *text, size_t size, uint64_t base,
                     bool reread)
@@ -70,16 +92,8 @@ static int set_text(struct worker *w, uint64_t fh, const void *text, size_t size
     if (size)
         memcpy(copy, text, size);
     pthread_mutex_lock(&cs->lock);
-    HASH_FIND(hh, cs->open, &fh, sizeof(fh), c);
-    if (!c && HASH_COUNT(cs->open) >= CONTROLS_MAX) {
-        rc = -ENFILE;
-    } else if (!c && !(c = calloc(1, sizeof(*c)))) {
-        rc = -ENOMEM;
-    } else {
-        if (!c->fh) {
-            c->fh = fh;
-            HASH_ADD(hh, cs->open, fh, sizeof(c->fh), c);
-        }
+    rc = control_of(cs, fh, &c);
+    if (rc == 0) {
         free(c->text);
         c->text = copy;
         c->size = size;
@@ -170,7 +184,7 @@ static void on_opened(struct kreq *q, const struct message *reply)
 
 void control_open(struct kreq *q)
 {
-    q->fh = fh_make(q->w, FH_CONTROL);
+    q->fh = fh_make(q->w, FH_CONTROL | (q->flags & O_APPEND ? FH_APPEND : 0));
     if ((q->flags & O_ACCMODE) == O_RDONLY)
         fetch(q, on_opened);
     else
@@ -201,6 +215,74 @@ static bool answer_text(struct kreq *q)
     return true;
 }
 
+static int say(struct kreq *q, const char *text, size_t size, client_reply_fn then)
+{
+    Star__CtlWrite body = STAR__CTL_WRITE__INIT;
+    struct iovec payload = {.iov_base = (void *)(uintptr_t)text, .iov_len = size};
+    struct head_box box;
+    int rc = kreq_head(q, &box);
+
+    if (rc < 0)
+        return rc;
+    body.ino = q->ino;
+    body.head = &box.head;
+    return msession_call(q->w, STAR__MSG_TYPE__CTL_WRITE, &body.base, &payload, size ? 1 : 0,
+                         COMMAND_DEADLINE_MS, CLIENT_RESEND, then, q, NULL);
+}
+
+/* Sends what was gathered. false: there is nothing, and q is still the caller's. */
+static bool submit(struct kreq *q, client_reply_fn then)
+{
+    struct controls *cs = q->w->controls;
+    struct control *c;
+    char *text = NULL;
+    size_t size = 0;
+
+    pthread_mutex_lock(&cs->lock);
+    HASH_FIND(hh, cs->open, &q->fh, sizeof(q->fh), c);
+    if (c) {
+        text = c->gathered;
+        size = c->gathered_size;
+        q->other = c->gathered_at + size;
+        c->gathered = NULL;
+        c->gathered_size = 0;
+    }
+    pthread_mutex_unlock(&cs->lock);
+    if (!text)
+        return false;
+    int rc = say(q, text, size, then);
+    free(text);
+    if (rc < 0)
+        kreq_end(q, rc);
+    return true;
+}
+
+/* The answer, or "error WHY", is the file's text. */
+static void on_submitted_read(void *arg, const struct message *reply)
+{
+    struct kreq *q = arg;
+    char why[300];
+    int status;
+
+    kreq_answered(q);
+    Star__CtlReply *r = kreq_unpack(reply, &star__ctl_reply__descriptor, &status);
+    const char *text = r ? r->text : why;
+    if (!r) {
+        Star__ErrorReply *e =
+            (Star__ErrorReply *)frame_unpack(reply, &star__error_reply__descriptor);
+        snprintf(why, sizeof(why), "error %s\n", e && e->detail[0] ? e->detail : strerror(-status));
+        if (e)
+            star__error_reply__free_unpacked(e, NULL);
+    }
+    status = set_text(q->w, q->fh, text, strlen(text), q->other, false);
+    if (r)
+        star__ctl_reply__free_unpacked(r, NULL);
+    if (status < 0)
+        kreq_end(q, status);
+    else if (!answer_text(q))
+        kreq_end(q, -EIO); /* closed meanwhile */
+}
+
 static void on_text(struct kreq *q, const struct message *reply)
 {
     int rc = reply->status;
@@ -215,11 +297,43 @@ static void on_text(struct kreq *q, const struct message *reply)
 
 void control_read(struct kreq *q)
 {
+    if (control_gathers(q->ino) && submit(q, on_submitted_read))
+        return;
     if (!answer_text(q))
         fetch(q, on_text);
 }
 
 /* --- write --- */
+
+static void gather(struct kreq *q, const char *text, size_t size)
+{
+    struct controls *cs = q->w->controls;
+    struct control *c;
+    char *grown;
+
+    pthread_mutex_lock(&cs->lock);
+    int rc = control_of(cs, q->fh, &c);
+    if (rc == 0 && !c->gathered)
+        c->gathered_at = q->offset;
+    if (rc == 0 && !(fh_flags(q->fh) & FH_APPEND) && q->offset != c->gathered_at + c->gathered_size)
+        rc = -ESPIPE;
+    if (rc == 0 && size > FRAME_PAYLOAD_MAX - c->gathered_size)
+        rc = -EFBIG;
+    if (rc == 0 && !(grown = realloc(c->gathered, c->gathered_size + size + 1)))
+        rc = -ENOMEM;
+    if (rc == 0) {
+        memcpy(grown + c->gathered_size, text, size);
+        c->gathered = grown;
+        c->gathered_size += size;
+    }
+    pthread_mutex_unlock(&cs->lock);
+    if (rc < 0) {
+        kreq_end(q, rc);
+        return;
+    }
+    fuse_reply_write(q->req, size);
+    kreq_free(q);
+}
 
 static void on_command(struct kreq *q, const struct message *reply)
 {
@@ -248,17 +362,25 @@ static void on_command_answer(void *arg, const struct message *reply)
 
 void control_write(struct kreq *q, const char *text, size_t size)
 {
-    Star__CtlWrite body = STAR__CTL_WRITE__INIT;
-    struct iovec payload = {.iov_base = (void *)(uintptr_t)text, .iov_len = size};
-    struct head_box box;
-    int rc = kreq_head(q, &box);
-
-    if (rc == 0) {
-        body.ino = q->ino;
-        body.head = &box.head;
-        rc = msession_call(q->w, STAR__MSG_TYPE__CTL_WRITE, &body.base, &payload, size ? 1 : 0,
-                           COMMAND_DEADLINE_MS, CLIENT_RESEND, on_command_answer, q, NULL);
+    if (control_gathers(q->ino)) {
+        gather(q, text, size);
+        return;
     }
+    int rc = say(q, text, size, on_command_answer);
     if (rc < 0)
         kreq_end(q, rc);
+}
+
+static void on_submitted_flush(void *arg, const struct message *reply)
+{
+    struct kreq *q = arg;
+
+    kreq_answered(q);
+    kreq_end(q, reply->status);
+}
+
+void control_flush(struct kreq *q)
+{
+    if (!control_gathers(q->ino) || !submit(q, on_submitted_flush))
+        kreq_end(q, 0);
 }

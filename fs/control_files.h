@@ -1,6 +1,6 @@
 /*
  * The control-file tree (.umbel): every operation asks the centre, nothing is kept but the text of
- * an open file.
+ * an open file, and what was written to one that gathers (kreq.h).
  */
 #ifndef UMBEL_FS_CONTROL_FILES_H
 #define UMBEL_FS_CONTROL_FILES_H
@@ -20,6 +20,8 @@ void control_rmdir(struct kreq *q, const char *name);
 void control_open(struct kreq *q);
 void control_read(struct kreq *q);
 void control_write(struct kreq *q, const char *text, size_t size);
+/* At close: what was gathered and nobody has read the answer to. */
+void control_flush(struct kreq *q);
 void control_release(struct worker *w, uint64_t fh);
 
 #endif

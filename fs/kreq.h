@@ -122,6 +122,14 @@ static inline bool is_control(uint64_t ino)
     return (ino & CONTROL_INODE) != 0;
 }
 
+/* Control files that take a whole text: what is written is gathered, and goes to the centre at the
+ * next read or at close. Others take each write as one command. */
+#define CONTROL_GATHERS (1ull << 62)
+static inline bool control_gathers(uint64_t ino)
+{
+    return (ino & (CONTROL_INODE | CONTROL_GATHERS)) == (CONTROL_INODE | CONTROL_GATHERS);
+}
+
 /* Control files: everything except the name of their root. */
 bool kreq_name_is_control(uint64_t parent, const char *name);
 

@@ -109,11 +109,26 @@ static bool flush_lost(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     return rc < 0;
 }
 
+static void flush_control(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct kreq *q = kreq_new(fuse_req_userdata(req), req, ino);
+
+    if (!q)
+        return;
+    q->fh = fi->fh;
+    control_flush(q);
+}
+
 /* Called at each close(): only POSIX locks end here. */
 void fs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct worker *w = fuse_req_userdata(req);
-    struct inode *i = is_control(ino) ? NULL : inode_lock(&w->inodes, ino);
+
+    if (fh_flags(fi->fh) & FH_CONTROL) {
+        flush_control(req, ino, fi);
+        return;
+    }
+    struct inode *i = inode_lock(&w->inodes, ino);
     bool locks = i && i->had_locks, lost = i && i->straight_error;
 
     if (i)
