@@ -31,6 +31,9 @@ int cmd_token(int argc, char **argv);
 int cmd_join(int argc, char **argv);
 int cmd_revoke(int argc, char **argv);
 
+int cmd_run(int argc, char **argv);
+int cmd_job(int argc, char **argv);
+
 int cmd_fsck(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 

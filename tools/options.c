@@ -111,14 +111,14 @@ static int check_short(const struct argp *argp, const char *arg, bool *skip)
 }
 
 /* getopt would say "unrecognized option" and no more. */
-static int check_known(const struct argp *argp, int argc, char **argv)
+static int check_known(const struct argp *argp, int argc, char **argv, bool in_order)
 {
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i];
         bool skip = false;
         int rc = 0;
 
-        if (strcmp(arg, "--") == 0)
+        if (strcmp(arg, "--") == 0 || (in_order && (arg[0] != '-' || arg[1] == '\0')))
             break;
         if (strncmp(arg, "--", 2) == 0)
             rc = check_long(argp, arg, &skip);
@@ -131,16 +131,26 @@ static int check_known(const struct argp *argp, int argc, char **argv)
     return 0;
 }
 
-int options_parse(const struct argp *argp, int argc, char **argv, void *input)
+static int parse_line(const struct argp *argp, int argc, char **argv, bool in_order, void *input)
 {
     argp_err_exit_status = EXIT_USAGE;
-    if (check_known(argp, argc, argv) != 0)
+    if (check_known(argp, argc, argv, in_order) != 0)
         return EXIT_USAGE;
-    error_t rc = argp_parse(argp, argc, argv, 0, NULL, input);
+    error_t rc = argp_parse(argp, argc, argv, in_order ? ARGP_IN_ORDER : 0, NULL, input);
     if (rc != 0) {
         errno = rc;
         warn("cannot read the command line");
         return EXIT_USAGE;
     }
     return 0;
+}
+
+int options_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+    return parse_line(argp, argc, argv, false, input);
+}
+
+int options_parse_in_order(const struct argp *argp, int argc, char **argv, void *input)
+{
+    return parse_line(argp, argc, argv, true, input);
 }
