@@ -93,7 +93,8 @@ static void look(struct jobs *j)
     if (!j->runs)
         open_runs(j, why);
     bool mounted = !why[0] && is_mounted(j->mount, why);
-    if (j->runs && runs_usage(j->runs, &used) == 0) {
+    if (j->runs) {
+        runs_usage(j->runs, &used);
         now.jobs_us = used.cpu_us;
         now.jobs_memory = used.memory;
     }

@@ -212,14 +212,9 @@ void runs_heard(struct runs *r, int64_t said_ms)
         ;
 }
 
-int runs_usage(struct runs *r, struct run_usage *out)
+void runs_usage(struct runs *r, struct run_usage *out)
 {
-    struct run_group_usage used;
-
-    run_cgroup_usage(&r->cgroups, NULL, &used);
-    out->cpu_us = used.cpu_us;
-    out->memory = used.memory;
-    return 0;
+    run_cgroup_all(&r->cgroups, out);
 }
 
 unsigned runs_active(struct runs *r)
@@ -389,6 +384,8 @@ void runs_close(struct runs *r, bool end)
         waitpid(r->spawner_pid, NULL, 0); /* it ends as its socket does */
     HASH_ITER (hh, r->table, run, next)
         runs_drop(r, run);
+    if (r->cgroups.base[0])
+        (void)run_cgroup_remove(&r->cgroups, NULL); /* runs go on: it stays */
     if (r->lease)
         munmap((void *)(uintptr_t)r->lease, sizeof(*r->lease));
     const int fds[] = {r->jobs, r->epoll, r->wake};

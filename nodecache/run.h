@@ -34,7 +34,7 @@ struct runs_options {
 /* What jobs of this node use now, all together. */
 struct run_usage {
     uint64_t cpu_us; /* since the node's first job */
-    uint64_t memory; /* bytes */
+    uint64_t memory; /* bytes, files in the kernel's cache left out */
 };
 
 /* Finds what earlier processes have left, and starts. Nothing is reported before runs_connected().
@@ -53,8 +53,7 @@ int runs_job_start(struct runs *r, const Star__JobStart *m, char detail[RUN_DETA
  * such run, or it has ended. */
 int runs_job_signal(struct runs *r, const Star__JobSignal *m, char detail[RUN_DETAIL]);
 
-/* 0, or -errno when it cannot be known now. */
-int runs_usage(struct runs *r, struct run_usage *out);
+void runs_usage(struct runs *r, struct run_usage *out);
 /* How many have not ended. */
 unsigned runs_active(struct runs *r);
 

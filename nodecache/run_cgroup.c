@@ -305,6 +305,17 @@ void run_cgroup_usage(const struct run_cgroups *c, const char *name, struct run_
         out->memory_peak = out->memory; /* memory.peak is there from 5.19 on */
 }
 
+void run_cgroup_all(const struct run_cgroups *c, struct run_usage *out)
+{
+    char text[FILE_TEXT_MAX];
+
+    out->cpu_us = c->v2 ? read_number(c, RUN_CPU, NULL, "cpu.stat", "usage_usec")
+                        : read_number(c, RUN_CPUACCT, NULL, "cpuacct.usage", NULL) / 1000;
+    (void)read_text(c, RUN_MEMORY, NULL, "memory.stat", text, sizeof(text)); /* then it is empty */
+    out->memory = c->v2 ? run_cgroup_key(text, "anon") + run_cgroup_key(text, "shmem")
+                        : run_cgroup_key(text, "total_rss") + run_cgroup_key(text, "total_shmem");
+}
+
 /* From 5.14 on. */
 static int kill_v2(const struct run_cgroups *c, const char *name)
 {

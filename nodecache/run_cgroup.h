@@ -44,8 +44,11 @@ int run_cgroup_enter(const struct run_cgroups *c, const char *name);
 /* SIGKILL to all that are in it, again and again while `tries`, 10 ms apart, are not over; 0: it is
  * empty, or not there. -EBUSY. */
 int run_cgroup_kill(const struct run_cgroups *c, const char *name, int tries);
-/* name NULL: of all runs of the node together. What cannot be read is 0. */
+/* Of one run. What cannot be read is 0. */
 void run_cgroup_usage(const struct run_cgroups *c, const char *name, struct run_group_usage *out);
+/* Of all runs of the node together. Memory is what can only be had back by ending them: files that
+ * the kernel keeps for them are not in it, as it counts those as available. */
+void run_cgroup_all(const struct run_cgroups *c, struct run_usage *out);
 /* 0: it is gone. -EBUSY: processes are in it. */
 int run_cgroup_remove(const struct run_cgroups *c, const char *name);
 /* Every group of a run that is there. */
