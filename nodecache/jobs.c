@@ -31,7 +31,7 @@ struct jobs {
     uint32_t cores;
     uint64_t speed; /* 0: not measured yet */
     pthread_t thread;
-    bool looks;
+    bool wanted, looks;         /* wanted: fixed; looks: there is a thread to be joined */
     pthread_rwlock_t runs_lock; /* read-locked while they are used; before lock */
     struct runs *runs;          /* set once, by the thread; taken away by jobs_stop() */
     bool connected;             /* with heard_ms: before there were runs; under runs_lock */
@@ -137,7 +137,7 @@ static void *look_main(void *arg)
 static bool can(struct jobs *j, char why[RUN_DETAIL])
 {
     pthread_mutex_lock(&j->lock);
-    bool old = j->looks && clock_boot_ms() - j->looked_ms > LOOK_OLD_MS;
+    bool old = j->wanted && clock_boot_ms() - j->looked_ms > LOOK_OLD_MS;
     bool paused = clock_boot_ms() < j->paused_until;
     bool yes = j->mounted && !old && !j->stop && !paused;
     if (!yes)
@@ -154,13 +154,12 @@ int jobs_start(struct jobs *j, const Star__JobStart *m, char detail[RUN_DETAIL])
 {
     int rc = -EOPNOTSUPP;
 
-    if (!j) {
+    if (!j || !j->wanted) {
         snprintf(detail, RUN_DETAIL, "this node runs no jobs");
         return rc;
     }
     pthread_rwlock_rdlock(&j->runs_lock);
-    if (can(j, detail) && j->runs)
-        rc = runs_job_start(j->runs, m, detail);
+    rc = can(j, detail) && j->runs ? runs_job_start(j->runs, m, detail) : -EAGAIN;
     pthread_rwlock_unlock(&j->runs_lock);
     return rc;
 }
@@ -232,9 +231,12 @@ int jobs_open(const struct jobs_options *options, struct jobs **out)
     else if (options->mount[0] != '/' ||
              snprintf(j->mount, sizeof(j->mount), "%s", options->mount) >= (int)sizeof(j->mount))
         snprintf(j->why, sizeof(j->why), "--jobs-mount is not an absolute path");
-    else
+    for (size_t n = strlen(j->mount); n > 1 && j->mount[n - 1] == '/'; n--)
+        j->mount[n - 1] = 0;
+    j->wanted = !j->why[0]; /* the thread writes there as well */
+    if (j->wanted)
         rc = -pthread_create(&j->thread, NULL, look_main, j);
-    j->looks = rc == 0 && !j->why[0];
+    j->looks = rc == 0 && j->wanted;
     if (rc < 0)
         jobs_close(j);
     else

@@ -21,7 +21,8 @@ struct jobs_options {
 
 int jobs_open(const struct jobs_options *options, struct jobs **out);
 
-/* See run.h. -EOPNOTSUPP: this node runs none; detail: why. j may be NULL in these two. */
+/* See run.h. -EOPNOTSUPP: this node runs none; -EAGAIN: not now; detail: why. j may be NULL in
+ * these two. */
 int jobs_start(struct jobs *j, const Star__JobStart *m, char detail[RUN_DETAIL]);
 int jobs_signal(struct jobs *j, const Star__JobSignal *m, char detail[RUN_DETAIL]);
 void jobs_connected(struct jobs *j);

@@ -151,10 +151,16 @@ static int make_base(const struct run_cgroups *c, char detail[RUN_DETAIL])
     return from_libcgroup(rc);
 }
 
-/* libcgroup enables them for the group itself; its children need them too. */
+/* v2 gives a group the controllers that its parent passes on: the root, umbel, and the node's own
+ * for its runs. Above the last one libcgroup may have done it, or systemd. */
 static int enable_children(const struct run_cgroups *c, char detail[RUN_DETAIL])
 {
-    int rc = write_text(c, RUN_MEMORY, NULL, "cgroup.subtree_control", "+cpu +memory +pids");
+    static const char what[] = "+cpu +memory +pids", file[] = "cgroup.subtree_control";
+    int rc;
+
+    (void)write_text(c, RUN_MEMORY, "../..", file, what);
+    (void)write_text(c, RUN_MEMORY, "..", file, what);
+    rc = write_text(c, RUN_MEMORY, NULL, file, what);
 
     if (rc < 0)
         snprintf(detail, RUN_DETAIL, "control groups for runs cannot be enabled: %s",

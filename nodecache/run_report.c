@@ -32,7 +32,7 @@ static bool due(const struct run *run, int64_t now)
 {
     if (run->state == RUN_OVER)
         return !run->told || now - run->told_ms >= AGAIN_MS;
-    return run->state != RUN_NOTING && !run->told && now - run->began_ms >= RUNNING_MS;
+    return run->state == RUN_GOES && !run->told && now - run->began_ms >= RUNNING_MS;
 }
 
 static void add_running(struct batch *b, const struct run *run)
@@ -89,7 +89,7 @@ static int next_ms(const struct runs *r, int64_t now)
         int64_t in = next;
         if (run->state == RUN_OVER)
             in = run->told ? run->told_ms + AGAIN_MS - now : 0;
-        else if (run->state != RUN_NOTING && !run->told)
+        else if (run->state == RUN_GOES && !run->told)
             in = run->began_ms + RUNNING_MS - now;
         next = in < next ? in : next;
     }
