@@ -60,6 +60,8 @@ static bool better(const struct candidate *a, const struct candidate *b)
 {
     if (a->bytes != b->bytes)
         return a->bytes > b->bytes;
+    if (a->node->kept != b->node->kept)
+        return b->node->kept;
     if (a->remaining != b->remaining)
         return a->remaining > b->remaining;
     return a->node->id < b->node->id;
@@ -80,6 +82,41 @@ const struct job_place_node *job_place_choose(const struct job_place_node *nodes
             best = c;
     }
     return best.node;
+}
+
+/* The largest number of processors below `bound`, and how many such nodes have together. */
+static uint32_t next_smaller(const struct job_place_node *nodes, size_t n, uint64_t bound,
+                             uint64_t *together)
+{
+    uint32_t size = 0;
+
+    *together = 0;
+    for (size_t k = 0; k < n; k++) {
+        if (nodes[k].milli_cpus >= bound || nodes[k].milli_cpus < size)
+            continue;
+        if (nodes[k].milli_cpus > size)
+            *together = 0;
+        size = nodes[k].milli_cpus;
+        *together += size;
+    }
+    return size;
+}
+
+void job_place_keep(struct job_place_node *nodes, size_t n)
+{
+    uint64_t all = 0, kept = 0, together, bound = UINT64_MAX;
+
+    for (size_t k = 0; k < n; k++)
+        all += nodes[k].milli_cpus;
+    for (;;) {
+        uint32_t size = next_smaller(nodes, n, bound, &together);
+        kept += together;
+        if (size == 0 || kept > all / 100 * JOB_PLACE_KEEP)
+            break;
+        bound = size;
+    }
+    for (size_t k = 0; k < n; k++)
+        nodes[k].kept = nodes[k].milli_cpus >= bound;
 }
 
 /* "1.5 processors and 256.0 MiB of memory" */

@@ -34,6 +34,10 @@ static const struct job_place_node *choose_for(struct job_queue *q, const struct
 
 bool job_queue_next(struct job_queue *q, uint64_t now, struct job_queue_placed *out)
 {
+    if (q->sizes_changed) {
+        job_place_keep(q->nodes, q->nodes_n);
+        q->sizes_changed = false;
+    }
     jq_look_at_holds(q, now);
     jq_look_at_blocked(q);
     while (q->ready.n > 0) {

@@ -91,6 +91,8 @@ int job_queue_node(struct job_queue *q, const struct job_place_node *known)
     struct job_place_node before = *node;
     *node = *known;
     node->barred = false;
+    node->kept = before.kept;
+    q->sizes_changed |= node->milli_cpus != before.milli_cpus;
     node->runs = before.runs;
     node->milli_reserved = before.milli_reserved;
     node->memory_reserved = before.memory_reserved;
@@ -107,6 +109,7 @@ void job_queue_node_gone(struct job_queue *q, uint32_t id)
 
     if (!node)
         return;
+    q->sizes_changed |= node->milli_cpus != 0;
     node->open = false;
     node->milli_cpus = 0;
     node->memory = 0;

@@ -70,6 +70,7 @@ struct job_queue {
     struct job_queue_rules rules;
     struct job_place_node *nodes; /* those that are gone, but have runs, with milli_cpus 0 */
     size_t nodes_n, nodes_size;
+    bool sizes_changed; /* job_place_keep() is to be asked again */
     struct slot *slots;
     struct run *runs;
     size_t waiting;

@@ -98,6 +98,41 @@ Test(job_place, most_input_then_most_capacity_then_lowest_id)
     cr_assert_eq(chosen(n, 0, &need, NULL, 0), 0);
 }
 
+static unsigned kept(struct job_place_node *nodes, size_t n)
+{
+    unsigned bits = 0;
+
+    job_place_keep(nodes, n);
+    for (size_t k = 0; k < n; k++)
+        bits |= (unsigned)nodes[k].kept << k;
+    return bits;
+}
+
+Test(job_place, the_largest_are_kept_if_they_are_few)
+{
+    struct job_place_node n[24];
+    struct job_place_need need = {.milli_cpus = 1000, .memory = GIB};
+    struct job_place_held held[] = {{3, 1}};
+
+    for (uint32_t k = 0; k < 24; k++)
+        n[k] = machine(k + 1, 8, 8 * GIB);
+    cr_assert_eq(kept(n, 24), 0, "none is larger than the others");
+    cr_assert_eq(kept(n, 0), 0);
+    n[2] = machine(3, 9, 8 * GIB);
+    cr_assert_eq(kept(n, 24), 1u << 2);
+    cr_assert_eq(chosen(n, 24, &need, NULL, 0), 1, "the largest, but kept");
+    cr_assert_eq(chosen(n, 24, &need, held, 1), 3, "it holds the input");
+    need.milli_cpus = 9000;
+    cr_assert_eq(chosen(n, 24, &need, NULL, 0), 3, "what it is kept for");
+    n[5] = machine(6, 10, 8 * GIB);
+    cr_assert_eq(kept(n, 24), 1u << 5 | 1u << 2);
+    n[5] = machine(6, 13, 8 * GIB);
+    cr_assert_eq(kept(n, 24), 1u << 5, "both are more than a tenth: only the larger one");
+    n[5] = machine(6, 21, 8 * GIB);
+    cr_assert_eq(kept(n, 24), 0, "that is more than a tenth by itself");
+    cr_assert_eq(kept(n + 5, 1), 0, "one node is all there is");
+}
+
 Test(job_place, remaining_capacity_has_no_overflow)
 {
     struct job_place_node n = machine(1, 1000, GIB);

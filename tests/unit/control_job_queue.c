@@ -366,6 +366,7 @@ static size_t model_next(const struct model *jobs, struct job_place_node *nodes,
 {
     size_t first = JOBS;
 
+    job_place_keep(nodes, NODES);
     for (size_t n = 0; n < JOBS; n++) {
         uint32_t best = jobs[n].waits ? best_node(jobs, n, nodes) : 0;
         if (best && (first == JOBS || before(&jobs[n].run, &jobs[first].run))) {
