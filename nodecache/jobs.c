@@ -22,6 +22,8 @@
 #endif
 
 #define LOOK_MS 500
+/* What is missing for runs (a program, control groups) does not come by itself. */
+#define OPEN_AGAIN_MS 10000
 /* A look that has not come back for so long hangs at the mount: no jobs until it does. */
 #define LOOK_OLD_MS 5000
 
@@ -31,6 +33,8 @@ struct jobs {
     uint32_t cores;
     uint64_t speed; /* 0: not measured yet */
     pthread_t thread;
+    int64_t open_ms;            /* when runs are opened again; the thread's */
+    char missing[RUN_DETAIL];   /* why they could not be; the thread's */
     bool wanted, looks;         /* wanted: fixed; looks: there is a thread to be joined */
     pthread_rwlock_t runs_lock; /* read-locked while they are used; before lock */
     struct runs *runs;          /* set once, by the thread; taken away by jobs_stop() */
@@ -68,12 +72,16 @@ static void open_runs(struct jobs *j, char why[RUN_DETAIL])
 {
     struct runs_options o = {.store = j->options.store,
                              .mount = j->mount,
+                             .exe = j->options.exe,
                              .report = j->options.report,
                              .ctx = j->options.ctx};
     struct runs *runs = NULL;
 
-    if (runs_open(&o, &runs, why) < 0)
+    if (runs_open(&o, &runs, why) < 0) {
+        if (!why[0])
+            snprintf(why, RUN_DETAIL, "runs of jobs cannot be kept here");
         return;
+    }
     pthread_rwlock_wrlock(&j->runs_lock);
     j->runs = runs;
     if (j->heard_ms > 0)
@@ -90,8 +98,12 @@ static void look(struct jobs *j)
     struct run_usage used = {0};
     bool known = power_sample(&now) == 0;
 
+    if (!j->runs && clock_boot_ms() >= j->open_ms) {
+        open_runs(j, j->missing);
+        j->open_ms = clock_boot_ms() + OPEN_AGAIN_MS;
+    }
     if (!j->runs)
-        open_runs(j, why);
+        snprintf(why, sizeof(why), "%s", j->missing);
     bool mounted = !why[0] && is_mounted(j->mount, why);
     if (j->runs) {
         runs_usage(j->runs, &used);

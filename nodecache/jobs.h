@@ -15,6 +15,7 @@ struct jobs;
 struct jobs_options {
     const char *store;
     const char *mount; /* where the cloud is mounted here; NULL: nowhere, so no jobs */
+    const char *exe;   /* as in runs_options */
     int (*report)(void *ctx, const Star__JobReport *m, Star__JobReportReply **out);
     void *ctx;
 };
