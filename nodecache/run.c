@@ -182,7 +182,7 @@ int runs_job_signal(struct runs *r, const Star__JobSignal *m, char detail[RUN_DE
     else if (run->state != RUN_GOES && !m->end)
         rc = refuse(detail, -EAGAIN, "it has not begun yet");
     else if (run->state != RUN_GOES)
-        run->end_asked = true;
+        run->end_asked = RUN_SIGNAL;
     else
         rc = run_tell_supervisor(run, RUN_SIGNAL, m->end ? 0 : m->signal);
     pthread_mutex_unlock(&r->lock);
@@ -310,10 +310,13 @@ static void end_all(struct runs *r)
     struct run *run, *next;
     int rc = 0;
 
-    HASH_ITER (hh, r->table, run, next)
+    HASH_ITER (hh, r->table, run, next) {
         if (run->state == RUN_GOES)
             (void)run_tell_supervisor(run, SIGTERM, 0); /* gone: it is over */
-    while (r->active > r->waiting && rc == 0)
+        else if (run->state != RUN_OVER)
+            run->end_asked = SIGTERM;
+    }
+    while (r->active > 0 && rc == 0)
         rc = pthread_cond_timedwait(&r->changed, &r->lock, &until);
     if (r->active > 0)
         log_warning("%u runs have not ended; they do when their lease is over", r->active);

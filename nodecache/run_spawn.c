@@ -100,6 +100,18 @@ static int spawn_one(struct run_world *w, int fd, const char *name)
     return rc;
 }
 
+/* Those for supervisors, which may come before a new one looks for them. */
+static void block_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, RUN_SIGNAL);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
 static int serve(struct run_world *w, int fd)
 {
     for (;;) {
@@ -125,7 +137,7 @@ int run_spawner(const struct run_spawner_options *o)
     struct run_world w;
     int rc = open_world(&w, o, detail);
 
-    signal(SIGPIPE, SIG_IGN);
+    block_signals();
     int told = answer(o->fd, "", -rc, -1, detail);
     if (rc < 0 || told < 0)
         return 1; /* the node says why */

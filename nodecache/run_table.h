@@ -28,7 +28,7 @@ struct run {
     int pidfd; /* -1 */
     struct timespec began;
     int64_t began_ms; /* clock_boot_ms() */
-    bool end_asked;   /* before it had a supervisor: told when it has one */
+    int end_asked;    /* before it had a supervisor: told when it has one */
     bool told;        /* the centre has heard of this state */
     int64_t told_ms;  /* when; over: said again after a while */
     Star__JobRunReport *result;

@@ -125,7 +125,7 @@ static void supervisor_ended(struct runs *r, struct run *run)
 static int watch_pidfd(struct runs *r, struct run *run, int pidfd)
 {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = run};
-    bool end;
+    int end;
 
     if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, pidfd, &e) < 0)
         return -errno;
@@ -133,11 +133,11 @@ static int watch_pidfd(struct runs *r, struct run *run, int pidfd)
     r->waiting -= run->state == RUN_WAITING;
     run->state = RUN_GOES;
     run->pidfd = pidfd;
-    end = run->end_asked || r->stop;
+    end = run->end_asked;
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
     if (end)
-        (void)run_tell_supervisor(run, RUN_SIGNAL, 0); /* gone: it is over */
+        (void)run_tell_supervisor(run, end, 0); /* gone: it is over */
     return 0;
 }
 

@@ -692,6 +692,30 @@ static void kill_children(void)
     fclose(f);
 }
 
+/* Also those that have no process yet. */
+Test(node_run, a_node_that_stops_ends_them_all)
+{
+    struct world *w = setup();
+    enum { N = 40 };
+    char name[PATH_MAX + 64];
+
+    for (uint64_t i = 1; i <= N; i++)
+        start(w, order(w, i, "sleep 600"));
+    w->keep = true;
+    int64_t began = clock_boot_ms();
+    runs_end(w->runs);
+    cr_expect_eq(runs_active(w->runs), 0);
+    cr_expect_eq(runs_held(w->dir, false), 0);
+    cr_expect_lt(clock_boot_ms() - began, JOB_GRACE_MS + JOB_MARGIN_MS + 1000);
+    for (uint64_t i = 1; i <= N; i++) {
+        Star__JobRunReport *r = wait_end(w, i);
+        cr_expect_eq(r->end, STAR__JOB_END__END_LEASE, "%s", r->detail);
+        snprintf(name, sizeof(name), "%s/jobs/%ju.1.1/result", w->dir, (uintmax_t)i);
+        cr_expect_eq(access(name, F_OK), 0, "it was not confirmed");
+    }
+    teardown(w);
+}
+
 /* What it was doing when it died is found out: begun or not. */
 Test(node_run, the_spawner_is_started_again)
 {
