@@ -70,6 +70,7 @@ struct op;
 struct gc;
 struct meta;
 struct scrub;
+struct jobs;
 
 /* Bits of Ticket.rights. */
 #define RIGHT_READ  1u
@@ -187,8 +188,16 @@ struct node {
     size_t logged_n;
     uint64_t *drops; /* to be told: these files are no more */
     size_t drops_n, drops_size;
-    size_t drops_sent; /* of them, from the first on, in the request on its way */
-    bool dropping;     /* there is one */
+    size_t drops_sent;  /* of them, from the first on, in the request on its way */
+    bool dropping;      /* there is one */
+    uint32_t hellos;    /* counts its connections, from 1 */
+    bool jobs_known;    /* it has said all that it has of jobs since it connected */
+    struct node_power { /* as it said last */
+        bool jobs;
+        uint32_t cores, milli_cpus, milli_busy;
+        uint64_t core_speed, memory, memory_busy;
+        char detail[128]; /* why it runs no jobs */
+    } power;
     UT_hash_handle hh;
 };
 
@@ -230,6 +239,7 @@ struct op {
     op_fn home_next;               /* after home_take of home_ino */
     op_fn asked_next;              /* after home_ask of home_ino */
     uint64_t home_ino, home_epoch; /* what a home was asked about */
+    uint64_t wait_ino;             /* of a job's file that is looked for */
     Star__HomeAttrs home;          /* answer of a home */
     Star__Time home_times[2];
     bool reseal;          /* of a gc */
@@ -302,6 +312,7 @@ struct centre {
     int64_t meta_next;
     uint64_t meta_count; /* commands applied when the newest was done; 0: none since the start */
     void (*meta_stopped)(struct centre *c);
+    struct jobs *jobs; /* NULL: not leading yet */
     struct events events, errors;
     uint64_t ended_pool_read, ended_pool_written; /* of sessions that have ended */
     uint64_t requests, mutations, recalls_sent, refused;
@@ -612,6 +623,17 @@ bool identity_fits(struct centre *c, struct peer *p, const struct message *m,
 /* The address at which the session's mount can reach n, in out; "" if there is none. */
 char *node_reached_by(const struct session *s, const struct node *n, char out[NODE_ADDRESS_MAX]);
 
+/* --- jobs*.c (jobs.h) --- */
+int jobs_load(struct centre *c);  /* on becoming leader */
+void jobs_turn(struct centre *c); /* before the loop sleeps: places, and writes what has changed */
+void jobs_tick(struct centre *c, int64_t now);
+void jobs_free_all(struct centre *c);
+void jobs_node_power(struct centre *c, struct node *n, const Star__NodePower *p);
+void jobs_node_changed(struct centre *c, struct node *n); /* it came, went, or is to leave */
+void serve_job_report(struct op *op);
+/* An ended one goes, with its files. -EBUSY: it has not ended, or others wait for it. */
+int jobs_forget(struct centre *c, uint64_t id);
+
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */
 void admin_command(struct op *op, char *command);
@@ -634,7 +656,10 @@ void serve_ctl_lookup(struct op *op);
 void serve_ctl_readdir(struct op *op);
 void serve_ctl_read(struct op *op);
 void serve_ctl_write(struct op *op);
+void serve_ctl_rmdir(struct op *op);
 bool ctl_is_ino(uint64_t ino);
+#define CTL_COMMAND_MAX 65536u
+size_t ctl_text_max(uint64_t ino); /* bytes that may be written into it at once */
 /* Ends the check of the state that may be running; then done. */
 void ctl_check_stop(struct centre *c, void (*done)(struct centre *c));
 int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[3]);

@@ -64,6 +64,7 @@ static void on_tick(uv_timer_t *timer)
     keys_tick(c, c->now);
     hot_files_tick(c, c->now);
     scrub_tick(c, c->now);
+    jobs_tick(c, c->now);
     /* No memory for more: as many as before are kept. */
     (void)events_limit(&c->events, setting_u64(c, "event_limit"));
     (void)events_limit(&c->errors, setting_u64(c, "event_limit"));
@@ -81,6 +82,7 @@ static void on_prepare(uv_prepare_t *handle)
     if (c->stopping)
         return;
     ops_wake(c);
+    jobs_turn(c);
     if (c->reap_n >= REAP_BATCH_MIN)
         reap_submit(c);
 }
@@ -141,8 +143,10 @@ static void on_leader(void *ctx)
     int rc = sessions_load(c);
     if (rc == 0)
         rc = nodes_load(c);
+    if (rc == 0)
+        rc = jobs_load(c);
     if (rc < 0) {
-        start_failed(c, "sessions and nodes", rc);
+        start_failed(c, "sessions, nodes and jobs", rc);
         return;
     }
     rc = hub_start(&c->loop, c->options->listen, &ops, c, &c->hub);
@@ -247,6 +251,7 @@ static void centre_free(struct centre *c)
     ops_end_all(c);
     session_free_all(c);
     lives_free_all(c);
+    jobs_free_all(c);
     node_free_all(c);
     gc_free(c);
     meta_free(c);

@@ -15,8 +15,7 @@
 /* A page of a list ends where so much is left: more than the lines of one object take. */
 #define PAGE_SLACK ((size_t)128 << 10)
 
-/* May lines of object id be added to the page? */
-static bool page_takes(struct text *t, uint64_t id)
+bool text_page_takes(struct text *t, uint64_t id)
 {
     if (id != t->last && t->len > CTL_TEXT_MAX - PAGE_SLACK)
         t->more = true;
@@ -199,6 +198,7 @@ void text_metrics(struct centre *c, struct text *t)
     text_put(t, "# TYPE umbel_live_inodes gauge\numbel_live_inodes %u\n", HASH_COUNT(c->lives));
     text_put(t, "# TYPE umbel_inodes gauge\numbel_inodes %" PRIu64 "\n", s.inodes);
     text_put(t, "# TYPE umbel_packs gauge\numbel_packs %" PRIu64 "\n", s.packs);
+    text_jobs(c, t);
     text_put(t, "# TYPE umbel_node_bytes gauge\n");
     for (n = c->nodes; n; n = n->hh.next)
         text_put(t,
@@ -248,7 +248,7 @@ static bool cache_line(void *arg, const struct state_copy_line *line)
     const char *name = n ? n->name : "?";
     char path[4200];
 
-    if (!page_takes(a->t, line->ino))
+    if (!text_page_takes(a->t, line->ino))
         return false;
     state_path(a->c->state, line->ino, path, sizeof(path));
     if (line->staged)
@@ -273,7 +273,7 @@ static bool pack_line(void *arg, const struct state_pack *p)
     static const char *const states[] = {"?", "allocated", "live", "condemned", "meta"};
     struct text *t = arg;
 
-    if (!page_takes(t, p->id))
+    if (!text_page_takes(t, p->id))
         return false;
     text_put(t, "%" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu32 "\n", p->id,
              states[p->state <= PACK_META ? p->state : 0], p->size, p->live_bytes, p->live_records,
@@ -326,6 +326,14 @@ void text_node(struct node *n, struct text *t)
              "load %.2f\nread_bytes %" PRIu64 "\nwrite_bytes %" PRIu64 "\nfetched_bytes %" PRIu64
              "\nflushed_bytes %" PRIu64 "\n",
              n->load, n->read_bytes, n->write_bytes, n->fetched_bytes, n->flushed_bytes);
+    if (n->power.jobs)
+        text_put(t,
+                 "jobs yes\ncores %u\ncore_speed %" PRIu64 "\nmilli_cpus %u\nmilli_busy %u\n"
+                 "memory %" PRIu64 "\nmemory_busy %" PRIu64 "\n",
+                 n->power.cores, n->power.core_speed, n->power.milli_cpus, n->power.milli_busy,
+                 n->power.memory, n->power.memory_busy);
+    else
+        text_put(t, "jobs no: %s\n", n->power.detail[0] ? n->power.detail : "not known yet");
     text_put(t, "pool_error %s\nstore_error %s\n", n->pool_error[0] ? n->pool_error : "none",
              n->store_error[0] ? n->store_error : "none");
 }

@@ -20,6 +20,9 @@ struct text {
 /* Who has the text frees `at`. */
 void text_put(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* May lines of object id be added to the page? */
+bool text_page_takes(struct text *t, uint64_t id);
+
 void text_version(struct centre *c, struct text *t);
 void text_status(struct centre *c, struct text *t);
 void text_health(struct centre *c, struct text *t);
@@ -30,6 +33,7 @@ void text_cache(struct centre *c, struct text *t);
 void text_packs(struct centre *c, struct text *t);
 void text_gc(struct centre *c, struct text *t);
 void text_scrub(struct centre *c, struct text *t);
+void text_jobs(struct centre *c, struct text *t); /* ctl_jobs.c: metrics */
 void text_node(struct node *n, struct text *t);
 
 #endif

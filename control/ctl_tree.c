@@ -1,11 +1,8 @@
 /*
  * The control-file tree .umbel (section 8 of the design): small virtual files whose text is made
  * when it is read.
- *
- * An inode number says all: top bit | kind << 56 | object << 8 | file, so it outlives workers and
- * centres.
  */
-#include "control/ctl_text.h"
+#include "control/ctl_tree.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -17,43 +14,14 @@
 
 #include "control/wire/clock.h"
 
-#define CTL_BIT         (1ull << 63)
-#define CTL_COMMAND_MAX 65536
-#define OBJECT_MAX      0xffffffffffffull
-
-enum kind {
-    KIND_TOP,
-    KIND_FILE,
-    KIND_SETTINGS,
-    KIND_SETTING,
-    KIND_NODES,
-    KIND_NODE,
-    KIND_NODE_FILE
-};
-
-static uint64_t ctl_ino(enum kind kind, uint64_t object, unsigned file)
-{
-    return CTL_BIT | (uint64_t)kind << 56 | object << 8 | file;
-}
-
-static enum kind kind_of(uint64_t ino)
-{
-    return (enum kind)(ino >> 56 & 0x7f);
-}
-
-static uint64_t object_of(uint64_t ino)
-{
-    return ino >> 8 & OBJECT_MAX;
-}
-
-static unsigned file_of(uint64_t ino)
-{
-    return (unsigned)(ino & 0xff);
-}
-
 bool ctl_is_ino(uint64_t ino)
 {
-    return (ino & CTL_BIT) != 0;
+    return (ino & CONTROL_INO_BIT) != 0;
+}
+
+size_t ctl_text_max(uint64_t ino)
+{
+    return ino & CONTROL_INO_GATHERS ? CONTROL_TEXT_MAX : CTL_COMMAND_MAX;
 }
 
 static void problem_line(void *arg, const char *line)
@@ -84,7 +52,10 @@ static const struct ctl_file top_files[] = {
 };
 static const struct ctl_file node_files[] = {{"status", 0444, NULL, false},
                                              {"ctl", 0200, NULL, false}};
-static const char *const top_dirs[] = {"settings", "nodes"};
+static const struct {
+    const char *name;
+    enum kind kind;
+} top_dirs[] = {{"settings", KIND_SETTINGS}, {"nodes", KIND_NODES}, {"jobs", KIND_JOBS}};
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define TOP_CTL  (COUNT(top_files) - 1)
@@ -127,6 +98,7 @@ int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[
 {
     struct timespec now = clock_real();
     struct nth_setting s;
+    struct ctl_owner job = {0};
     uint32_t mode = 0;
 
     switch (kind_of(ino)) {
@@ -151,6 +123,14 @@ int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[
         if (node_find(c, (uint32_t)object_of(ino)) && file_of(ino) < COUNT(node_files))
             mode = S_IFREG | node_files[file_of(ino)].mode;
         break;
+    case KIND_JOBS:
+    case KIND_JOBS_NEW:
+    case KIND_JOBS_LIST:
+    case KIND_JOB:
+    case KIND_JOB_FILE:
+        job = ctl_job_owner(c, ino);
+        mode = job.mode;
+        break;
     }
     if (!mode)
         return -ENOENT;
@@ -165,13 +145,10 @@ int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[
     attr->ctime = &times[2];
     attr->ino = ino;
     attr->mode = mode;
+    attr->uid = job.uid;
+    attr->gid = job.gid;
     attr->nlink = S_ISDIR(mode) ? 2 : 1;
     return 0;
-}
-
-static bool is_name(const ProtobufCBinaryData *n, const char *name)
-{
-    return n->len == strlen(name) && memcmp(n->data, name, n->len) == 0;
 }
 
 /* "NAME.N" of a list in pages: N, or 0. */
@@ -193,12 +170,11 @@ static uint64_t page_of(const struct ctl_file *f, const ProtobufCBinaryData *nam
 static uint64_t lookup_top(const ProtobufCBinaryData *name)
 {
     for (unsigned k = 0; k < COUNT(top_files); k++)
-        if (is_name(name, top_files[k].name) || page_of(&top_files[k], name))
+        if (ctl_name_is(name, top_files[k].name) || page_of(&top_files[k], name))
             return ctl_ino(KIND_FILE, page_of(&top_files[k], name), k);
-    if (is_name(name, "settings"))
-        return ctl_ino(KIND_SETTINGS, 0, 0);
-    if (is_name(name, "nodes"))
-        return ctl_ino(KIND_NODES, 0, 0);
+    for (unsigned k = 0; k < COUNT(top_dirs); k++)
+        if (ctl_name_is(name, top_dirs[k].name))
+            return ctl_ino(top_dirs[k].kind, 0, 0);
     return 0;
 }
 
@@ -207,17 +183,17 @@ static uint64_t ctl_find(struct centre *c, uint64_t parent, const ProtobufCBinar
     struct node *n;
 
     if (parent == STATE_ROOT_INO)
-        return is_name(name, ".umbel") ? ctl_ino(KIND_TOP, 0, 0) : 0;
+        return ctl_name_is(name, ".umbel") ? ctl_ino(KIND_TOP, 0, 0) : 0;
     if (!ctl_is_ino(parent))
         return 0;
-    if (is_name(name, "."))
+    if (ctl_name_is(name, "."))
         return parent;
     switch (kind_of(parent)) {
     case KIND_TOP:
-        return is_name(name, "..") ? STATE_ROOT_INO : lookup_top(name);
+        return ctl_name_is(name, "..") ? STATE_ROOT_INO : lookup_top(name);
     case KIND_SETTINGS: {
         char text[64];
-        if (is_name(name, ".."))
+        if (ctl_name_is(name, ".."))
             return ctl_ino(KIND_TOP, 0, 0);
         if (name->len >= sizeof(text))
             return 0;
@@ -228,19 +204,23 @@ static uint64_t ctl_find(struct centre *c, uint64_t parent, const ProtobufCBinar
         return s.found ? ctl_ino(KIND_SETTING, 0, (unsigned)s.want) : 0;
     }
     case KIND_NODES:
-        if (is_name(name, ".."))
+        if (ctl_name_is(name, ".."))
             return ctl_ino(KIND_TOP, 0, 0);
         for (n = c->nodes; n; n = n->hh.next)
-            if (is_name(name, n->name))
+            if (ctl_name_is(name, n->name))
                 return ctl_ino(KIND_NODE, n->id, 0);
         return 0;
     case KIND_NODE:
-        if (is_name(name, ".."))
+        if (ctl_name_is(name, ".."))
             return ctl_ino(KIND_NODES, 0, 0);
         for (unsigned k = 0; k < COUNT(node_files); k++)
-            if (is_name(name, node_files[k].name))
+            if (ctl_name_is(name, node_files[k].name))
                 return ctl_ino(KIND_NODE_FILE, object_of(parent), k);
         return 0;
+    case KIND_JOBS:
+        return ctl_name_is(name, "..") ? ctl_ino(KIND_TOP, 0, 0) : ctl_job_find(c, parent, name);
+    case KIND_JOB:
+        return ctl_name_is(name, "..") ? ctl_ino(KIND_JOBS, 0, 0) : ctl_job_find(c, parent, name);
     default:
         return 0;
     }
@@ -252,6 +232,9 @@ void serve_ctl_lookup(struct op *op)
     Star__EntryReply r = STAR__ENTRY_REPLY__INIT;
     Star__Attr attr;
     Star__Time times[3];
+
+    if (ctl_job_file(op))
+        return;
     uint64_t ino = ctl_find(op->c, q->parent, &q->name);
 
     if (ino == 0 || (ctl_is_ino(ino) && ctl_attr(op->c, ino, &attr, times) < 0)) {
@@ -272,15 +255,7 @@ void serve_ctl_lookup(struct op *op)
 
 /* --- readdir --- */
 
-struct ctl_listing {
-    Star__ReadDir *q;
-    Star__DirEntry *entries;
-    Star__DirEntry **pointers;
-    size_t n, size;
-    uint64_t cookie;
-};
-
-static void list(struct ctl_listing *l, const char *name, uint64_t ino, uint32_t type)
+void ctl_list(struct ctl_listing *l, const char *name, uint64_t ino, uint32_t type)
 {
     if (++l->cookie <= l->q->cookie || l->n == l->size)
         return;
@@ -303,7 +278,7 @@ static bool list_setting(void *arg, const char *name, const char *value, const c
     struct setting_list *s = arg;
 
     (void)value, (void)help;
-    list(s->l, name, ctl_ino(KIND_SETTING, 0, s->k++), S_IFREG);
+    ctl_list(s->l, name, ctl_ino(KIND_SETTING, 0, s->k++), S_IFREG);
     return true;
 }
 
@@ -312,25 +287,29 @@ static void list_all(struct centre *c, struct ctl_listing *l, uint64_t ino)
     struct setting_list s = {.l = l};
     struct node *n;
 
-    list(l, ".", ino, S_IFDIR);
-    list(l, "..", kind_of(ino) == KIND_TOP ? STATE_ROOT_INO : ctl_ino(KIND_TOP, 0, 0), S_IFDIR);
+    ctl_list(l, ".", ino, S_IFDIR);
+    ctl_list(l, "..", kind_of(ino) == KIND_TOP ? STATE_ROOT_INO : ctl_ino(KIND_TOP, 0, 0), S_IFDIR);
     switch (kind_of(ino)) {
     case KIND_TOP:
         for (unsigned k = 0; k < COUNT(top_files); k++)
-            list(l, top_files[k].name, ctl_ino(KIND_FILE, 0, k), S_IFREG);
+            ctl_list(l, top_files[k].name, ctl_ino(KIND_FILE, 0, k), S_IFREG);
         for (unsigned k = 0; k < COUNT(top_dirs); k++)
-            list(l, top_dirs[k], ctl_ino(k == 0 ? KIND_SETTINGS : KIND_NODES, 0, 0), S_IFDIR);
+            ctl_list(l, top_dirs[k].name, ctl_ino(top_dirs[k].kind, 0, 0), S_IFDIR);
         break;
     case KIND_SETTINGS:
         state_settings(c->state, list_setting, &s);
         break;
     case KIND_NODES:
         for (n = c->nodes; n; n = n->hh.next)
-            list(l, n->name, ctl_ino(KIND_NODE, n->id, 0), S_IFDIR);
+            ctl_list(l, n->name, ctl_ino(KIND_NODE, n->id, 0), S_IFDIR);
         break;
     case KIND_NODE:
         for (unsigned k = 0; k < COUNT(node_files); k++)
-            list(l, node_files[k].name, ctl_ino(KIND_NODE_FILE, object_of(ino), k), S_IFREG);
+            ctl_list(l, node_files[k].name, ctl_ino(KIND_NODE_FILE, object_of(ino), k), S_IFREG);
+        break;
+    case KIND_JOBS:
+    case KIND_JOB:
+        ctl_job_list(c, l, ino);
         break;
     default:
         break;
@@ -362,6 +341,7 @@ void serve_ctl_readdir(struct op *op)
 out:
     free(l.entries);
     free(l.pointers);
+    free(l.names);
 }
 
 /* --- fsck: in a thread, as it reads everything --- */
@@ -452,6 +432,33 @@ void ctl_check_stop(struct centre *c, void (*done)(struct centre *c))
         done(c);
 }
 
+/* --- rmdir: of a job --- */
+
+void serve_ctl_rmdir(struct op *op)
+{
+    const Star__CtlLookup *q = (const Star__CtlLookup *)op->body;
+    uint64_t ino = ctl_find(op->c, q->parent, &q->name);
+    struct ctl_owner job;
+
+    if (!rights_allow(op))
+        return;
+    op->note_errors = true;
+    if (!ctl_is_ino(ino) || kind_of(ino) != KIND_JOB || !(job = ctl_job_owner(op->c, ino)).mode) {
+        op_reply(op, ino ? -EPERM : -ENOENT, NULL);
+        return;
+    }
+    if (!q->cred || (q->cred->uid != 0 && q->cred->uid != job.uid)) {
+        op_reply(op, -EACCES, NULL);
+        return;
+    }
+    int rc = jobs_forget(op->c, object_of(ino));
+    if (rc == -EBUSY)
+        op_error(op, rc, "job %" PRIu64 " has not ended, or others wait for it: cancel it first",
+                 object_of(ino));
+    else
+        op_reply(op, rc, NULL);
+}
+
 /* --- read and write --- */
 
 void serve_ctl_read(struct op *op)
@@ -478,6 +485,9 @@ void serve_ctl_read(struct op *op)
             text_node(n, &t);
         else
             rc = -ENOENT;
+    } else if (kind_of(ino) == KIND_JOB_FILE || kind_of(ino) == KIND_JOBS_NEW ||
+               kind_of(ino) == KIND_JOBS_LIST) {
+        rc = ctl_job_text(c, ino, ((Star__Inode *)op->body)->cred, &t);
     } else {
         rc = -EACCES; /* ctl files are for writing */
     }
@@ -515,7 +525,9 @@ void serve_ctl_write(struct op *op)
     if (!rights_allow(op))
         return;
     op->note_errors = true;
-    if (strlen(text) != op->request.payload_len)
+    if (kind_of(ino) == KIND_JOBS_NEW)
+        ctl_job_write(op, ino, text);
+    else if (strlen(text) != op->request.payload_len)
         op_error(op, -EINVAL, "a command holds a NUL byte");
     else if (kind_of(ino) == KIND_FILE && file_of(ino) == TOP_CTL)
         admin_command(op, text);
@@ -524,6 +536,8 @@ void serve_ctl_write(struct op *op)
     else if (kind_of(ino) == KIND_NODE_FILE && file_of(ino) == 1 &&
              (n = node_find(op->c, (uint32_t)object_of(ino))))
         admin_node_command(op, n, text);
+    else if (kind_of(ino) == KIND_JOB_FILE)
+        ctl_job_write(op, ino, text);
     else
         op_error(op, -EACCES, "this control file is not for writing");
 }

@@ -143,7 +143,9 @@ static void on_node_logged(struct op *op, const struct state_result *r)
     answer.ticket_generation = n->key.generation;
     answer.clock_ms = (uint64_t)clock_boot_ms();
     answer.lines_lost = n->lost;
-    n->reported = n->lost = false;
+    n->reported = n->lost = n->jobs_known = false;
+    n->hellos++;
+    jobs_node_changed(c, n);
     n->moved = 0;
     n->store_error[0] = n->pool_error[0] = '\0';
     n->seen_ms = c->now;
@@ -234,6 +236,7 @@ int node_set_state(struct centre *c, struct node *n, const char *state)
     }
     n->changing++;
     copy_text(n->state, sizeof(n->state), state);
+    jobs_node_changed(c, n);
     return 0;
 }
 
@@ -241,6 +244,7 @@ void node_disconnected(struct centre *c, struct node *n)
 {
     n->peer = NULL;
     n->seen_ms = c->now;
+    jobs_node_changed(c, n);
     if (!c->stopping)
         events_add(&c->events, "node-away", "%s went away", n->name);
 }
@@ -404,6 +408,7 @@ void serve_node_report(struct op *op)
     note_error(c, n, "pool", n->pool_error, sizeof(n->pool_error), q->pool_error);
     for (size_t k = 0; k < q->n_damage; k++)
         events_add(&c->events, "damage", "%s: %s", n->name, q->damage[k]);
+    jobs_node_power(c, n, q->power);
     note_error(c, n, "store", n->store_error, sizeof(n->store_error), q->store_error);
     r.high_water = setting_u64(c, "high_water");
     r.low_water = setting_u64(c, "low_water");

@@ -43,7 +43,10 @@ static Star__Cred *cred_of(const struct op *op)
     case STAR__MSG_TYPE__CTL_READDIR:
         return ((Star__ReadDir *)op->body)->cred;
     case STAR__MSG_TYPE__CTL_LOOKUP:
+    case STAR__MSG_TYPE__CTL_RMDIR:
         return ((Star__CtlLookup *)op->body)->cred;
+    case STAR__MSG_TYPE__CTL_READ:
+        return ((Star__Inode *)op->body)->cred;
     case STAR__MSG_TYPE__SETATTR:
         head = ((Star__SetAttr *)op->body)->head;
         break;
@@ -303,9 +306,9 @@ static int may_ctl(struct op *op, uint64_t ino, const struct access_who *who, un
     Star__Attr attr;
     Star__Time times[3];
 
-    if (ctl_attr(op->c, ino, &attr, times) < 0)
+    if (!ctl_is_ino(ino) || ctl_attr(op->c, ino, &attr, times) < 0)
         return 0;
-    const struct access_what what = {.mode = attr.mode};
+    const struct access_what what = {.mode = attr.mode, .uid = attr.uid, .gid = attr.gid};
     return access_allowed(&what, who, want) ? 0 : -EACCES;
 }
 
@@ -370,9 +373,12 @@ static int allowed(struct op *op)
     case STAR__MSG_TYPE__CANCEL_LOCK:
     case STAR__MSG_TYPE__STRAIGHT_PACKS:
     case STAR__MSG_TYPE__DAMAGE:
-    case STAR__MSG_TYPE__CTL_LOOKUP:
-    case STAR__MSG_TYPE__CTL_READDIR:
+    case STAR__MSG_TYPE__CTL_RMDIR: /* its owner is asked for there */
         return 0;
+    case STAR__MSG_TYPE__CTL_LOOKUP:
+        return may_ctl(op, ((const Star__CtlLookup *)body)->parent, &who, ACCESS_EXEC);
+    case STAR__MSG_TYPE__CTL_READDIR:
+        return may_ctl(op, ((const Star__ReadDir *)body)->ino, &who, ACCESS_READ);
     default:
         return -EPERM; /* whoever adds a request says here who may ask it */
     }

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CTL_COMMAND_MAX 65536
-
 struct route {
     const ProtobufCMessageDescriptor *body;
     op_fn serve;
@@ -55,6 +53,8 @@ static const struct route routes[] = {
     ROUTE(CTL_READDIR, read_dir, serve_ctl_readdir, MOUNTS, true),
     ROUTE(CTL_READ, inode, serve_ctl_read, MOUNTS, true),
     ROUTE(CTL_WRITE, ctl_write, serve_ctl_write, MOUNTS, false),
+    ROUTE(CTL_RMDIR, ctl_lookup, serve_ctl_rmdir, MOUNTS, false),
+    ROUTE(JOB_REPORT, job_report, serve_job_report, NODES, true),
     ROUTE(NODE_REPORT, node_report, serve_node_report, NODES, true),
     ROUTE(NODE_ATTRS, node_attrs, serve_node_attrs, NODES, true),
     ROUTE(HOMED, homed, serve_homed, NODES, true),
@@ -103,7 +103,7 @@ static int keep_payload(struct op *op, const struct message *m)
 {
     if (m->type != STAR__MSG_TYPE__CTL_WRITE)
         return 0;
-    if (m->payload_len > CTL_COMMAND_MAX)
+    if (m->payload_len > ctl_text_max(((Star__CtlWrite *)op->body)->ino))
         return -E2BIG;
     char *text = malloc(m->payload_len + 1);
     if (!text)

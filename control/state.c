@@ -28,13 +28,14 @@
 #define MARK_SIZE 64
 
 static const char *const db_names[DB_COUNT] = {
-    [DB_META] = "meta",         [DB_INODES] = "inodes",   [DB_ENTRIES] = "entries",
-    [DB_NAMES] = "names",       [DB_XATTRS] = "xattrs",   [DB_TARGETS] = "targets",
-    [DB_EXTENTS] = "extents",   [DB_RECORDS] = "records", [DB_PACKS] = "packs",
-    [DB_COPIES] = "copies",     [DB_HELD] = "held",       [DB_NODES] = "nodes",
-    [DB_SESSIONS] = "sessions", [DB_RESULTS] = "results", [DB_SETTINGS] = "settings",
-    [DB_ORPHANS] = "orphans",   [DB_MOVED] = "moved",     [DB_TOKENS] = "tokens",
-    [DB_REVOKED] = "revoked",
+    [DB_META] = "meta",           [DB_INODES] = "inodes",   [DB_ENTRIES] = "entries",
+    [DB_NAMES] = "names",         [DB_XATTRS] = "xattrs",   [DB_TARGETS] = "targets",
+    [DB_EXTENTS] = "extents",     [DB_RECORDS] = "records", [DB_PACKS] = "packs",
+    [DB_COPIES] = "copies",       [DB_HELD] = "held",       [DB_NODES] = "nodes",
+    [DB_SESSIONS] = "sessions",   [DB_RESULTS] = "results", [DB_SETTINGS] = "settings",
+    [DB_ORPHANS] = "orphans",     [DB_MOVED] = "moved",     [DB_TOKENS] = "tokens",
+    [DB_REVOKED] = "revoked",     [DB_JOBS] = "jobs",       [DB_JOB_SPECS] = "job_specs",
+    [DB_JOB_FILES] = "job_files",
 };
 
 static void say(char *detail, const char *dir, const char *what, int rc)
@@ -98,8 +99,8 @@ static int open_databases(struct state *s, bool create)
     unsigned flags = create ? MDB_CREATE : 0;
     int rc = 0;
 
-    for (int db = 0; rc == 0 && db < DB_COUNT; db++)
-        rc = mdb_dbi_open(s->write, db_names[db], flags, &s->dbi[db]);
+    for (int db = 0; rc == 0 && db < DB_COUNT; db++) /* states of before have no jobs */
+        rc = mdb_dbi_open(s->write, db_names[db], db >= DB_JOBS ? MDB_CREATE : flags, &s->dbi[db]);
     if (rc == MDB_NOTFOUND)
         rc = MDB_CORRUPTED;
     return st_fail(s, rc);

@@ -238,6 +238,20 @@ struct state_totals {
 };
 int state_totals(struct state *s, struct state_totals *out);
 
+/* Jobs, as the leader has said last. -ENOENT: no such job. *out: star__job__free_unpacked(). */
+int state_job(struct state *s, uint64_t id, Star__Job **out);
+/* Those beyond `after`, in order; job is only there during the call. */
+typedef bool (*state_job_fn)(void *arg, const Star__Job *job);
+int state_jobs(struct state *s, uint64_t after, state_job_fn fn, void *arg);
+uint64_t state_last_job(struct state *s); /* the highest number given; 0: none */
+/* The text of the batch's spec, to be freed, with a NUL behind it. -ENOENT -ENOMEM */
+int state_job_spec(struct state *s, uint64_t batch, char **text, size_t *len);
+/* A job's own file: the inode, which has no other name of its own. -ENOENT: it was not wanted yet.
+ */
+#define STATE_JOB_STDOUT(copy) ((copy)*2u)
+#define STATE_JOB_STDERR(copy) ((copy)*2u + 1)
+int state_job_file(struct state *s, uint64_t job, uint32_t file, uint64_t *ino);
+
 /* All inodes beyond `after`, in order of their numbers; fn returns false to stop. */
 typedef bool (*state_inode_fn)(void *arg, const struct inode *i);
 int state_inodes(struct state *s, uint64_t after, state_inode_fn fn, void *arg);

@@ -287,6 +287,26 @@ static int check_setting(struct check *c, const MDB_val *key, const MDB_val *val
     return 0;
 }
 
+static int check_job(struct check *c, const MDB_val *key, const MDB_val *val)
+{
+    uint64_t id = st_key_u64(key, 0);
+    Star__Job *job = star__job__unpack(NULL, val->mv_size, val->mv_data);
+    MDB_val text;
+    int rc = 0;
+
+    if (!job || job->id != id || id > state_last_job(c->s)) {
+        st_check_problem(c, "job %" PRIu64 " has a row that is none, or a number never given", id);
+    } else {
+        struct key k = st_key1(job->batch);
+        rc = st_get(c->s, DB_JOB_SPECS, &k, &text);
+        if (rc == -ENOENT)
+            st_check_problem(c, "job %" PRIu64 " has no spec", id);
+    }
+    if (job)
+        star__job__free_unpacked(job, NULL);
+    return rc == -ENOENT ? 0 : rc;
+}
+
 int st_check_rest(struct check *c)
 {
     int rc = check_homes(c);
@@ -299,5 +319,7 @@ int st_check_rest(struct check *c)
         rc = st_check_each(c, DB_SESSIONS, check_session);
     if (rc == 0)
         rc = st_check_each(c, DB_SETTINGS, check_setting);
+    if (rc == 0)
+        rc = st_check_each(c, DB_JOBS, check_job);
     return rc;
 }

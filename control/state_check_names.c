@@ -216,6 +216,27 @@ static int check_orphan(struct check *c, const MDB_val *key, const MDB_val *val)
     return 0;
 }
 
+/* That a job has a file counts as a link. */
+static int check_job_file(struct check *c, const MDB_val *key, const MDB_val *val)
+{
+    uint64_t job = st_key_u64(key, 0), ino;
+    int rc = st_row(c->s, val, &ino, sizeof(ino));
+
+    if (rc < 0)
+        return rc;
+    struct key k = st_key1(job);
+    MDB_val row;
+    struct seen_inode *i = st_check_inode(c, ino);
+    if (!i || i->type != S_IFREG)
+        st_check_problem(c, "job %" PRIu64 " has inode %" PRIu64 ", which is no file", job, ino);
+    else
+        i->links++;
+    rc = st_get(c->s, DB_JOBS, &k, &row);
+    if (rc == -ENOENT)
+        st_check_problem(c, "a file of job %" PRIu64 ", which is not there", job);
+    return rc == -ENOENT ? 0 : rc;
+}
+
 /* --- each inode, when all was seen --- */
 
 static void check_links(struct check *c, const struct seen_inode *i)
@@ -281,6 +302,8 @@ int st_check_names(struct check *c)
         rc = st_check_each(c, DB_NAMES, check_name);
     if (rc == 0)
         rc = st_check_each(c, DB_ENTRIES, check_entry);
+    if (rc == 0)
+        rc = st_check_each(c, DB_JOB_FILES, check_job_file);
     if (rc == 0)
         rc = st_check_each(c, DB_XATTRS, check_xattr);
     if (rc == 0)

@@ -23,24 +23,27 @@ _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "rows are stored in the machine'
 
 enum db {
     DB_META,
-    DB_INODES,   /* ino -> inode_row */
-    DB_ENTRIES,  /* directory, cookie -> entry_row, name: the order of readdir */
-    DB_NAMES,    /* directory, name -> name_row */
-    DB_XATTRS,   /* ino, name -> value */
-    DB_TARGETS,  /* ino -> symlink's target */
-    DB_EXTENTS,  /* ino, offset -> extent_row */
-    DB_RECORDS,  /* record -> record_row */
-    DB_PACKS,    /* pack -> pack_row */
-    DB_COPIES,   /* ino, node -> copy_row */
-    DB_HELD,     /* node, ino: index of DB_COPIES */
-    DB_NODES,    /* node -> node_row */
-    DB_SESSIONS, /* session -> session_row */
-    DB_RESULTS,  /* session, seq -> status, packed body */
-    DB_SETTINGS, /* name -> text */
-    DB_ORPHANS,  /* ino */
-    DB_MOVED,    /* pack, number -> record: of records that lie in another pack than their first */
-    DB_TOKENS,   /* hash -> token_row */
-    DB_REVOKED,  /* "ROLE/NAME" -> when: int64_t */
+    DB_INODES,    /* ino -> inode_row */
+    DB_ENTRIES,   /* directory, cookie -> entry_row, name: the order of readdir */
+    DB_NAMES,     /* directory, name -> name_row */
+    DB_XATTRS,    /* ino, name -> value */
+    DB_TARGETS,   /* ino -> symlink's target */
+    DB_EXTENTS,   /* ino, offset -> extent_row */
+    DB_RECORDS,   /* record -> record_row */
+    DB_PACKS,     /* pack -> pack_row */
+    DB_COPIES,    /* ino, node -> copy_row */
+    DB_HELD,      /* node, ino: index of DB_COPIES */
+    DB_NODES,     /* node -> node_row */
+    DB_SESSIONS,  /* session -> session_row */
+    DB_RESULTS,   /* session, seq -> status, packed body */
+    DB_SETTINGS,  /* name -> text */
+    DB_ORPHANS,   /* ino */
+    DB_MOVED,     /* pack, number -> record: of records that lie in another pack than their first */
+    DB_TOKENS,    /* hash -> token_row */
+    DB_REVOKED,   /* "ROLE/NAME" -> when: int64_t */
+    DB_JOBS,      /* job -> packed Job: the leader says whole rows */
+    DB_JOB_SPECS, /* batch -> text; batch, 0 -> jobs that have it: uint32_t */
+    DB_JOB_FILES, /* job, file -> ino: that is the file's name */
     DB_COUNT
 };
 
@@ -278,6 +281,9 @@ int st_cmd_setting(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_token(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_join(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_revoke(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_job_submit(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_job_change(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_job_file(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_session_open(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_session_end(struct apply *a, const ProtobufCMessage *body);
 

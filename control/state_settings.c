@@ -41,6 +41,14 @@ static const struct setting settings[] = {
      "seconds after which the extra copy of a file that is hot no more is evicted"},
     {"scrub_rate", 256ull << 20, 1u << 20, INT64_MAX, true,
      "bytes per second that a scrub reads at each node, and in the pool"},
+    {"job_queue_max", 100000, 1, 1000000, false, "jobs that may be pending; beyond, none is taken"},
+    {"job_keep", 7 * 86400, 0, 31536000, false,
+     "seconds that a job which has ended is kept, with its output"},
+    {"job_keep_max", 100000, 0, 1000000, false,
+     "jobs that have ended of which the newest are kept"},
+    {"job_output_max", 1ull << 30, 0, INT64_MAX, true,
+     "bytes of stdout, and of stderr, that are kept of each job"},
+    {"job_pids_max", 4096, 1, 1000000, false, "processes and threads that one job may have"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
 };
 

@@ -108,7 +108,8 @@ static inline uint8_t *world_pack(struct world *w, uint32_t type, const Protobuf
     e.now = &w->now;
     e.node = w->node;
     if (type == STAR__MSG_TYPE__MKNOD || type == STAR__MSG_TYPE__MKDIR ||
-        type == STAR__MSG_TYPE__SYMLINK || type == STAR__MSG_TYPE__CREATE)
+        type == STAR__MSG_TYPE__SYMLINK || type == STAR__MSG_TYPE__CREATE ||
+        type == STAR__LOG_TYPE__LOG_JOB_FILE)
         e.ino = ++w->ino;
     *len = star__log_entry__get_packed_size(&e);
     uint8_t *packed = malloc(*len + 1);
