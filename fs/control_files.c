@@ -158,8 +158,11 @@ void control_rmdir(struct kreq *q, const char *name)
 static void fetch(struct kreq *q, kreq_fn then)
 {
     Star__Inode body = STAR__INODE__INIT;
+    Star__Cred cred;
 
+    kreq_cred(q, &cred);
     body.ino = q->ino;
+    body.cred = &cred;
     kreq_ask(q, STAR__MSG_TYPE__CTL_READ, &body.base, then);
 }
 
@@ -257,16 +260,14 @@ static bool submit(struct kreq *q, client_reply_fn then)
     return true;
 }
 
-/* The answer, or "error WHY", is the file's text. */
-static void on_submitted_read(void *arg, const struct message *reply)
+/* The answer, or "error WHY", is the file's text from now on. */
+static int keep_answer(struct kreq *q, const struct message *reply)
 {
-    struct kreq *q = arg;
     char why[300];
     int status;
-
-    kreq_answered(q);
     Star__CtlReply *r = kreq_unpack(reply, &star__ctl_reply__descriptor, &status);
     const char *text = r ? r->text : why;
+
     if (!r) {
         Star__ErrorReply *e =
             (Star__ErrorReply *)frame_unpack(reply, &star__error_reply__descriptor);
@@ -277,6 +278,15 @@ static void on_submitted_read(void *arg, const struct message *reply)
     status = set_text(q->w, q->fh, text, strlen(text), q->other, false);
     if (r)
         star__ctl_reply__free_unpacked(r, NULL);
+    return status;
+}
+
+static void on_submitted_read(void *arg, const struct message *reply)
+{
+    struct kreq *q = arg;
+
+    kreq_answered(q);
+    int status = keep_answer(q, reply);
     if (status < 0)
         kreq_end(q, status);
     else if (!answer_text(q))
@@ -375,8 +385,11 @@ static void on_submitted_flush(void *arg, const struct message *reply)
 {
     struct kreq *q = arg;
 
+    /* A copy of the descriptor was closed, as a shell does behind each `>&3`: who has another one
+     * reads the answer there. */
     kreq_answered(q);
-    kreq_end(q, reply->status);
+    int status = keep_answer(q, reply);
+    kreq_end(q, reply->status < 0 ? reply->status : status);
 }
 
 void control_flush(struct kreq *q)

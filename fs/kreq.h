@@ -4,6 +4,7 @@
 #ifndef UMBEL_FS_KREQ_H
 #define UMBEL_FS_KREQ_H
 
+#include "control/wire/control_ino.h"
 #include "fs/worker.h"
 
 struct kreq;
@@ -124,10 +125,9 @@ static inline bool is_control(uint64_t ino)
 
 /* Control files that take a whole text: what is written is gathered, and goes to the centre at the
  * next read or at close. Others take each write as one command. */
-#define CONTROL_GATHERS (1ull << 62)
 static inline bool control_gathers(uint64_t ino)
 {
-    return (ino & (CONTROL_INODE | CONTROL_GATHERS)) == (CONTROL_INODE | CONTROL_GATHERS);
+    return is_control(ino) && (ino & CONTROL_INO_GATHERS) != 0;
 }
 
 /* Control files: everything except the name of their root. */
