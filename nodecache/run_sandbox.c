@@ -219,7 +219,10 @@ static void make_parents(const char *path)
 
     for (const char *at = strchr(path + 1, '/');; at = strchr(at + 1, '/')) {
         snprintf(part, sizeof(part), "%.*s", at ? (int)(at - path) : PATH_MAX - 1, path);
-        (void)mkdir(part, 0755); /* there, or the mount fails and says so */
+        /* There, or the mount fails and says so. Open whatever the node's umask is: others' jobs go
+         * this way too. */
+        if (mkdir(part, 0755) == 0)
+            (void)chmod(part, 0755);
         if (!at)
             break;
     }
