@@ -19,8 +19,8 @@
 #define JOB_MARGIN_MS 2000
 #define JOB_RERUN_MS  (JOB_LEASE_MS + JOB_GRACE_MS + JOB_MARGIN_MS)
 
-/* What a node has at once, ended ones that are not yet `done` included: -EAGAIN to JOB_START beyond.
- * All of them fit into one JOB_REPORT. */
+/* What a node has at once, ended ones that are not yet `done` included: -EAGAIN to JOB_START
+ * beyond. All of them fit into one JOB_REPORT. */
 #define JOB_RUNS_MAX 4096
 /* Bytes of JobRunReport.detail. */
 #define JOB_DETAIL_MAX 256
