@@ -473,6 +473,7 @@ int cmd_job(int argc, char **argv)
         }
         words_nearer(argv[1], subcommands[i].name, &best);
     }
-    options_unknown("command", argv[1], best);
+    options_unknown(argv[1][0] == '-' ? "option" : "command", argv[1],
+                    argv[1][0] == '-' ? NULL : best);
     return EXIT_USAGE;
 }
