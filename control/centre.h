@@ -631,8 +631,9 @@ void jobs_free_all(struct centre *c);
 void jobs_node_power(struct centre *c, struct node *n, const Star__NodePower *p);
 void jobs_node_changed(struct centre *c, struct node *n); /* it came, went, or is to leave */
 void serve_job_report(struct op *op);
-/* An ended one goes, with its files. -EBUSY: it has not ended, or others wait for it. */
-int jobs_forget(struct centre *c, uint64_t id);
+/* An ended one goes, with its files; the op is answered when it is gone. Fails: it is not. -EBUSY:
+ * it has not ended, or others wait for it. */
+int jobs_forget(struct op *op, uint64_t id);
 
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */

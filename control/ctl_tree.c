@@ -451,11 +451,11 @@ void serve_ctl_rmdir(struct op *op)
         op_reply(op, -EACCES, NULL);
         return;
     }
-    int rc = jobs_forget(op->c, object_of(ino));
+    int rc = jobs_forget(op, object_of(ino));
     if (rc == -EBUSY)
         op_error(op, rc, "job %" PRIu64 " has not ended, or others wait for it: cancel it first",
                  object_of(ino));
-    else
+    else if (rc < 0)
         op_reply(op, rc, NULL);
 }
 

@@ -469,6 +469,7 @@ void jobs_turn(struct centre *c)
 
 struct forget {
     struct centre *c;
+    struct op *op; /* waits for it; NULL: nobody does */
     size_t n, files_n;
     uint64_t files[]; /* inodes that may be unused then */
 };
@@ -477,14 +478,15 @@ static void on_forgotten(void *arg, int status, const struct state_result *r)
 {
     struct forget *f = arg;
 
-    (void)r;
     f->c->jobs->forgetting = false;
     for (size_t k = 0; status == 0 && k < f->files_n; k++)
         reap_if_unused(f->c, f->files[k]);
+    if (f->op)
+        op_answered(f->op, status < 0 ? status : r->status);
     free(f);
 }
 
-static int forget_submit(struct centre *c, const uint64_t *ids, size_t n)
+static int forget_submit(struct centre *c, const uint64_t *ids, size_t n, struct op *op)
 {
     Star__LogJobChange body = STAR__LOG_JOB_CHANGE__INIT;
     size_t most = n * 2 * (JOB_SPEC_COPIES_MAX + 1);
@@ -493,14 +495,15 @@ static int forget_submit(struct centre *c, const uint64_t *ids, size_t n)
     if (!f)
         return -ENOMEM;
     f->c = c;
+    f->op = op;
     f->n = n;
     for (size_t k = 0; k < n; k++)
         for (uint32_t file = 2; file < 2 * (JOB_SPEC_COPIES_MAX + 1); file++)
             f->files_n += state_job_file(c->state, ids[k], file, &f->files[f->files_n]) == 0;
     body.n_forget = n;
     body.forget = (uint64_t *)(uintptr_t)ids;
-    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_JOB_CHANGE, &body.base, CONSENSUS_SOON,
-                           on_forgotten, f);
+    int rc = centre_submit(c, STAR__LOG_TYPE__LOG_JOB_CHANGE, &body.base,
+                           op ? CONSENSUS_NOW : CONSENSUS_SOON, on_forgotten, f);
     if (rc < 0)
         free(f);
     else
@@ -521,11 +524,24 @@ static bool is_waited_for(struct centre *c, uint64_t id)
     return false;
 }
 
-int jobs_forget(struct centre *c, uint64_t id)
+static void forgotten(struct op *op)
 {
-    if (jobs_find(c, id))
+    op_reply(op, op->status, NULL);
+}
+
+int jobs_forget(struct op *op, uint64_t id)
+{
+    struct centre *c = op->c;
+
+    if (jobs_find(c, id) || is_waited_for(c, id))
         return -EBUSY;
-    return is_waited_for(c, id) ? -EBUSY : forget_submit(c, &id, 1);
+    op->pending++;
+    int rc = forget_submit(c, &id, 1, op);
+    if (rc < 0)
+        op->pending--;
+    else
+        op_wait(op, forgotten);
+    return rc;
 }
 
 static void forget_old(struct centre *c)
@@ -551,7 +567,7 @@ static void forget_old(struct centre *c)
         j->ended_at = (j->ended_at + 1) % j->ended_size;
         j->ended_n--;
     }
-    if (n > 0 && forget_submit(c, ids, n) < 0)
+    if (n > 0 && forget_submit(c, ids, n, NULL) < 0)
         for (size_t k = 0; k < n; k++)
             ended_add(j, ids[k], 0); /* the next tick takes them */
 }
