@@ -125,6 +125,8 @@ struct inode {
     bool copy;     /* it caches the file: another node can serve it too */
 
     uint32_t readers, writers, cached; /* open handles; cached: of those, with kernel caching */
+    uint64_t pages_left, pages_taken; /* handles with kernel caching that were closed; of those, the
+                                       * ones whose pages were taken from the kernel since */
     struct handle *handles;
     uint64_t unsynced; /* instance of the node that has writes without fsync; 0: none */
     uint64_t write_count;

@@ -71,6 +71,7 @@ struct kreq {
     size_t payload_len;
     uint64_t write_count; /* FSYNC: the inode's when it was sent */
     uint64_t version;     /* FSYNC: what the home has on stable storage */
+    uint64_t pages_left;  /* WRITE past pages: the inode's as they are taken; 0: of a range only */
     int result;
 };
 

@@ -125,8 +125,10 @@ static bool close_handle(struct kreq *q, struct inode *i)
     uint32_t *count = flags & FH_WRITES ? &i->writers : &i->readers;
 
     *count -= *count > 0;
-    if (flags & FH_CACHED)
+    if (flags & FH_CACHED) {
         i->cached -= i->cached > 0;
+        i->pages_left++;
+    }
     inode_handle_remove(i, q->fh);
     struct held_lock gone = {
         .owner = q->other, .end = HELD_LOCK_END, .type = F_UNLCK, .flock = true};
@@ -204,15 +206,27 @@ static uint32_t fopen_flags(bool cached)
     return cached ? FOPEN_KEEP_CACHE : FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
 }
 
+static bool is_new(const struct kreq *q, const Star__OpenReply *r)
+{
+    return r->attr ? r->attr->size == 0 : (q->flags & O_CREAT) != 0;
+}
+
+/* What is written straight to the pool by a handle that cannot read needs no pages: they would be
+ * as much memory as the file has bytes, and one more copy of each. */
+static bool bypasses_cache(const struct kreq *q, const Star__OpenReply *r)
+{
+    return r->straight && (q->flags & O_ACCMODE) == O_WRONLY && is_new(q, r);
+}
+
 /* An empty file may become a large one. */
 static void watch_open(const struct kreq *q, struct inode *i, const Star__OpenReply *r)
 {
     /* One block is said where there may be data, and a file of one has hardly any. */
-    bool empty = !r->attr ? (q->flags & O_CREAT) != 0 : r->attr->size == 0 || r->attr->blocks <= 1;
+    bool little = is_new(q, r) || (r->attr && r->attr->blocks <= 1);
 
     if (!opens_for_writing(q->flags))
         return;
-    if (!empty || i->writers > 1) {
+    if (!little || i->writers > 1) {
         i->watch.on = false;
         return;
     }
@@ -234,7 +248,8 @@ static int take_open(struct kreq *q, uint64_t ino, const Star__OpenReply *r, uin
     if (r->attr)
         inode_note_attr(i, r->attr);
     Star__Lease lease = leases_take(q, i, r->lease);
-    bool cached = lease != STAR__LEASE__LEASE_NONE && !(q->flags & O_APPEND);
+    bool cached =
+        lease != STAR__LEASE__LEASE_NONE && !(q->flags & O_APPEND) && !bypasses_cache(q, r);
     int rc = inode_note_place(i, r);
     q->fh = fh_make(w, handle_flags(q->flags, cached));
     if (rc == 0)

@@ -56,20 +56,37 @@ static void sync_or_answer(struct kreq *q)
 
 static void pages_gone(void *arg)
 {
-    sync_or_answer(arg);
+    struct kreq *q = arg;
+    struct inode *i = q->pages_left ? inode_lock(&q->w->inodes, q->ino) : NULL;
+
+    if (i) {
+        if (i->pages_taken < q->pages_left)
+            i->pages_taken = q->pages_left;
+        inode_unlock(&q->w->inodes, i);
+    }
+    sync_or_answer(q);
 }
 
-/* This mount's own kernel may hold pages beside a write that went past them. A page written back is
- * itself such a page: the kernel keeps it locked until the answer, so it must not be taken away
- * first. */
+/* This mount's own kernel may hold pages beside a write that went past them. Those that closed
+ * handles left are all taken away, once. A page written back is itself such a page: the kernel
+ * keeps it locked until the answer, so it must not be taken away first. */
+static bool has_pages_beside(struct kreq *q)
+{
+    struct inode *i = inode_lock(&q->w->inodes, q->ino);
+    bool past = q->req && !q->cached_page && !(fh_flags(q->fh) & FH_CACHED);
+    bool left = i && past && i->pages_left != i->pages_taken;
+    bool beside = left || (i && past && i->cached > 0);
+
+    q->pages_left = left ? i->pages_left : 0;
+    if (i)
+        inode_unlock(&q->w->inodes, i);
+    return beside;
+}
+
 static void finish(struct kreq *q)
 {
     struct worker *w = q->w;
-    struct inode *i = inode_lock(&w->inodes, q->ino);
-    bool beside = i && i->cached > 0 && q->req && !q->cached_page && !(fh_flags(q->fh) & FH_CACHED);
-
-    if (i)
-        inode_unlock(&w->inodes, i);
+    bool beside = has_pages_beside(q);
     struct notify_job *job = beside ? notify_job_new(q->ino, pages_gone, q) : NULL;
     if (beside && !job) {
         kreq_end(q, -ENOMEM);
@@ -80,8 +97,8 @@ static void finish(struct kreq *q)
         return;
     }
     job->pages = true;
-    job->offset = q->offset;
-    job->length = q->length;
+    job->offset = q->pages_left ? 0 : q->offset;
+    job->length = q->pages_left ? 0 : q->length; /* 0: to the end */
     if (!notify_queue(w->notify, job)) {
         free(job);
         kreq_end(q, -ENOMEM);
