@@ -22,12 +22,14 @@ struct control {
     char *gathered;
     size_t gathered_size;
     uint64_t gathered_at; /* where in the file it begins */
+    int failed; /* a write of it: -errno, until somebody has heard of it at close or read */
     UT_hash_handle hh;
 };
 
 struct controls {
     pthread_mutex_t lock;
     struct control *open;
+    uint64_t bytes; /* of all texts */
 };
 
 int controls_start(struct worker *w)
@@ -42,6 +44,7 @@ int controls_start(struct worker *w)
 static void control_free(struct controls *cs, struct control *c)
 {
     HASH_DEL(cs->open, c);
+    cs->bytes -= c->size + c->gathered_size;
     free(c->text);
     free(c->gathered);
     free(c);
@@ -78,7 +81,7 @@ static int control_of(struct controls *cs, uint64_t fh, struct control **out)
     return 0;
 }
 
-/* Makes size bytes the text of fh. -ENFILE, -ENOMEM. */
+/* Makes size bytes the text of fh. -ENFILE, -ENOMEM: also when all together have too much. */
 static int set_text(struct worker *w, uint64_t fh, const void *text, size_t size, uint64_t base,
                     bool reread)
 {
@@ -93,7 +96,10 @@ static int set_text(struct worker *w, uint64_t fh, const void *text, size_t size
         memcpy(copy, text, size);
     pthread_mutex_lock(&cs->lock);
     rc = control_of(cs, fh, &c);
+    if (rc == 0 && cs->bytes - c->size + size > CONTROLS_BYTES_MAX)
+        rc = -ENOMEM;
     if (rc == 0) {
+        cs->bytes += size - c->size;
         free(c->text);
         c->text = copy;
         c->size = size;
@@ -233,13 +239,15 @@ static int say(struct kreq *q, const char *text, size_t size, client_reply_fn th
                          COMMAND_DEADLINE_MS, CLIENT_RESEND, then, q, NULL);
 }
 
-/* Sends what was gathered. false: there is nothing, and q is still the caller's. */
+/* Sends what was gathered, or says why it could not be. false: there is nothing, and q is still the
+ * caller's. */
 static bool submit(struct kreq *q, client_reply_fn then)
 {
     struct controls *cs = q->w->controls;
     struct control *c;
     char *text = NULL;
     size_t size = 0;
+    int failed = 0;
 
     pthread_mutex_lock(&cs->lock);
     HASH_FIND(hh, cs->open, &q->fh, sizeof(q->fh), c);
@@ -249,11 +257,14 @@ static bool submit(struct kreq *q, client_reply_fn then)
         q->other = c->gathered_at + size;
         c->gathered = NULL;
         c->gathered_size = 0;
+        cs->bytes -= size;
+        failed = c->failed;
+        c->failed = 0;
     }
     pthread_mutex_unlock(&cs->lock);
-    if (!text)
+    if (!text && failed == 0)
         return false;
-    int rc = say(q, text, size, then);
+    int rc = failed < 0 ? failed : say(q, text, size, then);
     free(text);
     if (rc < 0)
         kreq_end(q, rc);
@@ -315,26 +326,53 @@ void control_read(struct kreq *q)
 
 /* --- write --- */
 
+/* The lock is held. */
+static int gather_more(struct controls *cs, struct control *c, const struct kreq *q,
+                       const char *text, size_t size)
+{
+    bool appends = fh_flags(q->fh) & FH_APPEND;
+    char *grown;
+
+    if (c->failed < 0)
+        return c->failed;
+    if (!c->gathered)
+        c->gathered_at = q->offset;
+    if (!appends && q->offset != c->gathered_at + c->gathered_size)
+        return -ESPIPE;
+    if (size > FRAME_PAYLOAD_MAX - c->gathered_size)
+        return -EFBIG;
+    if (cs->bytes + size > CONTROLS_BYTES_MAX)
+        return -ENOMEM;
+    if (!(grown = realloc(c->gathered, c->gathered_size + size + 1)))
+        return -ENOMEM;
+    memcpy(grown + c->gathered_size, text, size);
+    c->gathered = grown;
+    c->gathered_size += size;
+    cs->bytes += size;
+    return 0;
+}
+
+/* What has been gathered of a text that is not whole is of no use to anybody. */
+static void give_up(struct controls *cs, struct control *c, int why)
+{
+    cs->bytes -= c->gathered_size;
+    free(c->gathered);
+    c->gathered = NULL;
+    c->gathered_size = 0;
+    c->failed = why;
+}
+
 static void gather(struct kreq *q, const char *text, size_t size)
 {
     struct controls *cs = q->w->controls;
     struct control *c;
-    char *grown;
 
     pthread_mutex_lock(&cs->lock);
     int rc = control_of(cs, q->fh, &c);
-    if (rc == 0 && !c->gathered)
-        c->gathered_at = q->offset;
-    if (rc == 0 && !(fh_flags(q->fh) & FH_APPEND) && q->offset != c->gathered_at + c->gathered_size)
-        rc = -ESPIPE;
-    if (rc == 0 && size > FRAME_PAYLOAD_MAX - c->gathered_size)
-        rc = -EFBIG;
-    if (rc == 0 && !(grown = realloc(c->gathered, c->gathered_size + size + 1)))
-        rc = -ENOMEM;
     if (rc == 0) {
-        memcpy(grown + c->gathered_size, text, size);
-        c->gathered = grown;
-        c->gathered_size += size;
+        rc = gather_more(cs, c, q, text, size);
+        if (rc < 0)
+            give_up(cs, c, rc);
     }
     pthread_mutex_unlock(&cs->lock);
     if (rc < 0) {
