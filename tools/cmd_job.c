@@ -451,6 +451,26 @@ static void usage(FILE *out)
           out);
 }
 
+/* `umbel job --mount MNT cancel 7` as well as `umbel job cancel --mount MNT 7`: options that name
+ * the cloud may stand before the word, which comes to the front. */
+static void word_first(int argc, char **argv)
+{
+    static const char *const with_value[] = {"--mount", "--root", "-m", "-r"};
+    int at = 1;
+
+    while (at < argc && argv[at][0] == '-' && argv[at][1] != '\0' && strcmp(argv[at], "--") != 0) {
+        bool value = false;
+        for (size_t i = 0; i < sizeof(with_value) / sizeof(with_value[0]); i++)
+            value = value || strcmp(argv[at], with_value[i]) == 0;
+        at += value ? 2 : 1;
+    }
+    if (at >= argc)
+        return;
+    char *word = argv[at];
+    memmove(&argv[2], &argv[1], (size_t)(at - 1) * sizeof(*argv));
+    argv[1] = word;
+}
+
 int cmd_job(int argc, char **argv)
 {
     static char title[32]; /* libc keeps pointers to it until the end */
@@ -464,6 +484,7 @@ int cmd_job(int argc, char **argv)
         usage(stdout);
         return EXIT_DONE;
     }
+    word_first(argc, argv);
     for (size_t i = 0; i < SUBCOMMANDS; i++) {
         if (strcmp(subcommands[i].name, argv[1]) == 0) {
             snprintf(title, sizeof(title), "umbel job %s", argv[1]);

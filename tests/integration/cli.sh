@@ -40,6 +40,11 @@ refused 1 'cannot make' "$UMBEL" up --root /nowhere/x
 refused 1 'No such file' "$UMBEL" down --root /nowhere/x
 refused 1 'which cloud' env -C / -u UMBEL_MOUNT "$UMBEL" status
 refused 1 'not where a cloud is mounted' "$UMBEL" status --mount /
+for words in "--mount / cancel 7" "cancel --mount / 7" "cancel 7 --mount=/" "-m / cancel 7"; do
+    # shellcheck disable=SC2086
+    refused 1 'not where a cloud is mounted' "$UMBEL" job $words
+done
+refused 2 "nearest is 'cancel'" "$UMBEL" job --mount / cancle 7
 refused 1 'not a file in a mounted cloud' "$UMBEL" where /etc/hostname
 [ ! -e /dev/full ] || refused 1 'cannot write the output' bash -c '"$1" --help >/dev/full' - "$UMBEL"
 say "ok"
