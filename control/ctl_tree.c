@@ -233,7 +233,7 @@ void serve_ctl_lookup(struct op *op)
     Star__Attr attr;
     Star__Time times[3];
 
-    if (ctl_job_file(op))
+    if (!rights_allow(op) || ctl_job_file(op))
         return;
     uint64_t ino = ctl_find(op->c, q->parent, &q->name);
 
@@ -321,6 +321,8 @@ void serve_ctl_readdir(struct op *op)
     struct ctl_listing l = {.q = (Star__ReadDir *)op->body};
     Star__ReadDirReply r = STAR__READ_DIR_REPLY__INIT;
 
+    if (!rights_allow(op))
+        return;
     /* A page of names; the mount asks on with the last cookie. */
     l.size = l.q->max_bytes / 64 + 1;
     if (l.size > 1024)
