@@ -191,7 +191,8 @@ struct node {
     size_t drops_sent;  /* of them, from the first on, in the request on its way */
     bool dropping;      /* there is one */
     uint32_t hellos;    /* counts its connections, from 1 */
-    bool jobs_known;    /* it has said all that it has of jobs since it connected */
+    int64_t hello_ms;   /* when it connected, by the lease clock */
+    bool jobs_known;    /* it has said all that it has of jobs since then */
     struct node_power { /* as it said last */
         bool jobs;
         uint32_t cores, milli_cpus, milli_busy;

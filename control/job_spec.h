@@ -22,7 +22,7 @@
  *     time         90, 30s, 10m, 2h, 1d: until it is ended; at most 30d, default 1d
  *     reliability  normal | high: high is copies = 3, or more if copies says so
  *     copies       1 to 7: so many nodes run it, and the majority's result counts
- *     after        42 57-99: numbers of jobs that must have ended well before
+ *     after        42 57-99: numbers of jobs, of the same user, that must have ended well before
  *     retries      0 to 100, default 0
  *     env          NAME=VALUE; names that begin with UMBEL_ are Umbel's own
  *     input, output, error   paths in the cloud, from its root or from workdir

@@ -324,10 +324,15 @@ int jobs_send_signal(struct centre *c, struct job *job, int number)
 
 /* --- the tick --- */
 
-static bool node_is_past(struct centre *c, const struct node *n, int64_t now)
+/* What ran there has ended, and nobody will tell how. NULL: not so; else why. A node that is here and
+ * does not say what it runs (it was started without a mount, say) moves no lease on either. */
+static const char *node_is_past(const struct node *n, int64_t now)
 {
-    (void)c;
-    return !n || (!n->peer && now - n->seen_ms > JOB_RERUN_MS);
+    if (!n)
+        return "is unknown";
+    if (!n->peer)
+        return now - n->seen_ms > JOB_RERUN_MS ? "was not heard" : NULL;
+    return !n->jobs_known && now - n->hello_ms > JOB_RERUN_MS ? "has not said what it runs" : NULL;
 }
 
 static void overdue(struct centre *c, struct job *job, int64_t now)
@@ -349,9 +354,10 @@ void jobs_run_tick(struct centre *c, struct job *job, int64_t now)
         if (!copy->placed || job_copy_ended(copy))
             continue;
         struct node *n = node_find(c, copy->node);
-        if (node_is_past(c, n, now)) {
-            events_add(&c->events, "job-lost", "job %" PRIu64 ": node %s was not heard for %d s",
-                       job->id, n ? n->name : "?", JOB_RERUN_MS / 1000);
+        const char *past = node_is_past(n, now);
+        if (past) {
+            events_add(&c->events, "job-lost", "job %" PRIu64 ": node %s %s for %d s", job->id,
+                       n ? n->name : "?", past, JOB_RERUN_MS / 1000);
             jobs_copy_gone(c, job, k, STAR__JOB_END__END_LEASE, "its node was lost");
         } else if (n->peer && n->jobs_known && copy->state == STAR__JOB_RUN_STATE__RUN_NONE &&
                    !mine->ready && !mine->started && !mine->sending) {

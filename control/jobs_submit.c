@@ -17,27 +17,47 @@ static struct node *node_called(struct centre *c, const char *name)
     return NULL;
 }
 
-/* All that it comes after must still be known. */
-static int check_known(struct centre *c, const struct job_spec *spec, char why[JOB_SPEC_WHY])
+static int owner_of(struct centre *c, uint64_t id, uint32_t *uid)
+{
+    const struct job *live = jobs_find(c, id);
+    Star__Job *row;
+
+    if (live) {
+        *uid = live->row->cred->uid;
+        return 0;
+    }
+    int rc = state_job(c->state, id, &row);
+    if (rc < 0)
+        return rc;
+    *uid = row->cred->uid;
+    star__job__free_unpacked(row, NULL);
+    return 0;
+}
+
+/* All that it comes after must still be known, and be its submitter's: how others' jobs end is
+ * theirs to know, and what is waited for cannot be forgotten. */
+static int check_known(struct centre *c, const struct job_spec *spec, uint32_t who,
+                       char why[JOB_SPEC_WHY])
 {
     for (size_t k = 0; k < spec->after_n; k++)
         for (uint64_t id = spec->after[k].first; id <= spec->after[k].last; id++) {
-            Star__Job *row;
-            if (jobs_find(c, id))
-                continue;
-            int rc = state_job(c->state, id, &row);
-            if (rc < 0) {
+            uint32_t uid = 0;
+            int rc = owner_of(c, id, &uid);
+            if (rc < 0)
                 snprintf(why, JOB_SPEC_WHY,
-                         "line %u: job %" PRIu64 " is not known any more: leave it out",
+                         "line %u: after: job %" PRIu64 " is not known any more: leave it out",
                          spec->after[k].line, id);
-                return rc == -ENOENT ? -EINVAL : rc;
-            }
-            star__job__free_unpacked(row, NULL);
+            else if (who != 0 && who != uid)
+                snprintf(why, JOB_SPEC_WHY,
+                         "line %u: after: job %" PRIu64 " is another user's: name your own",
+                         spec->after[k].line, id);
+            if (rc < 0 || (who != 0 && who != uid))
+                return rc == -ENOENT ? -EINVAL : rc < 0 ? rc : -EACCES;
         }
     return 0;
 }
 
-static int check(struct centre *c, const struct job_spec *spec, uint32_t *node,
+static int check(struct centre *c, const struct job_spec *spec, uint32_t who, uint32_t *node,
                  char why[JOB_SPEC_WHY])
 {
     uint64_t most = setting_u64(c, "job_queue_max");
@@ -53,7 +73,7 @@ static int check(struct centre *c, const struct job_spec *spec, uint32_t *node,
     *node = need.node = n ? n->id : 0;
     int rc = job_spec_check_after(spec, state_last_job(c->state) + 1, why);
     if (rc == 0)
-        rc = check_known(c, spec, why);
+        rc = check_known(c, spec, who, why);
     if (rc < 0)
         return rc;
     if (c->jobs->pending + job_spec_jobs(spec) > most) {
@@ -146,7 +166,7 @@ void jobs_submit(struct op *op, const char *text, size_t len)
     }
     int rc = job_spec_parse(text, len, &spec, why);
     if (rc == 0) {
-        rc = check(op->c, &spec, &node, why);
+        rc = check(op->c, &spec, head->cred->uid, &node, why);
         if (rc == 0)
             submit(op, &spec, head->cred, node, text, len);
         job_spec_free(&spec);

@@ -148,7 +148,7 @@ static void on_node_logged(struct op *op, const struct state_result *r)
     jobs_node_changed(c, n);
     n->moved = 0;
     n->store_error[0] = n->pool_error[0] = '\0';
-    n->seen_ms = c->now;
+    n->seen_ms = n->hello_ms = c->now;
     events_add(&c->events, "node", "%s is here", n->name);
     answer.node = n->id;
     hello_settings(c, &answer);

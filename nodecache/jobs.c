@@ -38,8 +38,7 @@ struct jobs {
     bool wanted, looks;         /* wanted: fixed; looks: there is a thread to be joined */
     pthread_rwlock_t runs_lock; /* read-locked while they are used; before lock */
     struct runs *runs;          /* set once, by the thread; taken away by jobs_stop() */
-    bool connected;             /* with heard_ms: before there were runs; under runs_lock */
-    int64_t heard_ms;
+    bool connected;             /* before there were runs; under runs_lock */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* everything below */
     bool stop, mounted;
@@ -84,8 +83,6 @@ static void open_runs(struct jobs *j, char why[RUN_DETAIL])
     }
     pthread_rwlock_wrlock(&j->runs_lock);
     j->runs = runs;
-    if (j->heard_ms > 0)
-        runs_heard(runs, j->heard_ms);
     if (j->connected)
         runs_connected(runs);
     pthread_rwlock_unlock(&j->runs_lock);
@@ -201,8 +198,7 @@ void jobs_connected(struct jobs *j)
 
 void jobs_heard(struct jobs *j, int64_t said_ms)
 {
-    pthread_rwlock_wrlock(&j->runs_lock);
-    j->heard_ms = said_ms > j->heard_ms ? said_ms : j->heard_ms;
+    pthread_rwlock_rdlock(&j->runs_lock);
     if (j->runs)
         runs_heard(j->runs, said_ms);
     pthread_rwlock_unlock(&j->runs_lock);

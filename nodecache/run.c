@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,8 @@
 /* What a run may be: beyond, the kernel would say it less clearly. */
 #define MEMORY_LEAST (1u << 20)
 #define GROUPS_MAX   65536
+/* For a group without a supervisor to be empty, 10 ms apart. */
+#define SWEEP_TRIES 100
 
 /* ---- the table; lock is held */
 
@@ -205,6 +208,15 @@ void runs_connected(struct runs *r)
 
 void runs_heard(struct runs *r, int64_t said_ms)
 {
+    pthread_mutex_lock(&r->lock);
+    bool known = r->all_said;
+    pthread_mutex_unlock(&r->lock);
+    if (known)
+        runs_move_lease(r, said_ms);
+}
+
+void runs_move_lease(struct runs *r, int64_t said_ms)
+{
     uint64_t until = (uint64_t)(said_ms + JOB_LEASE_MS), was = atomic_load(r->lease);
 
     /* Answers of several threads; an older one never shortens it. */
@@ -360,6 +372,35 @@ int runs_held(const char *store, bool end)
     }
     closedir(dir);
     return held;
+}
+
+struct sweep {
+    struct run_cgroups groups;
+    int jobs;
+};
+
+static void sweep_one(void *arg, const char *name)
+{
+    struct sweep *s = arg;
+
+    if (run_folder_holder(s->jobs, name) == 0 && run_cgroup_kill(&s->groups, name, SWEEP_TRIES) == 0)
+        (void)run_cgroup_remove(&s->groups, name); /* the node's next start takes it away */
+}
+
+void runs_sweep(const char *store)
+{
+    char path[PATH_MAX], detail[RUN_DETAIL];
+    struct sweep s = {.jobs = -1};
+
+    if (snprintf(path, sizeof(path), "%s/jobs", store) < (int)sizeof(path))
+        s.jobs = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s.jobs < 0)
+        return; /* it has never run jobs */
+    if (run_groups_open(s.jobs, &s.groups, detail) == 0) {
+        (void)run_cgroup_each(&s.groups, sweep_one, &s);
+        (void)run_cgroup_remove(&s.groups, NULL); /* in use: runs go on */
+    }
+    close(s.jobs);
 }
 
 void runs_close(struct runs *r, bool end)

@@ -43,7 +43,8 @@ int runs_open(const struct runs_options *options, struct runs **out, char detail
 
 /* A HELLO was answered: a report with `all` follows, and what was said before is said again. */
 void runs_connected(struct runs *r);
-/* The centre has answered what was asked at that time (clock_boot_ms()): the lease moves on. */
+/* The centre has answered what was asked at that time (clock_boot_ms()): the lease moves on, if it
+ * knows what runs here. It gives up the runs of a node that does not say so. */
 void runs_heard(struct runs *r, int64_t said_ms);
 
 /* 0: it is on the disk and will be reported, whatever comes. Known already: 0. -EAGAIN: too many;
@@ -63,6 +64,9 @@ void runs_end(struct runs *r);
 /* Supervisors that live, of a node's store, whether the node does or not; -errno. end: they are
  * asked to end their runs. */
 int runs_held(const char *store, bool end);
+/* Of a store whose node does not run: takes away the control groups that it has left on this
+ * machine, but for those of runs that go on. */
+void runs_sweep(const char *store);
 
 /* end: all runs are ended first (at most JOB_GRACE_MS and some seconds), and their results stay for
  * the next process to report; else they go on until their lease is over. NULL: nothing. */

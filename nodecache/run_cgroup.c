@@ -220,8 +220,7 @@ static bool has_tree(const struct run_cgroups *c, enum run_controller k)
     return c->mounts[k][0] && (!c->v2 || k == RUN_CPU);
 }
 
-int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct run_limits *limits,
-                    char detail[RUN_DETAIL])
+static int make_group(const struct run_cgroups *c, const char *name)
 {
     char path[PATH_MAX];
     int rc = 0;
@@ -232,6 +231,24 @@ int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct 
         rc = group_path(c, k, name, NULL, path);
         if (rc == 0 && mkdir(path, 0755) < 0 && errno != EEXIST)
             rc = -errno;
+    }
+    return rc;
+}
+
+int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct run_limits *limits,
+                    char detail[RUN_DETAIL])
+{
+    int rc = make_group(c, name);
+
+    /* The last run of an earlier process has taken the node's group away (run_supervise.c), or
+     * somebody who cleans up has. */
+    if (rc == -ENOENT) {
+        rc = make_base(c, detail);
+        if (rc == 0 && c->v2)
+            rc = enable_children(c, detail);
+        if (rc < 0)
+            return rc;
+        rc = make_group(c, name);
     }
     if (rc == 0)
         rc = c->v2 ? limit_v2(c, name, limits) : limit_v1(c, name, limits);

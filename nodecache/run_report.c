@@ -163,6 +163,7 @@ static void send_batch(struct runs *r, struct batch *b)
 {
     Star__JobReportReply *answer = NULL;
     bool all = b->m.all;
+    int64_t said_ms = clock_boot_ms();
     int rc = r->options.report(r->options.ctx, &b->m, &answer);
 
     if (rc == 0 && answer)
@@ -178,6 +179,7 @@ static void send_batch(struct runs *r, struct batch *b)
             ;
     } else if (all && !r->all_due) {
         r->all_said = true; /* no HELLO came in between */
+        runs_move_lease(r, said_ms);
     }
     pthread_mutex_unlock(&r->lock);
 }

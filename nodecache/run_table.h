@@ -64,6 +64,9 @@ struct run *runs_add(struct runs *r, const struct run_key *k, enum run_state sta
 void runs_drop(struct runs *r, struct run *run);
 void runs_tell(struct runs *r);
 
+/* From what was said then, and answered. */
+void runs_move_lease(struct runs *r, int64_t said_ms);
+
 /* A signal to the supervisor, with a value; -ESRCH: it has gone. */
 int run_tell_supervisor(const struct run *run, int sig, int value);
 void runs_wake(struct runs *r);

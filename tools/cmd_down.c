@@ -239,6 +239,17 @@ static void stop_jobs(struct down *down)
         warnx("%u runs of jobs have not ended yet", down->runs);
 }
 
+/* Those of a node that was killed are still there. */
+static bool sweep_groups(void *arg, const char *name)
+{
+    const struct down *down = arg;
+    char store[PATH_MAX];
+
+    if (process_pid(&down->cloud, name) == 0 && root_path(&down->cloud, name, store) == 0)
+        runs_sweep(store);
+    return true;
+}
+
 static int stop_kind(struct down *down, const char *prefix)
 {
     down->asked_ms = clock_boot_ms();
@@ -248,6 +259,8 @@ static int stop_kind(struct down *down, const char *prefix)
         rc = process_each(&down->cloud, prefix, wait_one, down);
     if (rc == 0 && strcmp(prefix, "keeper-") == 0)
         rc = process_each(&down->cloud, prefix, clear_dead, down);
+    if (rc == 0 && strcmp(prefix, "node-") == 0)
+        rc = process_each(&down->cloud, prefix, sweep_groups, down);
     if (rc != 0)
         warnx("cannot read %s/run: %s", down->cloud.path, strerror(-rc));
     else if (down->left > 0)

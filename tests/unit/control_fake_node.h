@@ -2,6 +2,13 @@
 #ifndef UMBEL_TEST_CONTROL_FAKE_NODE_H
 #define UMBEL_TEST_CONTROL_FAKE_NODE_H
 
+/* What it was asked to start, or to signal (0: to end). */
+struct fake_run {
+    uint64_t job;
+    uint32_t copy, attempt;
+    int signal;
+};
+
 struct fake_node {
     struct client *client;
     const char *name;
@@ -23,6 +30,10 @@ struct fake_node {
     atomic_bool silent; /* does not answer what it is asked about attributes */
     atomic_bool refuse; /* answers it -EIO */
     atomic_uint connects;
+    atomic_bool away; /* does not connect */
+    struct fake_run starts[FAKE_ITEMS], signals[FAKE_ITEMS];
+    unsigned starts_n, signals_n;
+    atomic_int start_rc, signal_rc; /* how it answers those; 1: not at all */
 };
 
 /* What its store has of a file; the caller locks. */
@@ -73,6 +84,8 @@ static inline int node_on_connect(void *ctx, struct client *client)
     struct fake_node *n = ctx;
     char store[64];
 
+    if (atomic_load(&n->away))
+        return -EAGAIN;
     snprintf(store, sizeof(store), "store of %s", n->name);
     hello.protocol = PROTOCOL_VERSION;
     hello.role = STAR__ROLE__NODE;
@@ -242,6 +255,32 @@ static inline void node_move(struct fake_node *n, struct client *client, const s
         star__move_records__free_unpacked(q, NULL);
 }
 
+static inline void node_note_run(struct fake_run *list, unsigned *count, const Star__JobRun *run,
+                                 int signal)
+{
+    if (run && *count < FAKE_ITEMS)
+        list[(*count)++] = (struct fake_run){run->job, run->copy, run->attempt, signal};
+}
+
+static inline void node_job(struct fake_node *n, struct client *client, const struct message *m)
+{
+    int rc = atomic_load(m->type == T(JOB_START) ? &n->start_rc : &n->signal_rc);
+
+    if (m->type == T(JOB_START)) {
+        Star__JobStart *q = (Star__JobStart *)frame_unpack(m, &star__job_start__descriptor);
+        node_note_run(n->starts, &n->starts_n, q ? q->run : NULL, 0);
+        if (q)
+            star__job_start__free_unpacked(q, NULL);
+    } else {
+        Star__JobSignal *q = (Star__JobSignal *)frame_unpack(m, &star__job_signal__descriptor);
+        node_note_run(n->signals, &n->signals_n, q ? q->run : NULL, q ? q->signal : 0);
+        if (q)
+            star__job_signal__free_unpacked(q, NULL);
+    }
+    if (rc <= 0)
+        client_reply(client, m, rc, NULL);
+}
+
 static inline void node_on_push(void *ctx, struct client *client, const struct message *m)
 {
     Star__FlushReply flushed = STAR__FLUSH_REPLY__INIT;
@@ -272,6 +311,10 @@ static inline void node_on_push(void *ctx, struct client *client, const struct m
         flushed.files = 3;
         flushed.bytes = 4096;
         client_reply(client, m, 0, &flushed.base);
+        break;
+    case T(JOB_START):
+    case T(JOB_SIGNAL):
+        node_job(n, client, m);
         break;
     case T(LEAVE):
         n->leaves++;
