@@ -141,6 +141,7 @@ static void *pool_main(void *arg)
 {
     struct notify_pool *p = arg;
 
+    pthread_setname_np(pthread_self(), "notify");
     pthread_mutex_lock(&p->lock);
     for (;;) {
         while (!p->ready && !(p->stopping && !p->lanes)) {

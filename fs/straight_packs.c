@@ -400,6 +400,7 @@ static void *writer_main(void *arg)
 {
     struct straight_writer *s = arg;
 
+    pthread_setname_np(pthread_self(), "pool-write");
     for (;;) {
         pthread_mutex_lock(&s->lock);
         while (!s->stop && !s->queue)

@@ -321,6 +321,7 @@ static void *reader_main(void *arg)
 {
     struct straight_reader *r = arg;
 
+    pthread_setname_np(pthread_self(), "pool-read");
     for (;;) {
         pthread_mutex_lock(&r->lock);
         struct task *t = take_task(r);

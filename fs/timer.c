@@ -41,6 +41,7 @@ static void *timer_main(void *arg)
 {
     struct timer_queue *t = arg;
 
+    pthread_setname_np(pthread_self(), "timer");
     pthread_mutex_lock(&t->lock);
     while (t->first || !t->stopping) {
         struct due *d = t->first;

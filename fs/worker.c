@@ -145,6 +145,7 @@ static void *reader_main(void *arg)
     struct worker *w = r->w;
     sigset_t set;
 
+    pthread_setname_np(pthread_self(), "fuse");
     sigemptyset(&set);
     sigaddset(&set, WAKE_SIGNAL);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);

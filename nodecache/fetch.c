@@ -282,6 +282,7 @@ static void *fetcher_main(void *arg)
     struct store *s = arg;
     struct fetcher *q = s->fetcher;
 
+    pthread_setname_np(pthread_self(), "fetch");
     pthread_mutex_lock(&q->lock);
     for (;;) {
         while (!q->jobs && !q->stop)

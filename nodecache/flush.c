@@ -174,6 +174,7 @@ static void *flush_main(void *arg)
     struct flush *fl = arg;
     struct member *members = calloc(FLUSH_GROUP_FILES, sizeof(*members));
 
+    pthread_setname_np(pthread_self(), "flush");
     while (members && !flush_stopping(fl)) {
         if (backing_off(fl) || !flush_some(fl, members))
             wait_for_work(fl);
