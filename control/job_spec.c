@@ -33,7 +33,7 @@ static const struct key {
     {"after", job_spec_take_after, true},
     {"retries", job_spec_take_retries, false},
     {"env", job_spec_take_env, true},
-    {"input", job_spec_take_input, false},
+    {"input", job_spec_take_input, true},
     {"output", job_spec_take_output, false},
     {"error", job_spec_take_error, false},
     {"node", job_spec_take_node, false},
@@ -225,7 +225,7 @@ static int check_whole(struct job_spec_parse *p)
         s->copies = p->high ? JOB_SPEC_COPIES_HIGH : 1;
     if (*s->node && s->copies > 1)
         return job_spec_refuse(p, "copies run on different nodes: leave out node, or copies");
-    return 0;
+    return job_spec_check_files(p);
 }
 
 static void defaults(struct job_spec *s)

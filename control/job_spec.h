@@ -12,7 +12,7 @@
  * Lines `key = value`, comments `# ...`, blank lines. Behind a line `%%` the rest of the text is a
  * script, taken as it is. White space around keys and values is cut off; there is no quoting and no
  * line goes on in the next. Lines may end in CR LF; if that of `%%` does, those of the script
- * become LF. A key may be given once, but for `env` and `after`.
+ * become LF. A key may be given once, but for `env`, `after` and `input`.
  *
  *     name         at most 64 printable characters (ASCII)
  *     command      for /bin/sh -c; with a script: is given the script's path as its last argument
@@ -25,7 +25,10 @@
  *     after        42 57-99: numbers of jobs, of the same user, that must have ended well before
  *     retries      0 to 100, default 0
  *     env          NAME=VALUE; names that begin with UMBEL_ are Umbel's own
- *     input, output, error   paths in the cloud, from its root or from workdir
+ *     input        a file's path in the cloud, from its root or from workdir. May be given up to 16
+ *                  times: the first one is standard input, and all of them count for where the job
+ *                  runs: where most of their bytes lie
+ *     output, error   the same, once each: where standard output and error go
  *     node         a node's name: only there
  *     image        refused: there is nothing yet that could run it
  *     array        100 or 0-99: so many jobs, each with its UMBEL_ARRAY_INDEX
@@ -33,6 +36,12 @@
  *
  * Paths have no component `..`: none leads out of the cloud (links are for who opens them to mind).
  * `output` and `error` may be the same file.
+ *
+ * In input, output and error a job's numbers can stand, as Slurm has it: %a the index in the array,
+ * %j the job's number, %A that of the array's first job, %c the copy's number; %3a: with zeros, to
+ * 3 digits (1 to 9); %% is a percent sign. An array must not write one file many times: each name
+ * has %a or %j; those of copies have %c; and output and error must be told apart before the first
+ * number or behind the last (x%a and x1%a are one file for jobs 11 and 1).
  */
 #ifndef UMBEL_CONTROL_JOB_SPEC_H
 #define UMBEL_CONTROL_JOB_SPEC_H
@@ -60,6 +69,7 @@
 #define JOB_SPEC_AFTER_JOBS 100000 /* jobs in them: as many as may be queued by default */
 #define JOB_SPEC_ARRAY_MAX  100000 /* jobs: as many as may be queued by default */
 #define JOB_SPEC_INDEX_MAX  999999999u
+#define JOB_SPEC_INPUTS_MAX 16  /* each is looked up when the job is placed */
 #define JOB_SPEC_WHY        256 /* a reason's line, with its NUL */
 
 struct job_range {
@@ -70,6 +80,8 @@ struct job_range {
 struct job_spec {
     /* Never NULL; empty if not given (but workdir is "/" then). */
     const char *name, *command, *workdir, *input, *output, *error, *node;
+    const char *inputs[JOB_SPEC_INPUTS_MAX]; /* all, `input` first */
+    size_t inputs_n;
     const char *script; /* NUL behind its last byte; empty: there is none */
     size_t script_len;
     const char *const *env; /* "NAME=VALUE", no NAME twice */
@@ -98,6 +110,17 @@ struct job_spec {
  */
 int job_spec_parse(const void *text, size_t len, struct job_spec *spec, char why[JOB_SPEC_WHY]);
 void job_spec_free(struct job_spec *spec);
+
+/* Which of a spec's jobs. */
+struct job_spec_member {
+    uint64_t job, first; /* its number, and that of the array's first */
+    uint32_t index, copy;
+};
+/* `path` (input, output, error) with the job's numbers. */
+void job_spec_file(const char *path, const struct job_spec_member *m,
+                   char out[JOB_SPEC_PATH_MAX + 1]);
+/* From the cloud's root, without `.` and doubled slashes. -ENAMETOOLONG */
+int job_spec_path(const char *workdir, const char *path, char out[JOB_SPEC_PATH_MAX + 1]);
 
 /* How many jobs the spec makes: 1, or those of the array. */
 uint32_t job_spec_jobs(const struct job_spec *spec);

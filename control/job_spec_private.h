@@ -1,4 +1,5 @@
-/* What job_spec.c (lines, keys, the whole) and job_spec_values.c (what stands behind `=`) share. */
+/* What job_spec.c (lines, keys, the whole), job_spec_values.c (what stands behind `=`) and
+ * job_spec_path.c (files' names) share. */
 #ifndef UMBEL_CONTROL_JOB_SPEC_PRIVATE_H
 #define UMBEL_CONTROL_JOB_SPEC_PRIVATE_H
 
@@ -18,6 +19,11 @@ struct job_spec_parse {
 /* Puts "line N: key: ..." into why; -EINVAL. */
 int job_spec_refuse(struct job_spec_parse *p, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* job_spec_path.c: whether the numbers in a file's name are known, and those of all files together.
+ */
+int job_spec_check_file(struct job_spec_parse *p, const char *path);
+int job_spec_check_files(struct job_spec_parse *p);
 
 /* Bytes of a user's word that an error shows. */
 #define JOB_SPEC_SHOWN 40

@@ -110,12 +110,20 @@ static int file(struct job_spec_parse *p, const char *value, const char **out)
     if (value[strlen(value) - 1] == '/')
         return job_spec_refuse(p,
                                "a file is wanted, and that is a directory: leave out the last '/'");
-    return path(p, value, out);
+    int rc = path(p, value, out);
+    return rc == 0 ? job_spec_check_file(p, value) : rc;
 }
 
 int job_spec_take_input(struct job_spec_parse *p, char *value)
 {
-    return file(p, value, &p->spec->input);
+    struct job_spec *s = p->spec;
+
+    if (s->inputs_n == JOB_SPEC_INPUTS_MAX)
+        return job_spec_refuse(p, "more than %d: name the largest", JOB_SPEC_INPUTS_MAX);
+    int rc = file(p, value, &s->inputs[s->inputs_n]);
+    if (rc == 0 && s->inputs_n++ == 0)
+        s->input = value;
+    return rc;
 }
 
 int job_spec_take_output(struct job_spec_parse *p, char *value)

@@ -74,12 +74,12 @@ Test(job_spec, the_least_gets_the_defaults)
 
 Test(job_spec, every_key)
 {
-    struct job_spec s =
-        taken("# all of it\n\n  name =\ta job  \ncommand=python3\r\nworkdir = /data/runs\n"
-              "   # indented\ncpus = 2.25\nmemory = 2G\ntime = 90\ncopies = 5\nreliability = high\n"
-              "after = 42 57-99\nafter = 3,4\nretries = 7\nenv = A=1\nenv = B=x = y\nenv = C=\n"
-              "input = in.txt\noutput = /out/o..\nerror = e\narray = 1-10\npriority = -5\n"
-              "%%  \n#!/bin/sh\r\necho %%\n%%\n");
+    struct job_spec s = taken(
+        "# all of it\n\n  name =\ta job  \ncommand=python3\r\nworkdir = /data/runs\n"
+        "   # indented\ncpus = 2.25\nmemory = 2G\ntime = 90\ncopies = 5\nreliability = high\n"
+        "after = 42 57-99\nafter = 3,4\nretries = 7\nenv = A=1\nenv = B=x = y\nenv = C=\n"
+        "input = in.txt\noutput = /out/o..%c-%a\nerror = e%j.%c\narray = 1-10\npriority = -5\n"
+        "%%  \n#!/bin/sh\r\necho %%\n%%\n");
 
     cr_assert_str_eq(s.name, "a job");
     cr_assert_str_eq(s.command, "python3");
@@ -94,8 +94,9 @@ Test(job_spec, every_key)
     cr_assert_str_eq(s.env[1], "B=x = y");
     cr_assert_str_eq(s.env[2], "C=");
     cr_assert_str_eq(s.input, "in.txt");
-    cr_assert_str_eq(s.output, "/out/o..");
-    cr_assert_str_eq(s.error, "e");
+    cr_assert_eq(s.inputs_n, 1);
+    cr_assert_str_eq(s.output, "/out/o..%c-%a");
+    cr_assert_str_eq(s.error, "e%j.%c");
     cr_assert_eq(s.priority, -5);
     cr_assert(s.array);
     cr_assert_eq(s.array_first, 1);
@@ -496,6 +497,109 @@ Test(job_spec, paths)
     text[at + 4095] = '\0';
     s = taken(text);
     job_spec_free(&s);
+}
+
+static void name_is(const char *path, const char *wanted)
+{
+    const struct job_spec_member m = {.job = 107, .first = 100, .index = 7, .copy = 2};
+    char name[JOB_SPEC_PATH_MAX + 1];
+
+    job_spec_file(path, &m, name);
+    cr_expect_str_eq(name, wanted);
+}
+
+Test(job_spec, numbers_in_the_names_of_files)
+{
+    char text[200] = "", name[JOB_SPEC_PATH_MAX + 1];
+
+    name_is("out", "out");
+    name_is("d/%a.txt", "d/7.txt");
+    name_is("%A_%3a.%j.%c", "100_007.107.2");
+    name_is("%2j%%a%%", "107%a%");
+    for (size_t n = 0; n < 30; n++)
+        strcat(text, "%9a/");
+    job_spec_file(text, &(struct job_spec_member){.index = 1}, name);
+    cr_expect_eq(strlen(name), 300);
+    value_refused("output", "x%q.txt\narray = 2",
+                  "'%q.' is not known: %a is the array's index, %j the job's number, %A the "
+                  "array's first, %c the copy's; %% is a percent sign");
+    value_refused("input", "50%",
+                  "'%' is not known: %a is the array's index, %j the job's number, %A the "
+                  "array's first, %c the copy's; %% is a percent sign");
+    value_refused("error", "%0a",
+                  "'%0a' is not known: %a is the array's index, %j the job's number, %A the "
+                  "array's first, %c the copy's; %% is a percent sign");
+}
+
+static void good(const char *text)
+{
+    struct job_spec s = taken(text);
+
+    job_spec_free(&s);
+}
+
+Test(job_spec, no_two_jobs_write_one_file)
+{
+    static const char apart[] = "error: one job's error and another's output could be the same "
+                                "file: let the names begin or end differently";
+
+    refused("command = a\narray = 100\noutput = out\n",
+            "output: all 100 jobs of the array would write the same file: put %a (the index) or %j "
+            "(the job's number) into its name");
+    refused("command = a\narray = 1-2\nerror = %A%%a\n",
+            "error: all 2 jobs of the array would write the same file: put %a (the index) or %j "
+            "(the job's number) into its name");
+    refused("command = a\ncopies = 3\noutput = out%j\n",
+            "output: all 3 copies would write the same file: put %c (the copy's number) into its "
+            "name, or leave it out (stdout is the winner's)");
+    refused("command = a\noutput = %a\n", "output: %a is an array's index, and there is no array");
+    good("command = a\noutput = out%j\nerror = out%j\n");
+    good("command = a\narray = 5-5\noutput = out\n");
+    good("command = a\narray = 9\noutput = o%a\nerror = o%a\n");
+    good("command = a\narray = 9\noutput = out.%a\nerror = err.%a\n");
+    good("command = a\narray = 9\noutput = x%a\nerror = x%a.err\n");
+    good("command = a\narray = 9\noutput = x%j.out\nerror = x%a.err\n");
+    good("command = a\narray = 9\noutput = x%a-%j\nerror = x%a.%j\n");
+    good("command = a\narray = 9\nworkdir = /w\noutput = x%a\nerror = /v/x1%a\n");
+    refused("command = a\narray = 99\noutput = x%a\nerror = x1%a\n", apart);
+    refused("command = a\narray = 99\noutput = x%a\nerror = x%j\n", apart);
+    refused("command = a\narray = 99\noutput = x%a1\nerror = x%a\n", apart);
+    refused("command = a\narray = 99\noutput = x%a\nerror = x%3a\n", apart);
+    refused("command = a\narray = 99\nworkdir = /w//.\noutput = x%a\nerror = /w/./x1%a\n", apart);
+}
+
+Test(job_spec, several_inputs)
+{
+    char text[600] = "command = a\n";
+    struct job_spec s = taken("command = a\ninput = a\narray = 9\ninput = /b/%a\n");
+
+    cr_assert_eq(s.inputs_n, 2);
+    cr_assert_str_eq(s.input, "a");
+    cr_assert_str_eq(s.inputs[0], "a");
+    cr_assert_str_eq(s.inputs[1], "/b/%a");
+    job_spec_free(&s);
+    for (size_t n = 0; n < JOB_SPEC_INPUTS_MAX; n++)
+        strcat(text, "input = a\n");
+    good(text);
+    strcat(text, "input = a\n");
+    refused(text, "line 18: input: more than 16: name the largest");
+}
+
+Test(job_spec, paths_from_the_root)
+{
+    char path[JOB_SPEC_PATH_MAX + 1], is_long[JOB_SPEC_PATH_MAX + 1];
+
+    cr_assert_eq(job_spec_path("/", "a", path), 0);
+    cr_expect_str_eq(path, "/a");
+    cr_assert_eq(job_spec_path("/w//./x/", "./a/.b//c", path), 0);
+    cr_expect_str_eq(path, "/w/x/a/.b/c");
+    cr_assert_eq(job_spec_path("/w", "/a", path), 0);
+    cr_expect_str_eq(path, "/a");
+    cr_assert_eq(job_spec_path("/", "/", path), 0);
+    cr_expect_str_eq(path, "/");
+    memset(is_long, 'x', JOB_SPEC_PATH_MAX);
+    is_long[JOB_SPEC_PATH_MAX] = '\0';
+    cr_expect_eq(job_spec_path("/", is_long, path), -ENAMETOOLONG);
 }
 
 Test(job_spec, node_and_image)
