@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "control/wire/clock.h"
+#include "control/wire/frame.h"
 #include "control/wire/log.h"
 #include "nodecache/run_table.h"
 
@@ -39,14 +40,13 @@ static void free_report(Star__JobRunReport *m)
         star__job_run_report__free_unpacked(m, NULL);
 }
 
-/* A report of our own making, in memory that free_unpacked() knows: packed once. */
+/* A report of our own making, in memory that free_unpacked() knows. */
 static Star__JobRunReport *failed_report(const struct run *run, const char *detail)
 {
     Star__JobRunReport m = STAR__JOB_RUN_REPORT__INIT;
     Star__JobRun key = STAR__JOB_RUN__INIT;
     Star__Time began = STAR__TIME__INIT, ended = STAR__TIME__INIT;
     struct timespec now = clock_real();
-    Star__JobRunReport *out = NULL;
 
     key.job = run->key.job;
     key.copy = run->key.copy;
@@ -61,14 +61,7 @@ static Star__JobRunReport *failed_report(const struct run *run, const char *deta
     ended.nsec = (uint32_t)now.tv_nsec;
     m.began = &began;
     m.ended = &ended;
-    size_t size = star__job_run_report__get_packed_size(&m);
-    uint8_t *data = malloc(size + 1);
-    if (data) {
-        star__job_run_report__pack(&m, data);
-        out = star__job_run_report__unpack(NULL, size, data);
-    }
-    free(data);
-    return out;
+    return (Star__JobRunReport *)frame_copy(&m.base);
 }
 
 /* Only the watcher's thread ends runs, and adoption before it. Nobody else drops one that is not

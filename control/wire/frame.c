@@ -193,6 +193,20 @@ ProtobufCMessage *frame_unpack(const struct message *m, const ProtobufCMessageDe
     return protobuf_c_message_unpack(type, &bounded, m->body_len, m->body);
 }
 
+ProtobufCMessage *frame_copy(const ProtobufCMessage *m)
+{
+    size_t len = protobuf_c_message_get_packed_size(m);
+    uint8_t *packed = malloc(len + 1);
+    ProtobufCMessage *copy = NULL;
+
+    if (packed) {
+        protobuf_c_message_pack(m, packed);
+        copy = protobuf_c_message_unpack(m->descriptor, NULL, len, packed);
+    }
+    free(packed);
+    return copy;
+}
+
 const char *frame_type_name(uint16_t type, char buf[16])
 {
     const ProtobufCEnumValue *v =

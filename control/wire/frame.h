@@ -58,6 +58,9 @@ int frame_get_header(const uint8_t in[FRAME_HEADER_SIZE], struct message *m);
  * protobuf_c_message_free_unpacked(). */
 ProtobufCMessage *frame_unpack(const struct message *m, const ProtobufCMessageDescriptor *type);
 
+/* The same message once more, in memory of its own, to be freed as above. NULL: no memory. */
+ProtobufCMessage *frame_copy(const ProtobufCMessage *m);
+
 /* "LOOKUP", "READ" ... or "type 77": for logs. Static storage for known types; otherwise writes to
  * buf. */
 const char *frame_type_name(uint16_t type, char buf[16]);
