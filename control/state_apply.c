@@ -50,6 +50,7 @@ static const struct command commands[] = {
     {STAR__LOG_TYPE__LOG_JOIN, &star__log_join__descriptor, st_cmd_join},
     {STAR__LOG_TYPE__LOG_REVOKE, &star__log_revoke__descriptor, st_cmd_revoke},
     {STAR__LOG_TYPE__LOG_JOB_SUBMIT, &star__log_job_submit__descriptor, st_cmd_job_submit},
+    {STAR__LOG_TYPE__LOG_JOB_MORE, &star__log_job_more__descriptor, st_cmd_job_more},
     {STAR__LOG_TYPE__LOG_JOB_CHANGE, &star__log_job_change__descriptor, st_cmd_job_change},
     {STAR__LOG_TYPE__LOG_JOB_FILE, &star__log_job_file__descriptor, st_cmd_job_file},
     {STAR__LOG_TYPE__LOG_DROP_COPIES, &star__log_home__descriptor, st_cmd_drop_copies},

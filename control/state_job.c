@@ -66,6 +66,25 @@ int state_jobs(struct state *s, uint64_t after, state_job_fn fn, void *arg)
     return rc == -ENOENT ? 0 : rc;
 }
 
+int state_job_missing(struct state *s, uint64_t first, uint64_t last, uint64_t *id)
+{
+    struct key k = st_key1(first);
+    MDB_val key, val;
+    MDB_cursor *cur;
+    int rc = st_cursor(s, DB_JOBS, &cur);
+
+    if (rc < 0)
+        return rc;
+    *id = first;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0 && *id <= last; ++*id) {
+        if (st_key_u64(&key, 0) != *id)
+            break;
+        rc = st_next(s, cur, &key, &val);
+    }
+    mdb_cursor_close(cur);
+    return rc < 0 && rc != -ENOENT ? rc : *id <= last;
+}
+
 int state_job_spec(struct state *s, uint64_t batch, char **text, size_t *len)
 {
     struct key k = st_key1(batch);
@@ -81,6 +100,55 @@ int state_job_spec(struct state *s, uint64_t batch, char **text, size_t *len)
     memcpy(*text, val.mv_data, *len);
     (*text)[*len] = '\0';
     return 0;
+}
+
+/* The key behind a batch's text and the number of its jobs says what of it has no rows yet. */
+static struct key rest_key(uint64_t batch)
+{
+    return st_key2(batch, 1);
+}
+
+static int load_rest(struct state *s, uint64_t batch, Star__JobRest **out)
+{
+    struct key k = rest_key(batch);
+    MDB_val val;
+    int rc = st_get(s, DB_JOB_SPECS, &k, &val);
+
+    *out = NULL;
+    if (rc < 0)
+        return rc;
+    *out = star__job_rest__unpack(NULL, val.mv_size, val.mv_data);
+    return *out && (*out)->job ? 0 : st_fail(s, MDB_CORRUPTED);
+}
+
+int state_job_rest(struct state *s, uint64_t batch, uint64_t *next, uint64_t *last)
+{
+    Star__JobRest *rest;
+    int rc = load_rest(s, batch, &rest);
+
+    if (rc < 0)
+        return rc;
+    *next = rest->next;
+    *last = rest->last;
+    star__job_rest__free_unpacked(rest, NULL);
+    return 0;
+}
+
+int state_job_rests(struct state *s, state_batch_fn fn, void *arg)
+{
+    struct key k = st_key1(1), rest = rest_key(1);
+    MDB_val key, val;
+    MDB_cursor *cur;
+    bool more = true;
+    int rc = st_cursor(s, DB_JOB_SPECS, &cur);
+
+    if (rc < 0)
+        return rc;
+    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0 && more; rc = st_next(s, cur, &key, &val))
+        if (key.mv_size == rest.len && st_key_u64(&key, 8) == 1)
+            more = fn(arg, st_key_u64(&key, 0));
+    mdb_cursor_close(cur);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 int state_job_file(struct state *s, uint64_t job, uint32_t file, uint64_t *ino)
@@ -142,6 +210,48 @@ static int check_submit(struct apply *a, const Star__LogJobSubmit *q, uint64_t f
     return 0;
 }
 
+static int put_rest(struct apply *a, Star__Job *job, uint64_t batch, uint64_t next, uint64_t last)
+{
+    Star__JobRest rest = STAR__JOB_REST__INIT;
+    struct key k = rest_key(batch);
+
+    rest.job = job;
+    rest.next = next;
+    rest.last = last;
+    size_t len = star__job_rest__get_packed_size(&rest);
+    uint8_t *packed = malloc(len);
+    if (!packed)
+        return -ENOMEM;
+    star__job_rest__pack(&rest, packed);
+    int rc = st_put(a->s, DB_JOB_SPECS, &k, packed, len);
+    free(packed);
+    return rc;
+}
+
+int st_cmd_job_more(struct apply *a, const ProtobufCMessage *body)
+{
+    const Star__LogJobMore *q = (const Star__LogJobMore *)body;
+    struct key k = rest_key(q->batch);
+    Star__JobRest *rest;
+    int rc = load_rest(a->s, q->batch, &rest);
+
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc; /* all are there */
+    Star__Job *job = rest->job;
+    uint64_t next = rest->next;
+    for (uint32_t n = 0; rc == 0 && n < q->rows && next <= rest->last; n++) {
+        job->id = next++;
+        /* Others may have been given numbers meanwhile: it is not the last row. */
+        rc = put_job(a->s, job, false);
+        job->index++;
+    }
+    if (rc == 0)
+        rc = next > rest->last ? st_del(a->s, DB_JOB_SPECS, &k)
+                               : put_rest(a, job, q->batch, next, rest->last);
+    star__job_rest__free_unpacked(rest, NULL);
+    return rc;
+}
+
 int st_cmd_job_submit(struct apply *a, const ProtobufCMessage *body)
 {
     const Star__LogJobSubmit *q = (const Star__LogJobSubmit *)body;
@@ -156,13 +266,17 @@ int st_cmd_job_submit(struct apply *a, const ProtobufCMessage *body)
     now.sec = a->sec;
     now.nsec = a->nsec;
     Star__Job job = *q->job;
+    uint32_t rows = q->rows && q->rows < q->count ? q->rows : q->count;
     job.batch = first;
     job.submitted = &now;
-    for (uint32_t n = 0; rc == 0 && n < q->count; n++) {
+    for (uint32_t n = 0; rc == 0 && n < rows; n++) {
         job.id = first + n;
         job.index = q->index + n;
         rc = put_job(a->s, &job, true);
     }
+    job.index = q->index + rows;
+    if (rc == 0 && rows < q->count)
+        rc = put_rest(a, &job, first, first + rows, last);
     if (rc == 0)
         rc = put_spec(a->s, first, q->count, &q->spec);
     if (rc == 0)

@@ -42,7 +42,7 @@ enum db {
     DB_TOKENS,    /* hash -> token_row */
     DB_REVOKED,   /* "ROLE/NAME" -> when: int64_t */
     DB_JOBS,      /* job -> packed Job: the leader says whole rows */
-    DB_JOB_SPECS, /* batch -> text; batch, 0 -> jobs that have it: uint32_t */
+    DB_JOB_SPECS, /* batch -> text; batch, 0 -> jobs that have it: uint32_t; batch, 1 -> JobRest */
     DB_JOB_FILES, /* job, file -> ino: that is the file's name */
     DB_COUNT
 };
@@ -282,6 +282,7 @@ int st_cmd_token(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_join(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_revoke(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_job_submit(struct apply *a, const ProtobufCMessage *body);
+int st_cmd_job_more(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_job_change(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_job_file(struct apply *a, const ProtobufCMessage *body);
 int st_cmd_session_open(struct apply *a, const ProtobufCMessage *body);

@@ -20,7 +20,7 @@ static void tear_down(void)
 
 TestSuite(state_job, .init = set_up, .fini = tear_down);
 
-static int submit(uint32_t count, uint64_t after_last)
+static int submit_rows(uint32_t count, uint64_t after_last, uint32_t rows)
 {
     Star__LogJobSubmit body = STAR__LOG_JOB_SUBMIT__INIT;
     Star__Job job = STAR__JOB__INIT;
@@ -37,7 +37,22 @@ static int submit(uint32_t count, uint64_t after_last)
     body.spec.len = 15;
     body.count = count;
     body.after_last = after_last;
+    body.rows = rows;
     return world_apply(&w, STAR__LOG_TYPE__LOG_JOB_SUBMIT, &body.base);
+}
+
+static int submit(uint32_t count, uint64_t after_last)
+{
+    return submit_rows(count, after_last, 0);
+}
+
+static int more(uint64_t batch, uint32_t rows)
+{
+    Star__LogJobMore body = STAR__LOG_JOB_MORE__INIT;
+
+    body.batch = batch;
+    body.rows = rows;
+    return world_apply(&w, STAR__LOG_TYPE__LOG_JOB_MORE, &body.base);
 }
 
 static int forget(uint64_t id)
@@ -91,6 +106,52 @@ Test(state_job, an_array_has_consecutive_numbers_and_one_text)
     free(text);
     cr_expect_eq(submit(1, 4), -EINVAL, "job 4 is the one itself");
     cr_expect_eq(submit(1, 3), 0);
+}
+
+static bool note_batch(void *arg, uint64_t batch)
+{
+    *(uint64_t *)arg = *(uint64_t *)arg * 10 + batch;
+    return true;
+}
+
+Test(state_job, a_large_array_comes_in_parts)
+{
+    uint64_t next, last, id, seen = 0;
+    Star__Job *job;
+
+    cr_assert_eq(submit_rows(5, 0, 2), 0);
+    cr_expect_eq(state_last_job(w.s), 5);
+    cr_assert_eq(state_job_rest(w.s, 1, &next, &last), 0);
+    cr_expect_eq(next, 3);
+    cr_expect_eq(last, 5);
+    cr_expect_eq(state_job(w.s, 3, &job), -ENOENT);
+    cr_expect_eq(state_job_missing(w.s, 1, 2, &id), 0);
+    cr_expect_eq(state_job_missing(w.s, 1, 5, &id), 1);
+    cr_expect_eq(id, 3);
+    cr_assert_eq(submit_rows(3, 0, 3), 0, "all of them at once");
+    cr_expect_eq(state_job_rest(w.s, 6, &next, &last), -ENOENT);
+    cr_assert_eq(submit_rows(2, 0, 1), 0);
+    cr_assert_eq(state_job_rests(w.s, note_batch, &seen), 0);
+    cr_expect_eq(seen, 19);
+    cr_assert_eq(more(1, 2), 0);
+    cr_assert_eq(state_job_rest(w.s, 1, &next, &last), 0);
+    cr_expect_eq(next, 5);
+    cr_assert_eq(state_job(w.s, 4, &job), 0);
+    cr_expect_eq(job->index, 3);
+    cr_expect_eq(job->batch, 1);
+    cr_expect_not_null(job->submitted);
+    star__job__free_unpacked(job, NULL);
+    cr_assert_eq(more(1, 2), 0);
+    cr_expect_eq(state_job_rest(w.s, 1, &next, &last), -ENOENT);
+    cr_expect_eq(more(1, 2), 0, "all are there");
+    cr_expect_eq(state_job(w.s, 5, &job), 0);
+    star__job__free_unpacked(job, NULL);
+    cr_expect_eq(state_job_missing(w.s, 1, 9, &id), 0);
+    cr_expect_eq(state_job_missing(w.s, 9, 10, &id), 1);
+    cr_expect_eq(id, 10);
+    cr_assert_eq(more(9, 7), 0);
+    cr_expect_eq(state_job_missing(w.s, 1, 10, &id), 0);
+    cr_expect_eq(state_job_missing(w.s, 10, 11, &id), 1);
 }
 
 Test(state_job, only_ended_jobs_go_and_the_text_with_the_last)
