@@ -319,6 +319,7 @@ struct centre {
     uint64_t requests, mutations, recalls_sent, refused;
     uv_timer_t tick;
     uv_prepare_t prepare;
+    uv_idle_t more; /* the loop does not sleep, as a turn has left work: centre_goes_on() */
     uv_signal_t sigterm, sigint;
     int result;
 };
@@ -409,6 +410,9 @@ bool op_deduped(struct op *op, const Star__Head *head, op_done_fn done);
 /* Entry without an op: the centre's own housekeeping. */
 int centre_submit(struct centre *c, uint32_t type, const ProtobufCMessage *body,
                   enum consensus_when when, consensus_fn fn, void *arg);
+
+/* --- control.c --- */
+void centre_goes_on(struct centre *c, bool more); /* at the end of a turn */
 
 /* --- serve.c --- */
 void centre_request(void *ctx, struct peer *p, const struct message *m);

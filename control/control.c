@@ -75,6 +75,19 @@ static void on_tick(uv_timer_t *timer)
     reap_submit(c);
 }
 
+static void on_idle(uv_idle_t *handle)
+{
+    (void)handle; /* on_prepare() does the work */
+}
+
+void centre_goes_on(struct centre *c, bool more)
+{
+    if (more)
+        uv_idle_start(&c->more, on_idle);
+    else
+        uv_idle_stop(&c->more);
+}
+
 static void on_prepare(uv_prepare_t *handle)
 {
     struct centre *c = handle->data;
@@ -180,6 +193,7 @@ static void on_consensus_stopped(void *arg)
     c->log = NULL;
     uv_close((uv_handle_t *)&c->tick, NULL);
     uv_close((uv_handle_t *)&c->prepare, NULL);
+    uv_close((uv_handle_t *)&c->more, NULL);
     uv_close((uv_handle_t *)&c->sigterm, NULL);
     uv_close((uv_handle_t *)&c->sigint, NULL);
 }
@@ -220,6 +234,7 @@ static void on_signal(uv_signal_t *handle, int number)
     c->stopping = true;
     c->serving = c->leading = false;
     uv_timer_stop(&c->tick);
+    uv_idle_stop(&c->more);
     if (c->hub_tcp)
         hub_close(c->hub_tcp, on_tcp_closed, c);
     else if (c->hub)
@@ -238,6 +253,7 @@ static void start_handles(struct centre *c)
     uv_prepare_init(&c->loop, &c->prepare);
     c->prepare.data = c;
     uv_prepare_start(&c->prepare, on_prepare);
+    uv_idle_init(&c->loop, &c->more);
     uv_signal_init(&c->loop, &c->sigterm);
     c->sigterm.data = c;
     uv_signal_start(&c->sigterm, on_signal, SIGTERM);

@@ -1,7 +1,6 @@
 /* .umbel/jobs: new, and a folder for each job, which only its owner and root may look into. */
 #include <errno.h>
 #include <inttypes.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -376,7 +375,7 @@ static void put_moment(const Star__Time *at, struct text *t)
 static bool list_line(void *arg, const Star__Job *stored)
 {
     struct list_text *l = arg;
-    const struct job *job = jobs_find(l->c, stored->id);
+    const struct job *job = jobs_known(l->c, stored->id);
     const Star__Job *row = job ? job->row : stored;
 
     if (l->cred->uid != 0 && l->cred->uid != row->cred->uid)
@@ -401,36 +400,6 @@ static int put_list(struct centre *c, uint64_t after, const Star__Cred *cred, st
     if (!cred)
         return -EACCES;
     return state_jobs(c->state, after > first ? after : first, list_line, &l);
-}
-
-void text_jobs(struct centre *c, struct text *t)
-{
-    static const struct {
-        const char *name;
-        size_t at;
-    } ends[] = {{"done", offsetof(struct jobs, count.done)},
-                {"failed", offsetof(struct jobs, count.failed)},
-                {"cancelled", offsetof(struct jobs, count.cancelled)},
-                {"timeout", offsetof(struct jobs, count.timeout)},
-                {"lost", offsetof(struct jobs, count.lost)}};
-    const struct jobs *j = c->jobs;
-
-    if (!j)
-        return;
-    text_put(t,
-             "# TYPE umbel_jobs_submitted_total counter\numbel_jobs_submitted_total %" PRIu64 "\n",
-             j->count.submitted);
-    text_put(t, "# TYPE umbel_jobs_refused_total counter\numbel_jobs_refused_total %" PRIu64 "\n",
-             j->count.refused);
-    text_put(t, "# TYPE umbel_jobs_retried_total counter\numbel_jobs_retried_total %" PRIu64 "\n",
-             j->count.retried);
-    text_put(t, "# TYPE umbel_jobs_ended_total counter\n");
-    for (size_t k = 0; k < sizeof(ends) / sizeof(ends[0]); k++)
-        text_put(t, "umbel_jobs_ended_total{state=\"%s\"} %" PRIu64 "\n", ends[k].name,
-                 *(const uint64_t *)((const char *)j + ends[k].at));
-    text_put(t, "# TYPE umbel_jobs gauge\numbel_jobs{state=\"pending\"} %u\n", j->pending);
-    text_put(t, "umbel_jobs{state=\"placed\"} %u\numbel_jobs{state=\"ended\"} %zu\n",
-             HASH_COUNT(j->all) - j->pending, j->ended_n);
 }
 
 static int put_spec(struct centre *c, const Star__Job *row, struct text *t)

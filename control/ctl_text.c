@@ -172,6 +172,7 @@ void text_health(struct centre *c, struct text *t)
         else if (s->waiting)
             problems++, put_waiting(c, t, s);
     }
+    problems += text_jobs_health(c, t);
     text_put(t, "health %s\nproblems %u\n", problems ? "degraded" : "ok", problems);
 }
 

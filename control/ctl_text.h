@@ -33,7 +33,9 @@ void text_cache(struct centre *c, struct text *t);
 void text_packs(struct centre *c, struct text *t);
 void text_gc(struct centre *c, struct text *t);
 void text_scrub(struct centre *c, struct text *t);
-void text_jobs(struct centre *c, struct text *t); /* ctl_jobs.c: metrics */
+/* jobs_text.c: metrics; what is wrong with jobs, and how many lines of `problem` that is. */
+void text_jobs(struct centre *c, struct text *t);
+unsigned text_jobs_health(struct centre *c, struct text *t);
 void text_node(struct node *n, struct text *t);
 
 #endif

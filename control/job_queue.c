@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "control/job_queue_private.h"
 
@@ -49,7 +50,10 @@ bool job_queue_next(struct job_queue *q, uint64_t now, struct job_queue_placed *
             continue;
         }
         line->used[run->key.copy - 1] = chosen->id;
-        *out = (struct job_queue_placed){run->key.job, (uint32_t)run->key.copy, chosen->id};
+        *out = (struct job_queue_placed){.job = run->key.job,
+                                         .copy = (uint32_t)run->key.copy,
+                                         .node = chosen->id,
+                                         .since = run->since};
         jq_reserve(jq_node(q, chosen->id), run);
         jq_take_run(q, run);
         return true;
@@ -172,6 +176,26 @@ int job_queue_could(struct job_queue *q, const struct job_place_need *need, unsi
                     char why[JOB_PLACE_WHY])
 {
     return job_place_could(q->nodes, q->nodes_n, need, copies, why);
+}
+
+size_t job_queue_hopeless(struct job_queue *q, uint64_t *job, char why[JOB_PLACE_WHY])
+{
+    char one[JOB_PLACE_WHY];
+    size_t runs = 0;
+
+    why[0] = '\0';
+    for (size_t n = 0; n < q->blocked_n && n < JOB_QUEUE_LOOK; n++) {
+        struct line *line = q->blocked[n].line;
+        const struct run *run = jq_first_run(line);
+        if (job_queue_could(q, &run->need, line->copies, one) == 0)
+            continue;
+        if (runs == 0 || run->key.job < *job) {
+            *job = run->key.job;
+            memcpy(why, one, sizeof(one));
+        }
+        runs += line->runs.n;
+    }
+    return runs;
 }
 
 static bool any_fits(const struct job_queue *q, const struct run *run)

@@ -79,6 +79,7 @@ int job_queue_remove(struct job_queue *q, uint64_t job, uint32_t copy);
 struct job_queue_placed {
     uint64_t job;
     uint32_t copy, node;
+    uint64_t since; /* when it began to wait */
 };
 /* The next run that can be placed: true, it is, and counts at once. false: none of those that wait
  * fits. `now` never goes back. Wanted after anything that may make room, and once a second besides:
@@ -99,6 +100,11 @@ enum job_queue_wait job_queue_why(struct job_queue *q, uint64_t job, uint32_t co
 /* As job_place_could(), over all nodes that are not gone. */
 int job_queue_could(struct job_queue *q, const struct job_place_need *need, unsigned copies,
                     char why[JOB_PLACE_WHY]);
+
+/* How many runs wait for what no nodes have that are not gone, whatever ends or comes back; *job is
+ * the first of them, why as of job_queue_could(). Looks at JOB_QUEUE_LOOK different needs. */
+#define JOB_QUEUE_LOOK 1000
+size_t job_queue_hopeless(struct job_queue *q, uint64_t *job, char why[JOB_PLACE_WHY]);
 
 /* How many runs wait. */
 size_t job_queue_waiting(const struct job_queue *q);

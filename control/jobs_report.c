@@ -11,20 +11,6 @@
 
 /* --- one copy --- */
 
-static Star__JobRunReport *report_copy(const Star__JobRunReport *r)
-{
-    size_t len = star__job_run_report__get_packed_size(r);
-    uint8_t *packed = malloc(len + 1);
-    Star__JobRunReport *own = NULL;
-
-    if (packed) {
-        star__job_run_report__pack(r, packed);
-        own = star__job_run_report__unpack(NULL, len, packed);
-    }
-    free(packed);
-    return own;
-}
-
 static void set_result(Star__JobCopy *copy, Star__JobRunReport *own)
 {
     if (copy->result)
@@ -38,6 +24,7 @@ static void let_go(struct centre *c, struct job *job, uint32_t k)
         job_queue_remove(c->jobs->queue, job->id, k + 1);
     job->copies[k].queued = false;
     job->copies[k].ready = 0;
+    jobs_site_remove(job, k);
     c->jobs->place = true;
 }
 
@@ -49,7 +36,7 @@ void jobs_copy_gone(struct centre *c, struct job *job, unsigned k, Star__JobEnd 
     let_go(c, job, k);
     r.end = end;
     r.detail = (char *)(uintptr_t)detail;
-    set_result(job->row->copies[k], report_copy(&r));
+    set_result(job->row->copies[k], (Star__JobRunReport *)frame_copy(&r.base));
     job->row->copies[k]->state = end == STAR__JOB_END__END_LEASE ? STAR__JOB_RUN_STATE__RUN_UNKNOWN
                                                                  : STAR__JOB_RUN_STATE__RUN_ENDED;
     jobs_dirty(c, job);
@@ -69,7 +56,7 @@ static void try_again(struct centre *c, struct job *job)
         set_result(row->copies[k], NULL);
         row->copies[k]->placed = false;
         row->copies[k]->state = STAR__JOB_RUN_STATE__RUN_NONE;
-        job->copies[k] = (struct job_copy){0};
+        job->copies[k] = (struct job_copy){.job = job};
     }
     if (row->state != STAR__JOB_STATE__JOB_PENDING)
         c->jobs->pending++;
@@ -196,7 +183,7 @@ static void say_end(struct answer *a, const Star__JobRun *run)
 /* The copy that this is about, if it is the newest attempt, there, and has not ended. */
 static struct job *job_meant(struct centre *c, const struct node *n, const Star__JobRun *run)
 {
-    struct job *job = jobs_find(c, run->job);
+    struct job *job = jobs_known(c, run->job);
 
     if (!job || job->over || run->copy == 0 || run->copy > job->row->n_copies)
         return NULL;
@@ -215,7 +202,7 @@ static void begins(struct centre *c, struct job *job, uint32_t k, const Star__Jo
     if (copy->state == STAR__JOB_RUN_STATE__RUN_RUNNING)
         return;
     copy->state = STAR__JOB_RUN_STATE__RUN_RUNNING;
-    set_result(copy, report_copy(r));
+    set_result(copy, (Star__JobRunReport *)frame_copy(&r->base));
     if (job->row->state == STAR__JOB_STATE__JOB_STARTING) {
         job->row->state = STAR__JOB_STATE__JOB_RUNNING;
         jobs_time_now(&job->row->began);
@@ -229,7 +216,7 @@ static void ends(struct centre *c, struct job *job, uint32_t k, const Star__JobR
 
     let_go(c, job, k);
     copy->state = STAR__JOB_RUN_STATE__RUN_ENDED;
-    set_result(copy, report_copy(r));
+    set_result(copy, (Star__JobRunReport *)frame_copy(&r->base));
     if (!copy->result) { /* no memory: the node keeps it, and says it again */
         copy->state = STAR__JOB_RUN_STATE__RUN_RUNNING;
         return;
@@ -266,7 +253,7 @@ static void one_report(struct centre *c, struct node *n, const Star__JobRunRepor
         break;
     case STAR__JOB_RUN_STATE__RUN_ENDED:
         ends(c, job, k, r);
-        if (!jobs_find(c, r->run->job) || job_copy_ended(job->row->copies[k]) ||
+        if (!jobs_known(c, r->run->job) || job_copy_ended(job->row->copies[k]) ||
             job->row->copies[k]->attempt != r->run->attempt || !job->row->copies[k]->placed)
             say_done(a, r->run);
         break;
@@ -275,30 +262,6 @@ static void one_report(struct centre *c, struct node *n, const Star__JobRunRepor
         break;
     default:
         break;
-    }
-}
-
-/* The node has said all that it has: what it has not named is not there. */
-static void said_all(struct centre *c, struct node *n)
-{
-    struct job *job, *tmp;
-
-    n->jobs_known = true;
-    jobs_node_changed(c, n);
-    HASH_ITER (hh, c->jobs->all, job, tmp) {
-        for (uint32_t k = 0; k < job->row->n_copies && !job->over; k++) {
-            const Star__JobCopy *copy = job->row->copies[k];
-            struct job_copy *mine = &job->copies[k];
-            if (copy->node != n->id || !copy->placed || job_copy_ended(copy) || mine->ready ||
-                mine->hello == n->hellos)
-                continue;
-            if (job->row->cancel)
-                jobs_copy_gone(c, job, k, STAR__JOB_END__END_CANCELLED, "");
-            else if (copy->state == STAR__JOB_RUN_STATE__RUN_RUNNING)
-                jobs_copy_gone(c, job, k, STAR__JOB_END__END_LEASE, "its node has lost it");
-            else /* the tick sends JOB_START again */
-                mine->started = mine->sending = false;
-        }
     }
 }
 
@@ -326,8 +289,11 @@ void serve_job_report(struct op *op)
     a->reply.end = a->end;
     for (size_t k = 0; k < q->n_runs; k++)
         one_report(op->c, n, q->runs[k], a);
-    if (q->all)
-        said_all(op->c, n);
+    if (q->all) {
+        n->jobs_known = true;
+        jobs_node_changed(op->c, n);
+        jobs_said_all(op->c, n);
+    }
     op->next = answer_report;
     LL_APPEND2(j->answers, op, wait_next); /* of many nodes one each: short */
 }

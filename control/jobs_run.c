@@ -40,6 +40,8 @@ static void enqueue_copy(struct centre *c, struct job *job, uint32_t k)
     else
         rc = job_queue_add(c->jobs->queue, &run, job->row->n_copies > 1 ? nodes : NULL);
     job->copies[k].queued = rc == 0;
+    if (rc == 0 && copy->placed)
+        rc = jobs_site_add(c, job, k);
     if (rc < 0)
         jobs_copy_gone(c, job, k, STAR__JOB_END__END_FAILED, "it could not be queued");
 }
@@ -58,9 +60,20 @@ static void set_state(struct centre *c, struct job *job, Star__JobState state)
     job->row->state = state;
 }
 
-static void place_one(struct centre *c, const struct job_queue_placed *p)
+static void count_wait(struct jobs *j, uint64_t ms)
 {
-    struct job *job = jobs_find(c, p->job);
+    size_t k = 0;
+
+    while (k < JOBS_WAIT_BOUNDS && ms > jobs_wait_bounds[k])
+        k++;
+    j->waited[k]++;
+    j->waited_ms += ms;
+    j->count.placed++;
+}
+
+static void place_one(struct centre *c, const struct job_queue_placed *p, uint64_t now)
+{
+    struct job *job = jobs_known(c, p->job);
 
     if (!job || job->over) {
         job_queue_remove(c->jobs->queue, p->job, p->copy);
@@ -76,7 +89,10 @@ static void place_one(struct centre *c, const struct job_queue_placed *p)
     mine->ready = READY_NEXT;
     if (job->row->state == STAR__JOB_STATE__JOB_PENDING)
         set_state(c, job, STAR__JOB_STATE__JOB_STARTING);
+    count_wait(c->jobs, now - p->since);
     jobs_dirty(c, job);
+    if (jobs_site_add(c, job, p->copy - 1) < 0)
+        jobs_copy_gone(c, job, p->copy - 1, STAR__JOB_END__END_FAILED, "no memory to follow it");
 }
 
 void jobs_place(struct centre *c)
@@ -89,7 +105,7 @@ void jobs_place(struct centre *c)
             c->jobs->place = false;
             return;
         }
-        place_one(c, &p);
+        place_one(c, &p, now);
     }
 }
 
@@ -113,7 +129,7 @@ static struct told *told_new(struct centre *c, const struct job *job, uint32_t k
 
 static struct job *told_job(const struct told *t)
 {
-    struct job *job = t->c->jobs ? jobs_find(t->c, t->job) : NULL;
+    struct job *job = t->c->jobs ? jobs_known(t->c, t->job) : NULL;
 
     return job && !job->over && job->row->copies[t->copy]->attempt == t->attempt ? job : NULL;
 }
@@ -165,8 +181,19 @@ static char *own_file(char *to, size_t size, const struct job *job, const char *
     return to;
 }
 
+/* A file's name with the job's numbers, in buf; empty: it is not given. */
+static char *own_name(const struct job *job, uint32_t k, const char *name,
+                      char buf[JOB_SPEC_PATH_MAX + 1])
+{
+    const struct job_spec_member m = jobs_member(job, k);
+
+    job_spec_file(name, &m, buf);
+    return buf;
+}
+
 static int send_start(struct centre *c, struct node *n, struct job *job, uint32_t k)
 {
+    char input[JOB_SPEC_PATH_MAX + 1], output[JOB_SPEC_PATH_MAX + 1], error[JOB_SPEC_PATH_MAX + 1];
     const struct job_spec *spec = &job->batch->spec;
     Star__JobStart body = STAR__JOB_START__INIT;
     Star__JobRun run = STAR__JOB_RUN__INIT;
@@ -195,9 +222,9 @@ static int send_start(struct centre *c, struct node *n, struct job *job, uint32_
     body.workdir = (char *)(uintptr_t)spec->workdir;
     body.n_env = env_n;
     body.env = env;
-    body.input = (char *)(uintptr_t)spec->input;
-    body.output = (char *)(uintptr_t)spec->output;
-    body.error = (char *)(uintptr_t)spec->error;
+    body.input = own_name(job, k, spec->input, input);
+    body.output = own_name(job, k, spec->output, output);
+    body.error = own_name(job, k, spec->error, error);
     body.own_output = own_file(out, sizeof(out), job, "stdout", k);
     body.own_error = own_file(err, sizeof(err), job, "stderr", k);
     body.milli_cpus = spec->milli_cpus;
@@ -214,7 +241,7 @@ out:
     return rc;
 }
 
-static void start_copy(struct centre *c, struct job *job, uint32_t k)
+void jobs_start_copy(struct centre *c, struct job *job, uint32_t k)
 {
     struct node *n = node_find(c, job->row->copies[k]->node);
     struct job_copy *mine = &job->copies[k];
@@ -236,7 +263,7 @@ void jobs_start_ready(struct centre *c, struct job *job, uint64_t change)
 {
     for (uint32_t k = 0; k < job->row->n_copies && !job->over; k++)
         if (job->copies[k].ready && job->copies[k].ready <= change)
-            start_copy(c, job, k);
+            jobs_start_copy(c, job, k);
 }
 
 /* --- signals, ends --- */
@@ -282,7 +309,7 @@ static int tell(struct centre *c, struct job *job, uint32_t k, int number, const
     return rc;
 }
 
-static void tell_all_to_end(struct centre *c, struct job *job, const char *why)
+void jobs_tell_all_to_end(struct centre *c, struct job *job, const char *why)
 {
     job->told_ms = c->now;
     for (uint32_t k = 0; k < job->row->n_copies && !job->over; k++) {
@@ -308,7 +335,7 @@ void jobs_cancel(struct centre *c, struct job *job, const char *why)
     }
     set_state(c, job, STAR__JOB_STATE__JOB_ENDING);
     jobs_dirty(c, job);
-    tell_all_to_end(c, job, why);
+    jobs_tell_all_to_end(c, job, why);
 }
 
 int jobs_send_signal(struct centre *c, struct job *job, int number)
@@ -320,55 +347,6 @@ int jobs_send_signal(struct centre *c, struct job *job, int number)
         rc = one == 0 || rc == 0 ? 0 : one;
     }
     return rc;
-}
-
-/* --- the tick --- */
-
-/* What ran there has ended, and nobody will tell how. NULL: not so; else why. A node that is here and
- * does not say what it runs (it was started without a mount, say) moves no lease on either. */
-static const char *node_is_past(const struct node *n, int64_t now)
-{
-    if (!n)
-        return "is unknown";
-    if (!n->peer)
-        return now - n->seen_ms > JOB_RERUN_MS ? "was not heard" : NULL;
-    return !n->jobs_known && now - n->hello_ms > JOB_RERUN_MS ? "has not said what it runs" : NULL;
-}
-
-static void overdue(struct centre *c, struct job *job, int64_t now)
-{
-    const Star__Job *row = job->row;
-    struct timespec real = clock_real();
-
-    if (row->state == STAR__JOB_STATE__JOB_RUNNING && row->began && row->time_s &&
-        real.tv_sec > row->began->sec + row->time_s + JOBS_OVERDUE_S &&
-        now - job->told_ms > JOBS_OVERDUE_S * 1000)
-        tell_all_to_end(c, job, "past its time");
-}
-
-void jobs_run_tick(struct centre *c, struct job *job, int64_t now)
-{
-    for (uint32_t k = 0; k < job->row->n_copies && !job->over; k++) {
-        Star__JobCopy *copy = job->row->copies[k];
-        struct job_copy *mine = &job->copies[k];
-        if (!copy->placed || job_copy_ended(copy))
-            continue;
-        struct node *n = node_find(c, copy->node);
-        const char *past = node_is_past(n, now);
-        if (past) {
-            events_add(&c->events, "job-lost", "job %" PRIu64 ": node %s %s for %d s", job->id,
-                       n ? n->name : "?", past, JOB_RERUN_MS / 1000);
-            jobs_copy_gone(c, job, k, STAR__JOB_END__END_LEASE, "its node was lost");
-        } else if (n->peer && n->jobs_known && copy->state == STAR__JOB_RUN_STATE__RUN_NONE &&
-                   !mine->ready && !mine->started && !mine->sending) {
-            start_copy(c, job, k);
-        }
-    }
-    if (job->over)
-        return;
-    if (job->row->state == STAR__JOB_STATE__JOB_ENDING && now - job->told_ms > JOB_GRACE_MS)
-        tell_all_to_end(c, job, job->row->why);
-    overdue(c, job, now);
 }
 
 /* --- nodes --- */

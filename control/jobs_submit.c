@@ -17,21 +17,63 @@ static struct node *node_called(struct centre *c, const char *name)
     return NULL;
 }
 
-static int owner_of(struct centre *c, uint64_t id, uint32_t *uid)
+static int owner_of(struct centre *c, uint64_t id, uint32_t *uid, uint64_t *batch)
 {
-    const struct job *live = jobs_find(c, id);
+    const struct job *live = jobs_known(c, id);
     Star__Job *row;
 
     if (live) {
         *uid = live->row->cred->uid;
+        *batch = live->row->batch;
         return 0;
     }
     int rc = state_job(c->state, id, &row);
     if (rc < 0)
         return rc;
     *uid = row->cred->uid;
+    *batch = row->batch;
     star__job__free_unpacked(row, NULL);
     return 0;
+}
+
+/* A job up to `last` that is surely of that batch, as `id` is: whoever is one's owner is all's. */
+static uint64_t batch_until(struct centre *c, uint64_t id, uint64_t last, uint64_t batch)
+{
+    uint64_t step = 1, other;
+    uint32_t uid;
+
+    while (step <= last - id && owner_of(c, id + step, &uid, &other) == 0 && other == batch) {
+        id += step;
+        step *= 2;
+    }
+    return id;
+}
+
+static int check_range(struct centre *c, const struct job_range *r, uint32_t who,
+                       char why[JOB_SPEC_WHY])
+{
+    uint64_t id, batch = 0;
+    uint32_t uid;
+    int rc = state_job_missing(c->state, r->first, r->last, &id);
+
+    if (rc > 0) {
+        snprintf(why, JOB_SPEC_WHY,
+                 "line %u: after: job %" PRIu64 " is not known any more: leave it out", r->line,
+                 id);
+        return -EINVAL;
+    }
+    for (id = r->first; rc == 0 && who != 0 && id <= r->last; id++) {
+        rc = owner_of(c, id, &uid, &batch);
+        if (rc == 0 && uid != who) {
+            snprintf(why, JOB_SPEC_WHY,
+                     "line %u: after: job %" PRIu64 " is another user's: name your own", r->line,
+                     id);
+            return -EACCES;
+        }
+        if (rc == 0)
+            id = batch_until(c, id, r->last, batch);
+    }
+    return rc;
 }
 
 /* All that it comes after must still be known, and be its submitter's: how others' jobs end is
@@ -39,22 +81,11 @@ static int owner_of(struct centre *c, uint64_t id, uint32_t *uid)
 static int check_known(struct centre *c, const struct job_spec *spec, uint32_t who,
                        char why[JOB_SPEC_WHY])
 {
-    for (size_t k = 0; k < spec->after_n; k++)
-        for (uint64_t id = spec->after[k].first; id <= spec->after[k].last; id++) {
-            uint32_t uid = 0;
-            int rc = owner_of(c, id, &uid);
-            if (rc < 0)
-                snprintf(why, JOB_SPEC_WHY,
-                         "line %u: after: job %" PRIu64 " is not known any more: leave it out",
-                         spec->after[k].line, id);
-            else if (who != 0 && who != uid)
-                snprintf(why, JOB_SPEC_WHY,
-                         "line %u: after: job %" PRIu64 " is another user's: name your own",
-                         spec->after[k].line, id);
-            if (rc < 0 || (who != 0 && who != uid))
-                return rc == -ENOENT ? -EINVAL : rc < 0 ? rc : -EACCES;
-        }
-    return 0;
+    int rc = 0;
+
+    for (size_t k = 0; rc == 0 && k < spec->after_n; k++)
+        rc = check_range(c, &spec->after[k], who, why);
+    return rc;
 }
 
 static int check(struct centre *c, const struct job_spec *spec, uint32_t who, uint32_t *node,
@@ -76,10 +107,11 @@ static int check(struct centre *c, const struct job_spec *spec, uint32_t who, ui
         rc = check_known(c, spec, who, why);
     if (rc < 0)
         return rc;
-    if (c->jobs->pending + job_spec_jobs(spec) > most) {
+    if (jobs_pending(c->jobs) + job_spec_jobs(spec) > most) {
         snprintf(why, JOB_SPEC_WHY,
-                 "%u jobs are pending, and job_queue_max is %" PRIu64 ": wait for some to end",
-                 c->jobs->pending, most);
+                 "%" PRIu64 " jobs are pending, and job_queue_max is %" PRIu64
+                 ": wait for some to end",
+                 jobs_pending(c->jobs), most);
         return -EAGAIN;
     }
     rc = job_queue_could(c->jobs->queue, &need, spec->copies, reason);
@@ -88,11 +120,131 @@ static int check(struct centre *c, const struct job_spec *spec, uint32_t who, ui
     return rc;
 }
 
+static void answer(struct op *op, uint64_t first, uint64_t last)
+{
+    Star__CtlReply reply = STAR__CTL_REPLY__INIT;
+    char text[64];
+
+    if (first == last)
+        snprintf(text, sizeof(text), "id %" PRIu64 "\n", first);
+    else
+        snprintf(text, sizeof(text), "id %" PRIu64 "-%" PRIu64 "\n", first, last);
+    reply.text = text;
+    op_reply(op, 0, &reply.base);
+}
+
+/* --- large arrays: their rows come in several entries, one in a turn --- */
+
+static struct job_fill *fill_find(struct jobs *j, uint64_t batch)
+{
+    struct job_fill *f;
+
+    for (f = j->fills; f && f->batch != batch; f = f->next_one)
+        ;
+    return f;
+}
+
+int jobs_fill(struct centre *c, uint64_t batch, struct op *op)
+{
+    struct job_fill *f = fill_find(c->jobs, batch);
+    uint64_t next, last;
+
+    if (!f) {
+        int rc = state_job_rest(c->state, batch, &next, &last);
+        if (rc < 0)
+            return rc;
+        f = malloc(sizeof(*f));
+        if (!f)
+            return -ENOMEM;
+        *f = (struct job_fill){.c = c, .batch = batch, .next = next, .last = last};
+        DL_APPEND2(c->jobs->fills, f, prev, next_one);
+        c->jobs->unfilled_n += last - next + 1;
+    }
+    if (op)
+        LL_APPEND2(f->ops, op, wait_next);
+    return 0;
+}
+
+/* All rows are there: so much is answered to those who gave it. */
+static void fill_ends(struct centre *c, struct job_fill *f)
+{
+    struct op *op;
+
+    DL_DELETE2(c->jobs->fills, f, prev, next_one);
+    while ((op = f->ops)) {
+        f->ops = op->wait_next;
+        op->wait_next = NULL;
+        answer(op, f->batch, f->last);
+    }
+    free(f);
+}
+
+static void on_more(void *arg, int status, const struct state_result *r)
+{
+    struct job_fill *f = arg;
+    struct centre *c = f->c;
+    uint64_t first = f->next, next, last;
+
+    f->sent = false; /* fails: the next turn tries again */
+    if (status < 0 || r->status < 0)
+        return;
+    int rc = state_job_rest(c->state, f->batch, &next, &last);
+    if (rc < 0 && rc != -ENOENT)
+        return;
+    f->next = rc == 0 ? next : f->last + 1;
+    c->jobs->unfilled_n -= f->next - first;
+    if (f->next > first)
+        jobs_take(c, first, f->next - 1);
+    if (f->next > f->last)
+        fill_ends(c, f);
+}
+
+void jobs_fill_turn(struct centre *c)
+{
+    Star__LogJobMore body = STAR__LOG_JOB_MORE__INIT;
+
+    body.rows = JOBS_ROWS_MAX;
+    for (struct job_fill *f = c->jobs->fills; f; f = f->next_one) {
+        body.batch = f->batch;
+        if (!f->sent && centre_submit(c, STAR__LOG_TYPE__LOG_JOB_MORE, &body.base, CONSENSUS_NOW,
+                                      on_more, f) == 0)
+            f->sent = true;
+    }
+}
+
+struct filling {
+    struct centre *c;
+    int rc;
+};
+
+static bool fill_found(void *arg, uint64_t batch)
+{
+    struct filling *l = arg;
+
+    l->rc = jobs_fill(l->c, batch, NULL);
+    return l->rc == 0;
+}
+
+int jobs_fills_load(struct centre *c)
+{
+    struct filling l = {.c = c};
+    int rc = state_job_rests(c->state, fill_found, &l);
+
+    return rc < 0 ? rc : l.rc;
+}
+
+void jobs_fills_free(struct jobs *j)
+{
+    while (j->fills) {
+        struct job_fill *f = j->fills;
+        DL_DELETE2(j->fills, f, prev, next_one);
+        free(f);
+    }
+}
+
 static void submitted(struct op *op, const struct state_result *r)
 {
     struct centre *c = op->c;
-    Star__CtlReply answer = STAR__CTL_REPLY__INIT;
-    char text[64];
 
     if (r->status < 0) {
         op_refuse(op, r);
@@ -103,22 +255,18 @@ static void submitted(struct op *op, const struct state_result *r)
         op_reply(op, -ENOMEM, NULL);
         return;
     }
-    for (uint32_t n = 0; n < is->count && !op->replayed; n++) {
-        /* A row that cannot be had now is there after a restart. */
-        int rc = jobs_take(c, is->first + n);
-        if (rc < 0)
-            events_add(&c->errors, "jobs", "job %" PRIu64 " waits for a restart of the centre: %s",
-                       is->first + n, strerror(-rc));
-        c->jobs->count.submitted++;
-    }
-    if (is->count == 1)
-        snprintf(text, sizeof(text), "id %" PRIu64 "\n", is->first);
-    else
-        snprintf(text, sizeof(text), "id %" PRIu64 "-%" PRIu64 "\n", is->first,
-                 is->first + is->count - 1);
+    uint64_t first = is->first, last = first + is->count - 1, next, end;
     star__job_submit_reply__free_unpacked(is, NULL);
-    answer.text = text;
-    op_reply(op, 0, &answer.base);
+    if (!op->replayed) {
+        bool more = state_job_rest(c->state, first, &next, &end) == 0;
+        jobs_take(c, first, more ? next - 1 : last);
+        c->jobs->count.submitted += last - first + 1;
+    }
+    int rc = jobs_fill(c, first, op);
+    if (rc == -ENOENT)
+        answer(op, first, last);
+    else if (rc < 0)
+        op_reply(op, rc, NULL); /* what is there runs; the next start makes the others */
 }
 
 static void submit(struct op *op, const struct job_spec *spec, Star__Cred *cred, uint32_t node,
@@ -146,6 +294,7 @@ static void submit(struct op *op, const struct job_spec *spec, Star__Cred *cred,
     body.spec.data = (uint8_t *)(uintptr_t)text;
     body.spec.len = len;
     body.count = job_spec_jobs(spec);
+    body.rows = JOBS_ROWS_MAX;
     body.index = spec->array_first;
     body.after_last = spec->after_n ? spec->after[spec->after_n - 1].last : 0;
     op_submit(op, STAR__LOG_TYPE__LOG_JOB_SUBMIT, &body.base, false, submitted);

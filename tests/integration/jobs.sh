@@ -81,6 +81,27 @@ chained=$(submit "after = $bad\ncommand = true\n")
 is "$chained" failed
 says "dependency $bad" cat "$JOBS/$chained/status" || fail "why did it fail?"
 
+step "files of an array: one each"
+refused 1 'Invalid argument' cp <(printf 'array = 3\noutput = /work/out\ncommand = true\n') "$JOBS/new"
+grep -q 'all 3 jobs of the array would write the same file' "$MNT/.umbel/errors" || fail "errors does not say why"
+ids=$(submit 'array = 8-11\ncpus = 0.1\nmemory = 16M\nworkdir = /work\noutput = out-%3a.txt\nerror = err-%a\ncommand = echo $UMBEL_ARRAY_INDEX; echo bad >&2\n')
+for ((n = ${ids%-*}; n <= ${ids#*-}; n++)); do is "$n" done; done
+[ "$(cat "$MNT"/work/out-0{08,09,10,11}.txt | tr '\n' ' ')" = '8 9 10 11 ' ] || fail "outputs: $(ls "$MNT/work")"
+[ "$(cat "$MNT"/work/err-{8,9,10,11} | sort -u)" = bad ] || fail "errors"
+
+step "jobs go to where their inputs lie"
+for n in 1 2 3 4 5 6; do head -c 300000 /dev/urandom >"$MNT/work/part-$n"; done
+holder() { awk -v f="/work/part-$1" '$1 == f { print $2; exit }' "$MNT/.umbel/cache"; }
+all_held() { for n in 1 2 3 4 5 6; do [ -n "$(holder $n)" ] || return 1; done; }
+wait_for all_held
+[ "$(for n in 1 2 3 4 5 6; do holder $n; done | sort -u | wc -l)" -ge 2 ] || fail "all files lie at one node"
+for n in 1 2 3 4 5 6; do
+    id=$(submit "cpus = 0.1\nmemory = 16M\ninput = /work/part-$n\ncommand = sha256sum\n")
+    is "$id" done
+    [ "$(value "$id" node)" = "$(holder $n)" ] || fail "part-$n lies at $(holder $n), its job ran at $(value "$id" node)"
+    [ "$(cut -d' ' -f1 "$JOBS/$id/stdout")" = "$(sha256sum <"$MNT/work/part-$n" | cut -d' ' -f1)" ] || fail "it read something else"
+done
+
 step "tried again, out of time, cancelled"
 id=$(submit 'retries = 2\nworkdir = /work\ncommand = echo x >>tries; exit 7\n')
 is "$id" failed
@@ -124,5 +145,26 @@ step "the same after down and up"
 up
 [ "$(cat "$JOBS/$id/stdout")" = secret ] || fail "output is lost"
 is "$first" done
+check
+
+step "old jobs are forgotten, but not while somebody waits for them"
+wait_for takes_jobs 3
+slow=$(submit 'command = sleep 600\n')
+bad=$(submit 'command = exit 3\n')
+later=$(submit "after = $slow $bad\ncommand = true\n")
+is "$bad" failed
+umbel set job_keep_max 5 >/dev/null
+few() { [ "$(awk '$2 != "running" && $2 != "pending" && $2 != "starting"' "$JOBS/list" | wc -l)" -le 5 ]; }
+wait_for few
+[ ! -e "$JOBS/$first" ] || fail "the oldest one is still there"
+umbel set job_keep 1 >/dev/null
+only_three() { [ "$(cut -d' ' -f1 <"$JOBS/list" | tr '\n' ' ')" = "$slow $bad $later " ]; }
+wait_for only_three
+sleep 3
+only_three || fail "one that is waited for was forgotten: $(cat "$JOBS/list")"
+for n in "$slow" "$later"; do echo cancel >"$JOBS/$n/ctl"; done
+none() { [ -z "$(cat "$JOBS/list")" ]; }
+wait_for none
+[ -z "$(ls "$JOBS" | grep '^[0-9]' || true)" ] || fail "folders are left: $(ls "$JOBS")"
 check
 say ok

@@ -538,3 +538,29 @@ Test(job_queue, an_end_asks_for_one_place_where_all_needs_differ)
     cr_assert_eq(job_queue_waiting(q), 0);
     job_queue_free(q);
 }
+
+Test(job_queue, what_no_node_has_is_told)
+{
+    struct job_queue *q = fresh();
+    char why[JOB_PLACE_WHY];
+    uint64_t job = 0;
+
+    node(q, 1, 4);
+    node(q, 2, 8);
+    add(q, 5, 8, 0);
+    add(q, 6, 8, 0);
+    add(q, 7, 4, 0);
+    next_is(q, 0, 5, 2);
+    next_is(q, 0, 7, 1);
+    next_is(q, 0, 0, 0);
+    cr_expect_eq(job_queue_hopeless(q, &job, why), 0, "it waits for room");
+    job_queue_node_gone(q, 2);
+    next_is(q, 0, 0, 0);
+    cr_expect_eq(job_queue_hopeless(q, &job, why), 1);
+    cr_expect_eq(job, 6);
+    cr_expect_not_null(strstr(why, "8 processors"), "%s", why);
+    node(q, 3, 8);
+    next_is(q, 0, 6, 3);
+    cr_expect_eq(job_queue_hopeless(q, &job, why), 0);
+    job_queue_free(q);
+}
