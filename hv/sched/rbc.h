@@ -98,9 +98,11 @@ enum rbc_state { RBC_BLOCKED, RBC_QUEUED, RBC_RUNNING, RBC_LEAVING, RBC_PARKED }
 
 struct rbc_settings {
     enum rbc_policy policy;
-    int64_t tick_ns;      /* the caller calls rbc_tick that often; 10 ms */
-    int64_t period_ns;    /* and rbc_account; also the slice of ordinary vCPUs; 30 ms */
-    int64_t rt_slice_ns;  /* of real-time vCPUs among each other; 30 ms */
+    int64_t tick_ns;   /* the caller calls rbc_tick that often; 10 ms */
+    int64_t period_ns; /* and rbc_account; also the slice of ordinary vCPUs; 30 ms */
+    /* Of real-time vCPUs among each other; 500 us: the shorter, the sooner a short job passes a
+     * long one, and below it switches begin to count (README.md). */
+    int64_t rt_slice_ns;
     int64_t ratelimit_ns; /* 1 ms; 0: none */
     int64_t hot_ns;       /* a vCPU that ran less long ago is not stolen; 0: none */
     uint32_t guard_alone, guard_shared;

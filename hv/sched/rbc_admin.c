@@ -8,7 +8,7 @@ struct rbc_settings rbc_defaults(enum rbc_policy policy)
     return (struct rbc_settings){.policy = policy,
                                  .tick_ns = 10 * MS,
                                  .period_ns = 30 * MS,
-                                 .rt_slice_ns = 30 * MS,
+                                 .rt_slice_ns = MS / 2,
                                  .ratelimit_ns = MS,
                                  .hot_ns = 0,
                                  .guard_alone = 1000,

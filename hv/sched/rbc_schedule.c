@@ -101,7 +101,9 @@ static bool rate_limited(const struct rbc *s, const struct rbc_cpu *c, int64_t n
     if (v->yielded || v->parked || v->dest != RBC_NONE || now - v->since >= s->set.ratelimit_ns)
         return false;
     /* Nothing holds real-time vCPUs back, but the guard. */
-    return v->rt || best(s, c) != RBC_RT;
+    if (v->rt)
+        return best_ordinary(c) == RBC_IDLE || !rbc_guarded(s, c);
+    return best(s, c) != RBC_RT;
 }
 
 /* Off the processor, to where its state belongs. */
@@ -166,20 +168,28 @@ static struct rbc_vcpu *choose(struct rbc *s, struct rbc_cpu *c, const struct rb
     return v;
 }
 
+/* No longer than the guard leaves it. */
+static int64_t guarded_slice(const struct rbc *s, const struct rbc_cpu *c, const struct rbc_vcpu *v,
+                             int64_t slice, int64_t now)
+{
+    int64_t left = slice;
+
+    if (v->rt && best_ordinary(c) != RBC_IDLE && guard_limit(s, c) != INT64_MAX)
+        left = guard_limit(s, c) - c->guard_used;
+    else if (!v->rt && !rbc_list_empty(&c->queue[RBC_RT])) /* which the guard holds back */
+        left = c->guard_from + s->set.period_ns - now;
+    slice = left < slice ? left : slice;
+    return slice > LEAST_SLICE_NS ? slice : LEAST_SLICE_NS;
+}
+
 static int64_t slice_of(const struct rbc *s, const struct rbc_cpu *c, const struct rbc_vcpu *v,
                         int64_t now)
 {
-    int64_t slice = v->rt ? s->set.rt_slice_ns : s->set.period_ns, guard;
+    int64_t slice = v->rt ? s->set.rt_slice_ns : s->set.period_ns;
 
     if (v->rest >= LEAST_SLICE_NS && v->rest < slice)
         slice = v->rest;
-    guard = slice;
-    if (v->rt && best_ordinary(c) != RBC_IDLE && guard_limit(s, c) != INT64_MAX)
-        guard = guard_limit(s, c) - c->guard_used;
-    else if (!v->rt && !rbc_list_empty(&c->queue[RBC_RT])) /* which the guard holds back */
-        guard = c->guard_from + s->set.period_ns - now;
-    slice = guard < slice ? guard : slice;
-    return slice > LEAST_SLICE_NS ? slice : LEAST_SLICE_NS;
+    return guarded_slice(s, c, v, slice, now);
 }
 
 /* The processor was idle, and more than one vCPU came to it before it asked: those that stay may
@@ -228,7 +238,7 @@ struct rbc_next rbc_schedule(struct rbc *s, uint32_t cpu, bool runnable, bool ta
         if (runnable && !tasklet && rate_limited(s, c, now)) {
             int64_t left = s->set.ratelimit_ns - (now - old->since);
             next.v = old;
-            next.slice_ns = left > LEAST_SLICE_NS ? left : LEAST_SLICE_NS;
+            next.slice_ns = guarded_slice(s, c, old, left, now);
             goto out;
         }
         put_off(s, c, old, runnable, now);

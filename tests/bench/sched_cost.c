@@ -81,7 +81,7 @@ int main(int argc, char **argv)
     host_init(h, policy, cpus);
     rbc_domain_rt(&h->rbc, &h->domains[1], true, 0);
     for (uint32_t n = 0; n < vcpus; n++)
-        host_add(h, n, n % 10 == 0, NULL, n % cpus);
+        host_add(h, n, n % 10 == 0 && n / 10 < cpus, NULL, n % cpus);
     for (int n = atoi(argv[4]); n > 0; n--)
         step(h, &calls, &random, cpus, vcpus);
     printf("rbc_wake %llu\nrbc_sleep %llu\nrbc_schedule %llu\nrbc_saved %llu\nrbc_tick %llu\n"

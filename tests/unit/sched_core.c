@@ -400,7 +400,7 @@ Test(sched_core, guard_defaults)
     host_wake(h, 1);
     host_settle(h);
     host_run(h, 3900 * MS);
-    cr_assert_gt(h->vcpus[2].used_ns, 120 * MS);
+    cr_assert_gt(h->vcpus[2].used_ns, 120 * MS, "%lld", (long long)h->vcpus[2].used_ns);
     cr_assert_lt(h->vcpus[2].used_ns, 180 * MS);
     end();
 }

@@ -13,8 +13,8 @@
 #define STRIP  14 /* of one processor */
 #define GAP    46 /* over each policy's strips */
 
-#define LEAST_US   1e-1 /* left end of the time axis, logarithmic */
-#define POINTS_MAX 400  /* of one curve */
+#define LEAST_US   1.0 /* left end of the time axis, logarithmic */
+#define POINTS_MAX 300 /* of one curve */
 
 static const char *const colours[] = {
     [RBC_CREDIT] = "#c1666b", [RBC_R_CREDIT] = "#d4a24c", [RBC_R_B_CREDIT] = "#0b6e4f"};
@@ -79,11 +79,16 @@ static void curve(FILE *f, const struct sim_samples *s, const char *colour, doub
         return;
     fprintf(f, "<path class='l' stroke='%s' d='M%.1f %.1f", colour,
             across((double)s->ns[0] / 1e3, most), down(0));
+    double x = across((double)s->ns[0] / 1e3, most);
     for (size_t n = 1; n <= points; n++) {
         size_t rank = n * s->n / points;
-        fprintf(f, "L%.1f %.1f", across((double)s->ns[rank - 1] / 1e3, most),
-                down((double)rank / (double)s->n));
+        double then = across((double)s->ns[rank - 1] / 1e3, most);
+        if (n < points && then - x < 0.1)
+            continue; /* straight up */
+        x = then;
+        fprintf(f, "V%.1fH%.1f", down((double)(rank - 1) / (double)s->n), x);
     }
+    fprintf(f, "V%.1f", down(1));
     fprintf(f, "H%d'/>\n", LEFT + WIDTH);
 }
 
