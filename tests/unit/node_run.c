@@ -273,17 +273,23 @@ static void one_group(void *arg, const char *name)
     ++*(unsigned *)arg;
 }
 
-static bool group_is_left(const struct world *w)
+static void groups_of(const struct world *w, struct run_cgroups *c)
 {
-    struct run_cgroups c;
     char base[40], detail[RUN_DETAIL], jobs[PATH_MAX + 8];
     struct stat st;
-    unsigned n = 0;
 
     snprintf(jobs, sizeof(jobs), "%s/jobs", w->dir);
     cr_assert_eq(stat(jobs, &st), 0);
     snprintf(base, sizeof(base), "%jx-%jx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
-    cr_assert_eq(run_cgroups_open(&c, base, detail), 0, "%s", detail);
+    cr_assert_eq(run_cgroups_open(c, base, detail), 0, "%s", detail);
+}
+
+static bool group_is_left(const struct world *w)
+{
+    struct run_cgroups c;
+    unsigned n = 0;
+
+    groups_of(w, &c);
     cr_assert_eq(run_cgroup_each(&c, one_group, &n), 0);
     if (n == 0)
         cr_expect_eq(run_cgroup_remove(&c, NULL), 0);
@@ -732,6 +738,71 @@ Test(node_run, the_spawner_is_started_again)
     kill_children();
     IS_END(wait_end(w, 2), END_EXIT, 0);
     IS_END(run(w, 3, "/bin/true"), END_EXIT, 0);
+    teardown(w);
+}
+
+static bool has_group(const struct run_cgroups *c)
+{
+    char path[2 * PATH_MAX];
+
+    snprintf(path, sizeof(path), "%s/%s", c->mounts[RUN_MEMORY], c->base);
+    return access(path, F_OK) == 0;
+}
+
+/* As the last run of an earlier process does, or somebody who cleans up. */
+Test(node_run, the_node_s_group_is_made_again)
+{
+    struct world *w = setup();
+    struct run_cgroups c;
+
+    groups_of(w, &c);
+    cr_assert_eq(run_cgroup_remove(&c, NULL), 0);
+    cr_assert_not(has_group(&c));
+    IS_END(run(w, 1, "/bin/true"), END_EXIT, 0);
+    cr_expect(has_group(&c));
+    teardown(w);
+}
+
+/* Its node was killed, and does not come back. */
+Test(node_run, the_last_run_takes_the_group_away)
+{
+#ifdef __SANITIZE_THREAD__
+    cr_skip_test("ThreadSanitizer lets no fork start threads");
+#endif
+    struct world *w = setup();
+    struct run_cgroups c;
+    char detail[RUN_DETAIL] = "";
+    int up[2];
+
+    cr_assert_eq(pipe(up), 0);
+    groups_of(w, &c);
+    runs_close(w->runs, false);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(WAIT_MS / 1000);
+        if (open_runs(w, detail) != 0)
+            _exit(1);
+        struct order *goes = order(w, 1, "echo began; sleep 2");
+        if (runs_job_start(w->runs, &goes->m, detail))
+            _exit(2);
+        while (!text_of(w, "out1")[0])
+            usleep(10000);
+        (void)!write(up[1], "x", 1);
+        pause();
+    }
+    char byte;
+    close(up[1]);
+    cr_assert_eq(read(up[0], &byte, 1), 1, "the child has ended with an error");
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    usleep(500000);
+    cr_expect(has_group(&c), "a run is in it");
+    for (int i = 0; i < 1000 && has_group(&c); i++)
+        usleep(10000);
+    cr_expect_not(has_group(&c), "the node's group is left");
+    cr_expect_eq(runs_held(w->dir, false), 0);
+    cr_assert_eq(open_runs(w, detail), 0, "%s", detail);
+    IS_END(wait_end(w, 1), END_EXIT, 0);
     teardown(w);
 }
 
