@@ -79,12 +79,20 @@ static int open_stream(struct run_output *o, struct run_stream *s)
     int mount = open(o->world->mount_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     int rc = mount < 0 ? -errno : 0;
 
+    struct stat st;
+
     if (rc == 0)
-        rc = open_below(mount, s->path, O_WRONLY | O_CLOEXEC | (s->truncate ? O_TRUNC : 0));
+        rc = open_below(mount, s->path, O_WRONLY | O_CLOEXEC);
     if (mount >= 0)
         close(mount);
     s->to = rc < 0 ? -1 : rc;
-    return rc < 0 ? rc : 0;
+    if (rc < 0 || !s->truncate || o->start->run->attempt == 1)
+        return rc < 0 ? rc : 0;
+    /* Not O_TRUNC: to truncate what is empty is work all the same, and fails where the file's node
+     * has just gone; a write would wait for another one. */
+    if (fstat(s->to, &st) < 0 || (st.st_size > 0 && ftruncate(s->to, 0) < 0))
+        return -errno;
+    return 0;
 }
 
 static int write_all(int fd, const char *data, size_t size)
