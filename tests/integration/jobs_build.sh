@@ -34,7 +34,7 @@ END
 git_project() {
     source_tree "$1"
     [ -f "$1/Makefile" ] && [ -f "$1/git.c" ] || skip "the source of git cannot be had here"
-    MAKE="make -s prefix=/usr/local CFLAGS=-O1 NO_CURL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_TCLTK=1 NO_PERL=1 NO_PYTHON=1 NO_OPENSSL=1 NO_REGEX=NeedsStartEnd"
+    MAKE="make -s prefix=/usr/local CFLAGS=-O0 NO_CURL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_TCLTK=1 NO_PERL=1 NO_PYTHON=1 NO_OPENSSL=1 NO_REGEX=NeedsStartEnd"
     [ -e /usr/include/zlib.h ] || skip "zlib's headers are missing (zlib1g-dev)"
     CONFIGURE="$MAKE GIT-VERSION-FILE GIT-CFLAGS GIT-PREFIX GIT-USER-AGENT command-list.h config-list.h hook-list.h"
     PROGRAM=git TASKS=24

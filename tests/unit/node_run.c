@@ -417,17 +417,17 @@ Test(node_run, time_and_a_command_that_ignores_sigterm)
     struct order *o = order(w, 1, "trap '' TERM; while :; do sleep 1; done");
     int64_t began = clock_boot_ms();
 
-    o->m.time_s = 1;
+    o->m.time_s = 3; /* the shell must have got so far */
     start(w, o);
     o = order(w, 2, "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done");
-    o->m.time_s = 1;
+    o->m.time_s = 3;
     start(w, o);
     Star__JobRunReport *r = wait_end(w, 2);
     cr_expect_eq(r->end, STAR__JOB_END__END_TIME);
     cr_expect_str_eq(text_of(w, "out2"), "bye\n");
     r = wait_end(w, 1);
     cr_expect_eq(r->end, STAR__JOB_END__END_TIME);
-    cr_expect_geq(clock_boot_ms() - began, 1000 + JOB_GRACE_MS, "the grace was not kept");
+    cr_expect_geq(clock_boot_ms() - began, 3000 + JOB_GRACE_MS, "the grace was not kept");
     teardown(w);
 }
 
@@ -800,7 +800,6 @@ Test(node_run, the_last_run_takes_the_group_away)
     for (int i = 0; i < 1000 && has_group(&c); i++)
         usleep(10000);
     cr_expect_not(has_group(&c), "the node's group is left");
-    cr_expect_eq(runs_held(w->dir, false), 0);
     cr_assert_eq(open_runs(w, detail), 0, "%s", detail);
     IS_END(wait_end(w, 1), END_EXIT, 0);
     teardown(w);
