@@ -39,7 +39,7 @@ up_with_jobs() {
     JOBS=$MNT/.umbel/jobs
     up --nodes "$@"
     wait_for says_of_jobs
-    within "$(slow 15)" takes_jobs "$1" || skip "$(grep -h '^jobs' "$MNT"/.umbel/nodes/*/status | sort -u)"
+    within "$(slow 60)" takes_jobs "$1" || skip "$(grep -h '^jobs' "$MNT"/.umbel/nodes/*/status | sort -u)"
 }
 
 # What a shell does: written and read back on one descriptor.
