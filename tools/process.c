@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "control/wire/clock.h"
+#include "hv/hv_held.h"
 #include "tools/progress.h"
 #include "tools/text.h"
 
@@ -63,21 +64,9 @@ int process_hold(const struct root *r, const char *name, const char *note, pid_t
 
 pid_t process_pid(const struct root *r, const char *name)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char path[PATH_MAX];
-    int error = 0;
 
-    if (run_path(r, name, ".lock", path) != 0)
-        return -ENAMETOOLONG;
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (fcntl(fd, F_GETLK, &lock) != 0)
-        error = -errno;
-    close(fd);
-    if (error != 0)
-        return error;
-    return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
+    return run_path(r, name, ".lock", path) != 0 ? -ENAMETOOLONG : hv_held_by(path);
 }
 
 int process_note(const struct root *r, const char *name, char *out, size_t size)
@@ -355,21 +344,9 @@ int process_start(const struct root *r, const char *name, const char *const *arg
 
 int process_signal(const struct root *r, const char *name, int signal)
 {
-    int rc = 0;
-    pid_t pid = process_pid(r, name);
+    char path[PATH_MAX];
 
-    if (pid <= 0)
-        return pid;
-    int fd = pidfd_open(pid, 0);
-    if (fd < 0)
-        return errno == ESRCH ? 0 : -errno;
-    /* If it still holds the lock now, the descriptor cannot be of another process with its number.
-     */
-    if (process_pid(r, name) == pid && pidfd_send_signal(fd, signal, NULL, 0) != 0 &&
-        errno != ESRCH)
-        rc = -errno;
-    close(fd);
-    return rc;
+    return run_path(r, name, ".lock", path) != 0 ? -ENAMETOOLONG : hv_held_signal(path, signal);
 }
 
 int process_wait_end(const struct root *r, const char *name, int timeout_ms)
