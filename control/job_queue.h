@@ -106,6 +106,16 @@ int job_queue_could(struct job_queue *q, const struct job_place_need *need, unsi
 #define JOB_QUEUE_LOOK 1000
 size_t job_queue_hopeless(struct job_queue *q, uint64_t *job, char why[JOB_PLACE_WHY]);
 
+/* Runs with equal needs that fit nowhere now. */
+struct job_queue_blocked {
+    struct job_place_need need;
+    uint32_t runs, copies; /* copies: of the job that they are of; 1: of any job */
+    uint32_t apart;        /* of those copies, how many have a node */
+    uint64_t since;        /* as in job_queue_run, of their first */
+};
+/* Puts up to `most` into `out`, and returns how many. */
+size_t job_queue_blocked(const struct job_queue *q, struct job_queue_blocked *out, size_t most);
+
 /* How many runs wait. */
 size_t job_queue_waiting(const struct job_queue *q);
 /* The node as it counts now, or NULL. Until the next call that changes the queue. */

@@ -182,6 +182,23 @@ void jq_take_run(struct job_queue *q, struct run *run)
     jq_drop_line(q, line);
 }
 
+size_t job_queue_blocked(const struct job_queue *q, struct job_queue_blocked *out, size_t most)
+{
+    size_t n = q->blocked_n < most ? q->blocked_n : most;
+
+    for (size_t k = 0; k < n; k++) {
+        const struct line *line = q->blocked[k].line;
+        const struct run *first = jq_first_run(line);
+        out[k] = (struct job_queue_blocked){.need = first->need,
+                                            .runs = (uint32_t)line->runs.n,
+                                            .copies = line->copies,
+                                            .since = first->since};
+        for (size_t m = 0; line->key.job && m < JOB_SPEC_COPIES_MAX; m++)
+            out[k].apart += line->used[m] != 0;
+    }
+    return n;
+}
+
 void jq_free_lines(struct job_queue *q)
 {
     struct line *line, *next;
