@@ -264,7 +264,7 @@ static void on_drained(struct op *op)
         move_finish(op);
 }
 
-static void node_drain(struct op *op, struct node *n, bool release)
+void node_drain(struct op *op, struct node *n, bool release)
 {
     Star__Empty body = STAR__EMPTY__INIT;
 

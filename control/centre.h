@@ -34,6 +34,7 @@
 #include "control/wire/authority.h"
 #include "control/wire/hub.h"
 #include "control/wire/ticket.h"
+#include "hv/hv.h"
 
 /* Section 6 of the design. */
 #define LEASE_MS 10000
@@ -71,6 +72,9 @@ struct gc;
 struct meta;
 struct scrub;
 struct jobs;
+struct demand;
+struct text;
+struct job_place_need;
 
 /* Bits of Ticket.rights. */
 #define RIGHT_READ  1u
@@ -168,7 +172,10 @@ struct link {
 struct node {
     uint32_t id;
     char name[64], address[256], machine[40], store[40];
-    char state[16];    /* ready, draining, drained, gone */
+    char state[16];    /* pending, starting, ready, draining, drained, gone */
+    char origin[16];   /* the driver of hv that starts it, on demand; "": people start it */
+    uint32_t starts;   /* if so: its start was begun so often */
+    bool known;        /* the state has it */
     unsigned changing; /* changes of it that the log does not have yet */
     struct peer *peer; /* NULL: away */
     uint64_t instance;
@@ -199,6 +206,22 @@ struct node {
         uint64_t core_speed, memory, memory_busy;
         char detail[128]; /* why it runs no jobs */
     } power;
+    struct node_life { /* demand_life.c; all times by the lease clock */
+        struct centre *c;
+        bool asked;    /* hv was told to start it */
+        bool calling;  /* an answer of hv is to come */
+        bool draining; /* by us */
+        bool ending;   /* what is left of it is being removed */
+        bool over;     /* nothing is */
+        bool full_told, released;
+        int64_t since_ms; /* when its start, or its end, began */
+        int64_t stop_ms;  /* of an end: it is not waited for from then on */
+        int64_t next_ms;  /* nothing is done before */
+        /* Since then; 0: it is not. jobless: it says why it runs no jobs. */
+        int64_t idle_ms, full_ms, jobless_ms;
+        uint32_t tries;       /* to have it back, as it had ended */
+        char said[HV_DETAIL]; /* why its start failed */
+    } life;
     UT_hash_handle hh;
 };
 
@@ -313,14 +336,15 @@ struct centre {
     int64_t meta_next;
     uint64_t meta_count; /* commands applied when the newest was done; 0: none since the start */
     void (*meta_stopped)(struct centre *c);
-    struct jobs *jobs; /* NULL: not leading yet */
+    struct jobs *jobs;     /* NULL: not leading yet */
+    struct demand *demand; /* NULL: not leading yet, or no nodes are started here */
     struct events events, errors;
     uint64_t ended_pool_read, ended_pool_written; /* of sessions that have ended */
     uint64_t requests, mutations, recalls_sent, refused;
     uv_timer_t tick;
     uv_prepare_t prepare;
     uv_idle_t more; /* the loop does not sleep, as a turn has left work: centre_goes_on() */
-    uv_signal_t sigterm, sigint;
+    uv_signal_t sigterm, sigint, sigusr1;
     int result;
 };
 
@@ -640,10 +664,27 @@ void serve_job_report(struct op *op);
  * it has not ended, or others wait for it. */
 int jobs_forget(struct op *op, uint64_t id);
 
+/* --- demand*.c (demand.h): nodes that are started when jobs need them --- */
+int demand_load(struct centre *c); /* on becoming leader, after jobs_load() */
+void demand_tick(struct centre *c, int64_t now);
+void demand_hold(struct centre *c); /* the cloud is about to be stopped: nothing is started */
+void demand_stop(struct centre *c); /* the loop must run on to close what it had */
+/* As job_queue_could(), over those nodes too that could be started. why: JOB_PLACE_WHY bytes. */
+int demand_could(struct centre *c, const struct job_place_need *need, uint32_t copies, char *why);
+/* For what a job waits for, behind why it does: "; node-d4 is starting", or "". */
+void demand_why(struct centre *c, char *why, size_t size);
+bool node_is_coming(const struct node *n); /* it was never ready yet */
+bool demand_owns_name(const char *name);   /* no other node may be called so */
+void text_demand(struct centre *c, struct text *t);
+void text_demand_health(struct centre *c, struct text *t, unsigned *problems);
+
 /* --- admin.c, ctl_tree.c --- */
 /* command is NUL-terminated; answers the op. */
 void admin_command(struct op *op, char *command);
 void admin_node_command(struct op *op, struct node *n, char *command);
+/* All data of it into the pool, and nothing new to it; release: then it leaves for good. Answers
+ * the op. */
+void node_drain(struct op *op, struct node *n, bool release);
 
 /* --- leave.c: nodes that leave for good --- */
 /* Files that only n has the newest of, as far as the log, the cache table and mounts know. */

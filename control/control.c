@@ -65,6 +65,7 @@ static void on_tick(uv_timer_t *timer)
     hot_files_tick(c, c->now);
     scrub_tick(c, c->now);
     jobs_tick(c, c->now);
+    demand_tick(c, c->now);
     /* No memory for more: as many as before are kept. */
     (void)events_limit(&c->events, setting_u64(c, "event_limit"));
     (void)events_limit(&c->errors, setting_u64(c, "event_limit"));
@@ -158,6 +159,8 @@ static void on_leader(void *ctx)
         rc = nodes_load(c);
     if (rc == 0)
         rc = jobs_load(c);
+    if (rc == 0)
+        rc = demand_load(c);
     if (rc < 0) {
         start_failed(c, "sessions, nodes and jobs", rc);
         return;
@@ -191,11 +194,13 @@ static void on_consensus_stopped(void *arg)
     struct centre *c = arg;
 
     c->log = NULL;
+    demand_stop(c);
     uv_close((uv_handle_t *)&c->tick, NULL);
     uv_close((uv_handle_t *)&c->prepare, NULL);
     uv_close((uv_handle_t *)&c->more, NULL);
     uv_close((uv_handle_t *)&c->sigterm, NULL);
     uv_close((uv_handle_t *)&c->sigint, NULL);
+    uv_close((uv_handle_t *)&c->sigusr1, NULL);
 }
 
 static void stop_log(struct centre *c)
@@ -243,6 +248,12 @@ static void on_signal(uv_signal_t *handle, int number)
         consensus_stop(c->log, on_consensus_stopped, c);
 }
 
+static void on_hold(uv_signal_t *handle, int number)
+{
+    (void)number;
+    demand_hold(handle->data);
+}
+
 /* --- run --- */
 
 static void start_handles(struct centre *c)
@@ -260,6 +271,9 @@ static void start_handles(struct centre *c)
     uv_signal_init(&c->loop, &c->sigint);
     c->sigint.data = c;
     uv_signal_start(&c->sigint, on_signal, SIGINT);
+    uv_signal_init(&c->loop, &c->sigusr1);
+    c->sigusr1.data = c;
+    uv_signal_start(&c->sigusr1, on_hold, CONTROL_HOLD);
 }
 
 static void centre_free(struct centre *c)

@@ -4,6 +4,7 @@
 #ifndef UMBEL_CONTROL_H
 #define UMBEL_CONTROL_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,18 @@ struct control_keys {
     void (*recovery)(void *ctx, char text[72]);
 };
 
+struct hv_local_options;
+
+/* Nodes that the centre may start when jobs need them. */
+struct control_nodes {
+    const struct hv_local_options *local; /* processes on this machine (hv_local.h) */
+    uint64_t capacity;                    /* bytes that the store of each may take, at most */
+};
+
+/* The signal that tells a control process that its cloud is about to be stopped: it starts no nodes
+ * for a while. */
+#define CONTROL_HOLD SIGUSR1
+
 struct control_options {
     const char *name;   /* "control-1" */
     const char *dir;    /* log/, snapshots and state/; created at first start */
@@ -50,7 +63,8 @@ struct control_options {
     const char *authority;  /* folder of the cloud's authority, to let others join */
     int ready_fd;           /* as node_options */
     const char *pid_file;
-    const struct control_keys *keys; /* NULL: the cloud is unsealed */
+    const struct control_keys *keys;   /* NULL: the cloud is unsealed */
+    const struct control_nodes *nodes; /* NULL: it starts none */
 };
 
 /* Runs until SIGTERM or SIGINT. 0; -errno: it could not start. When it cannot go on with its log it

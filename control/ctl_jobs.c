@@ -249,7 +249,7 @@ static void put_why_waiting(struct centre *c, const Star__Job *row, struct text 
                                         [JOB_QUEUE_RESOURCES] = "resources",
                                         [JOB_QUEUE_NODE] = "node",
                                         [JOB_QUEUE_COPIES] = "copies"};
-    char why[JOB_PLACE_WHY] = "";
+    char why[JOB_PLACE_WHY] = "", more[JOB_PLACE_WHY];
     const struct job *job = jobs_find(c, row->id);
 
     for (uint32_t k = 0; job && k < row->n_copies; k++) {
@@ -258,8 +258,11 @@ static void put_why_waiting(struct centre *c, const Star__Job *row, struct text 
         enum job_queue_wait is = job_queue_why(c->jobs->queue, row->id, k + 1, why);
         if (is == JOB_QUEUE_NOT && job->batch->watched)
             text_put(t, "reason dependency: job %" PRIu64 " has not ended\n", job->batch->watched);
-        else if (is != JOB_QUEUE_NOT)
-            text_put(t, "reason %s: %s\n", names[is], why);
+        else if (is != JOB_QUEUE_NOT) {
+            demand_why(c, more, sizeof(more));
+            text_put(t, "reason %s: %s%s\n", names[is], why,
+                     is == JOB_QUEUE_TURN || row->node ? "" : more);
+        }
         return;
     }
 }

@@ -131,7 +131,7 @@ void text_health(struct centre *c, struct text *t)
     struct node *n;
 
     for (n = c->nodes; n; n = n->hh.next) {
-        if (strcmp(n->state, "gone") == 0)
+        if (strcmp(n->state, "gone") == 0 || node_is_coming(n))
             continue;
         usable += node_usable(n);
         if (!n->peer)
@@ -143,6 +143,7 @@ void text_health(struct centre *c, struct text *t)
     }
     if (!usable)
         problems++, text_put(t, "problem no node can take data\n");
+    text_demand_health(c, t, &problems);
     if (consensus_room(c->log) < 0)
         problems++,
             text_put(t,
@@ -200,6 +201,7 @@ void text_metrics(struct centre *c, struct text *t)
     text_put(t, "# TYPE umbel_inodes gauge\numbel_inodes %" PRIu64 "\n", s.inodes);
     text_put(t, "# TYPE umbel_packs gauge\numbel_packs %" PRIu64 "\n", s.packs);
     text_jobs(c, t);
+    text_demand(c, t);
     text_put(t, "# TYPE umbel_node_bytes gauge\n");
     for (n = c->nodes; n; n = n->hh.next)
         text_put(t,
@@ -319,6 +321,10 @@ void text_node(struct node *n, struct text *t)
 {
     text_put(t, "name %s\nid %u\nstate %s\nhere %s\naddress %s\nmachine %s\n", n->name, n->id,
              n->state, n->peer ? "yes" : "no", n->address, n->machine);
+    if (n->origin[0])
+        text_put(t, "on_demand %s\nstarts %u\n", n->origin, n->starts);
+    if (n->origin[0] && n->life.said[0])
+        text_put(t, "start_error %s\n", n->life.said);
     text_put(t,
              "capacity %" PRIu64 "\nused %" PRIu64 "\nstaged %" PRIu64 "\ncached %" PRIu64
              "\nfiles %" PRIu64 "\n",

@@ -112,6 +112,20 @@ static Star__JobState state_of(struct job *job, const Star__JobRunReport *r)
     }
 }
 
+static void no_majority(struct job *job)
+{
+    const Star__Job *row = job->row;
+
+    jobs_set_why(job, "no majority of its %zu copies agrees", row->n_copies);
+    for (uint32_t k = 0; k < row->n_copies; k++)
+        if (row->copies[k]->result && row->copies[k]->result->end == STAR__JOB_END__END_FAILED &&
+            row->copies[k]->result->detail[0]) {
+            jobs_set_why(job, "no majority of its %zu copies agrees; copy %u: %.160s",
+                         row->n_copies, k + 1, row->copies[k]->result->detail);
+            return;
+        }
+}
+
 static bool worth_a_try(const struct job *job, Star__JobState state)
 {
     return job->row->retries > 0 && !job->row->cancel &&
@@ -137,7 +151,7 @@ void jobs_settle(struct centre *c, struct job *job)
         state = STAR__JOB_STATE__JOB_LOST;
         break;
     case JOB_VERDICT_SPLIT:
-        jobs_set_why(job, "no majority of its %zu copies agrees", row->n_copies);
+        no_majority(job);
         break;
     }
     if (worth_a_try(job, state)) {

@@ -114,7 +114,7 @@ static int check(struct centre *c, const struct job_spec *spec, uint32_t who, ui
                  jobs_pending(c->jobs), most);
         return -EAGAIN;
     }
-    rc = job_queue_could(c->jobs->queue, &need, spec->copies, reason);
+    rc = demand_could(c, &need, spec->copies, reason);
     if (rc < 0)
         snprintf(why, JOB_SPEC_WHY, "%.250s", reason);
     return rc;

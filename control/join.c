@@ -84,7 +84,7 @@ static bool name_is_taken(struct centre *c, const char *identity)
     for (struct node *n = c->nodes; n; n = n->hh.next)
         if (strncmp(identity, "node/", 5) == 0 && strcmp(n->name, identity + 5) == 0)
             return true;
-    return false;
+    return strncmp(identity, "node/", 5) == 0 && demand_owns_name(identity + 5);
 }
 
 void join_token(struct op *op, char *rest)

@@ -81,16 +81,24 @@ static bool load_node(void *arg, const struct state_node *sn)
     copy_text(n->name, sizeof(n->name), sn->name);
     copy_text(n->address, sizeof(n->address), sn->address);
     copy_text(n->machine, sizeof(n->machine), sn->machine);
-    copy_text(n->store, sizeof(n->store), sn->store);
-    if (n->changing == 0) /* else what was decided since is on its way */
+    if (n->changing == 0) { /* else what was decided since is on its way */
         copy_text(n->state, sizeof(n->state), sn->state);
+        copy_text(n->store, sizeof(n->store), sn->store);
+        n->starts = sn->starts;
+    }
+    copy_text(n->origin, sizeof(n->origin), sn->origin);
     n->capacity = sn->capacity;
+    n->known = true;
     return true;
 }
 
 int nodes_load(struct centre *c)
 {
     struct load l = {.c = c};
+    struct node *n;
+
+    for (n = c->nodes; n; n = n->hh.next)
+        n->known = false;
     int rc = state_nodes(c->state, load_node, &l);
 
     return rc < 0 ? rc : l.rc;
@@ -155,16 +163,25 @@ static void on_node_logged(struct op *op, const struct state_result *r)
     op_reply(op, 0, &answer.base);
 }
 
+/* Only a new start ends a drain: a broken connection does not mean that it is wanted again. One
+ * that is started on demand is ready when it takes jobs. */
+static const char *state_after_hello(const struct node *n, const Star__Hello *hello)
+{
+    if (n && node_is_coming(n))
+        return "starting";
+    return n && !hello->fresh && strcmp(n->state, "drained") == 0 ? "drained" : "ready";
+}
+
 void node_hello(struct centre *c, struct peer *p, const struct message *m, Star__Hello *hello)
 {
     struct node *n = node_named(c, hello->name);
     Star__LogNode body = STAR__LOG_NODE__INIT;
 
-    if (n && strcmp(n->store, hello->store) != 0) {
+    if (n && !node_is_coming(n) && strcmp(n->store, hello->store) != 0) {
         peer_error(p, m, -EEXIST,
                    "there is a node %s with another store; give this one another name",
                    hello->name);
-    } else if (n && strcmp(n->state, "gone") == 0) {
+    } else if (n ? strcmp(n->state, "gone") == 0 : demand_owns_name(hello->name)) {
         peer_error(p, m, -ENODEV,
                    "node %s was given up for good; give it a new name and an empty store",
                    hello->name);
@@ -180,10 +197,7 @@ void node_hello(struct centre *c, struct peer *p, const struct message *m, Star_
         body.machine = hello->machine;
         body.capacity = hello->capacity;
         body.store = hello->store;
-        /* Only a new start ends a drain: a broken connection does not mean that it is wanted again.
-         */
-        body.state = n && !hello->fresh && strcmp(n->state, "drained") == 0 ? (char *)"drained"
-                                                                            : (char *)"ready";
+        body.state = (char *)(uintptr_t)state_after_hello(n, hello);
         op_submit(op, STAR__LOG_TYPE__LOG_NODE, &body.base, false, on_node_logged);
         return;
     }
@@ -201,6 +215,8 @@ void node_entry(const struct node *n, const char *state, Star__LogNode *entry)
     entry->capacity = n->capacity;
     entry->store = (char *)n->store;
     entry->state = (char *)state;
+    entry->origin = (char *)n->origin;
+    entry->starts = n->starts;
 }
 
 struct changed {
@@ -311,7 +327,7 @@ void nodes_tick(struct centre *c, int64_t now)
         /* One that is connected and does not report is frozen. It may take long to recover before
          * its first report. */
         if ((n->peer && !n->reported) || n->lost || now - n->seen_ms < LEASE_MS ||
-            strcmp(n->state, "gone") == 0)
+            strcmp(n->state, "gone") == 0 || node_is_coming(n))
             continue;
         Star__LogHome body = STAR__LOG_HOME__INIT;
         body.node = n->id;

@@ -255,7 +255,7 @@ static int add_nodes(struct scrub *s, const struct node *only)
     struct node *n;
 
     for (n = s->c->nodes; n; n = n->hh.next) {
-        if ((only && n != only) || strcmp(n->state, "gone") == 0)
+        if ((only && n != only) || strcmp(n->state, "gone") == 0 || node_is_coming(n))
             continue;
         struct scrub_node *k = calloc(1, sizeof(*k));
         if (!k)

@@ -35,7 +35,7 @@ static const char *const db_names[DB_COUNT] = {
     [DB_SESSIONS] = "sessions",   [DB_RESULTS] = "results", [DB_SETTINGS] = "settings",
     [DB_ORPHANS] = "orphans",     [DB_MOVED] = "moved",     [DB_TOKENS] = "tokens",
     [DB_REVOKED] = "revoked",     [DB_JOBS] = "jobs",       [DB_JOB_SPECS] = "job_specs",
-    [DB_JOB_FILES] = "job_files",
+    [DB_JOB_FILES] = "job_files", [DB_DEMAND] = "demand",
 };
 
 static void say(char *detail, const char *dir, const char *what, int rc)

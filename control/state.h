@@ -178,7 +178,15 @@ struct state_node {
     char store[40];
     uint64_t capacity;
     char state[16];
+    char origin[16]; /* the driver of hv that it was started by, on demand; "" */
+    uint32_t starts; /* so often its start was begun, if so */
 };
+/* Names of nodes that were started on demand: this and the node's number. Nobody else has such. */
+#define STATE_DEMAND_PREFIX "node-d"
+/* Of those that are gone, so many are remembered: the newest. */
+#define STATE_DEMAND_GONE 16
+/* Most that the setting nodes_max may say. */
+#define STATE_NODES_MAX 256
 typedef bool (*state_node_fn)(void *arg, const struct state_node *node);
 int state_nodes(struct state *s, state_node_fn fn, void *arg);
 

@@ -3,8 +3,10 @@
 #include "control/state_private.h"
 
 #include <errno.h>
+#include <stdio.h>
 
-static const char *const node_states[] = {"ready", "draining", "drained", "gone"};
+static const char *const node_states[] = {"pending",  "starting", "ready",
+                                          "draining", "drained",  "gone"};
 
 int st_node_load(struct state *s, uint32_t node, struct node_row *r)
 {
@@ -50,28 +52,47 @@ static int nodes_each(struct state *s, bool (*fn)(void *arg, uint32_t id, const 
 }
 
 struct each {
+    struct state *s;
     state_node_fn fn;
     void *arg;
+    int rc;
 };
+
+static int demand_load(struct state *s, uint32_t node, struct demand_row *r)
+{
+    struct key k = st_key1(node);
+
+    return st_get_row(s, DB_DEMAND, &k, r, sizeof(*r));
+}
 
 static bool each_public(void *arg, uint32_t id, const struct node_row *r)
 {
     struct state_node n = {.id = id, .capacity = r->capacity};
     struct each *e = arg;
+    struct demand_row d;
 
     memcpy(n.name, r->name, sizeof(n.name));
     memcpy(n.address, r->address, sizeof(n.address));
     memcpy(n.machine, r->machine, sizeof(n.machine));
     memcpy(n.store, r->store, sizeof(n.store));
     memcpy(n.state, r->state, sizeof(n.state));
+    e->rc = demand_load(e->s, id, &d);
+    if (e->rc < 0 && e->rc != -ENOENT)
+        return false;
+    if (e->rc == 0) {
+        memcpy(n.origin, d.origin, sizeof(n.origin));
+        n.starts = d.starts;
+    }
+    e->rc = 0;
     return e->fn(e->arg, &n);
 }
 
 int state_nodes(struct state *s, state_node_fn fn, void *arg)
 {
-    struct each e = {.fn = fn, .arg = arg};
+    struct each e = {.s = s, .fn = fn, .arg = arg};
+    int rc = nodes_each(s, each_public, &e);
 
-    return nodes_each(s, each_public, &e);
+    return rc < 0 ? rc : e.rc;
 }
 
 /* --- LOG_NODE --- */
@@ -93,32 +114,47 @@ static bool find_named(void *arg, uint32_t id, const struct node_row *r)
     return false;
 }
 
+static bool names_itself(const Star__LogNode *q)
+{
+    return q->node == 0 && q->origin[0] && q->name[0] == '\0';
+}
+
 static int check_node(struct apply *a, const Star__LogNode *q)
 {
     const struct node_row *r = NULL;
+    const struct demand_row *d = NULL;
 
-    if (q->name[0] == '\0' || strlen(q->name) >= sizeof(r->name) ||
-        strlen(q->address) >= sizeof(r->address) || strlen(q->machine) >= sizeof(r->machine) ||
-        strlen(q->store) >= sizeof(r->store))
+    if ((q->name[0] == '\0' && !names_itself(q)) || strlen(q->name) >= sizeof(r->name) ||
+        strlen(q->origin) >= sizeof(d->origin) || strlen(q->address) >= sizeof(r->address) ||
+        strlen(q->machine) >= sizeof(r->machine) || strlen(q->store) >= sizeof(r->store))
         return st_refuse(
             a, -EINVAL,
-            "a node's name is empty, or its name, address, machine or store is too long");
+            "a node's name is empty, or its name, address, machine, store or origin is too long");
     for (size_t n = 0; n < sizeof(node_states) / sizeof(node_states[0]); n++)
         if (strcmp(q->state, node_states[n]) == 0)
             return 0;
-    return st_refuse(a, -EINVAL, "'%.16s' is no state of a node: ready, draining, drained or gone",
-                     q->state);
+    return st_refuse(
+        a, -EINVAL,
+        "'%.16s' is no state of a node: pending, starting, ready, draining, drained or "
+        "gone",
+        q->state);
+}
+
+/* A node that has not been ready has been given nothing: its store may be another one. */
+static bool has_begun(const struct node_row *r)
+{
+    return strcmp(r->state, "pending") != 0 && strcmp(r->state, "starting") != 0;
 }
 
 /* The number that this node has or shall have, and its row if it has one. */
 static int node_number(struct apply *a, const Star__LogNode *q, uint32_t *id, struct node_row *r)
 {
     struct find f = {.name = q->name};
-    int rc = nodes_each(a->s, find_named, &f);
+    int rc = names_itself(q) ? 0 : nodes_each(a->s, find_named, &f);
 
     if (rc < 0)
         return rc;
-    if (f.id && strcmp(f.r.store, q->store) != 0)
+    if (f.id && strcmp(f.r.store, q->store) != 0 && has_begun(&f.r))
         return st_refuse(a, -EEXIST, "there is a node %s with another store", q->name);
     if (f.id && q->node && f.id != q->node)
         return st_refuse(a, -EEXIST, "another node is called %s", q->name);
@@ -168,6 +204,53 @@ static int give_up(struct apply *a, uint32_t node)
     return rc < 0 ? rc : homes_lost(a, node);
 }
 
+/* ---- those that were started on demand */
+
+static int demand_store(struct apply *a, uint32_t id, const Star__LogNode *q)
+{
+    struct demand_row d = {.starts = q->starts};
+    struct key k = st_key1(id);
+
+    if (q->origin[0] == '\0')
+        return 0;
+    memcpy(d.origin, q->origin, strlen(q->origin));
+    return st_put(a->s, DB_DEMAND, &k, &d, sizeof(d));
+}
+
+struct ended {
+    struct state *s;
+    uint32_t oldest, n;
+    int rc;
+};
+
+static bool count_ended(void *arg, uint32_t id, const struct node_row *r)
+{
+    struct ended *e = arg;
+    struct demand_row d;
+
+    if (strcmp(r->state, "gone") != 0)
+        return true;
+    e->rc = demand_load(e->s, id, &d);
+    if (e->rc == 0 && e->n++ == 0)
+        e->oldest = id;
+    return e->rc == 0 || e->rc == -ENOENT;
+}
+
+/* They come and go for ever: the oldest of those that are gone are forgotten. */
+static int forget_ended(struct apply *a)
+{
+    struct ended e = {.s = a->s};
+    int rc = nodes_each(a->s, count_ended, &e);
+
+    if (rc == 0 && e.rc < 0 && e.rc != -ENOENT)
+        rc = e.rc;
+    if (rc < 0 || e.n <= STATE_DEMAND_GONE)
+        return rc;
+    struct key k = st_key1(e.oldest);
+    rc = st_del(a->s, DB_DEMAND, &k);
+    return rc < 0 ? rc : st_del(a->s, DB_NODES, &k);
+}
+
 static void set_text(char *to, size_t size, const char *from)
 {
     memset(to, 0, size); /* equal states have equal rows */
@@ -179,6 +262,7 @@ int st_cmd_node(struct apply *a, const ProtobufCMessage *body)
     const Star__LogNode *q = (const Star__LogNode *)body;
     Star__LogNode reply = *q;
     struct node_row r = {0};
+    char name[sizeof(r.name)];
     uint32_t id = 0;
     int rc = check_node(a, q);
 
@@ -187,7 +271,11 @@ int st_cmd_node(struct apply *a, const ProtobufCMessage *body)
     if (rc < 0)
         return rc;
     r.capacity = q->capacity;
-    set_text(r.name, sizeof(r.name), q->name);
+    if (names_itself(q))
+        snprintf(name, sizeof(name), STATE_DEMAND_PREFIX "%u", id);
+    else
+        snprintf(name, sizeof(name), "%s", q->name);
+    set_text(r.name, sizeof(r.name), name);
     set_text(r.address, sizeof(r.address), q->address);
     set_text(r.machine, sizeof(r.machine), q->machine);
     set_text(r.store, sizeof(r.store), q->store);
@@ -195,10 +283,15 @@ int st_cmd_node(struct apply *a, const ProtobufCMessage *body)
     if (id > a->s->meta.last_node)
         a->s->meta.last_node = id;
     rc = st_node_store(a->s, id, &r);
+    if (rc == 0)
+        rc = demand_store(a, id, q);
     if (rc == 0 && strcmp(r.state, "gone") == 0)
         rc = give_up(a, id);
+    if (rc == 0 && strcmp(r.state, "gone") == 0)
+        rc = forget_ended(a);
     if (rc < 0)
         return rc;
     reply.node = id;
+    reply.name = name;
     return st_reply(a, &reply.base);
 }

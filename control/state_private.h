@@ -44,6 +44,7 @@ enum db {
     DB_JOBS,      /* job -> packed Job: the leader says whole rows */
     DB_JOB_SPECS, /* batch -> text; batch, 0 -> jobs that have it: uint32_t; batch, 1 -> JobRest */
     DB_JOB_FILES, /* job, file -> ino: that is the file's name */
+    DB_DEMAND,    /* node -> demand_row: those that were started on demand */
     DB_COUNT
 };
 
@@ -130,6 +131,10 @@ struct node_row {
     uint64_t capacity;
     uint64_t alloc_seq, alloc_first, alloc_count; /* its last ALLOC_PACKS, which it may ask again */
     char name[64], address[256], machine[40], store[40], state[16];
+};
+struct demand_row {
+    char origin[16];
+    uint32_t starts, zero;
 };
 struct session_row {
     uint64_t acked; /* results below are erased and never executed again */

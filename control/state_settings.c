@@ -49,6 +49,19 @@ static const struct setting settings[] = {
     {"job_output_max", 1ull << 30, 0, INT64_MAX, true,
      "bytes of stdout, and of stderr, that are kept of each job"},
     {"job_pids_max", 4096, 1, 1000000, false, "processes and threads that one job may have"},
+    {"nodes_max", 4, 0, STATE_NODES_MAX, false,
+     "nodes that the cloud may have: so many are there at most when more are started as jobs wait "
+     "for them"},
+    {"node_wait", 10, 0, 31536000, false,
+     "seconds that a job waits for room before a node is started for it; one that no node could "
+     "ever take waits for none"},
+    {"node_start_time", 60, 2, 3600, false,
+     "seconds in which a node that is started must be ready; else it is ended and tried again"},
+    {"node_idle_time", 300, 1, 31536000, false,
+     "seconds without a job after which a node that was started on demand is emptied and released"},
+    {"node_full_time", 300, 1, 31536000, false,
+     "seconds above high_water after which a node that was started on demand is emptied and "
+     "released"},
     {"event_limit", 1000, 10, 1000000, false, "lines kept in .umbel/events and .umbel/errors"},
 };
 

@@ -11,6 +11,7 @@
 
 #include "control/control.h"
 #include "control/wire/log.h"
+#include "hv/hv_local.h"
 #include "nodecache/node.h"
 #include "tools/commands.h"
 #include "tools/foreground.h"
@@ -19,7 +20,10 @@
 #include "tools/options.h"
 #include "tools/text.h"
 
-enum { KEY_JOBS_MOUNT = 1000 };
+/* For tests: what is run as a node that is started on demand, instead of this program. */
+#define NODE_PROGRAM_ENV "UMBEL_TEST_NODE_PROGRAM"
+
+enum { KEY_JOBS_MOUNT = 1000, KEY_CAPACITY };
 
 static error_t parse_daemon(int key, char *arg, struct argp_state *state)
 {
@@ -127,27 +131,41 @@ static error_t parse_end(int key, char *arg, struct argp_state *state)
     }
 }
 
-static error_t parse_node(int key, char *arg, struct argp_state *state)
+static error_t parse_daemon_end(int key, char *arg, struct argp_state *state)
 {
     struct foreground_options *o = state->input;
 
-    if (key != KEY_JOBS_MOUNT)
+    switch (key) {
+    case KEY_JOBS_MOUNT:
+        if (arg[0] != '/')
+            argp_error(state, "--jobs-mount: '%s' is not an absolute path", arg);
+        o->jobs_mount = arg;
+        return 0;
+    case KEY_CAPACITY:
+        if (text_parse_size(arg, &o->capacity) != 0 || o->capacity < CONF_CAPACITY_MIN)
+            argp_error(state, "--capacity: '%s' is not a size of at least %lluM", arg,
+                       CONF_CAPACITY_MIN >> 20);
+        return 0;
+    default:
         return parse_end(key, arg, state);
-    if (arg[0] != '/')
-        argp_error(state, "--jobs-mount: '%s' is not an absolute path", arg);
-    o->jobs_mount = arg;
-    return 0;
+    }
 }
 
 static const struct argp_option node_options[] = {
     {"jobs-mount", KEY_JOBS_MOUNT, "PATH", 0,
      "where the cloud is mounted on this machine: without it the node runs no jobs", 0},
+    {"capacity", KEY_CAPACITY, "SIZE", 0, "what it may take on its disk (as umbel.conf says)", 0},
+    {0},
+};
+static const struct argp_option control_options[] = {
+    {"jobs-mount", KEY_JOBS_MOUNT, "PATH", 0,
+     "where the cloud is mounted on this machine: without it no nodes are started for jobs", 0},
     {0},
 };
 static const struct argp_child children[] = {{&foreground_argp, 0, NULL, 0}, {0}};
 static const struct argp control_argp = {
-    NULL,
-    parse_end,
+    control_options,
+    parse_daemon_end,
     NULL,
     "Runs a control process of the cloud in the foreground, until SIGTERM; logs to standard error.",
     children,
@@ -155,7 +173,7 @@ static const struct argp control_argp = {
     NULL};
 static const struct argp node_argp = {
     node_options,
-    parse_node,
+    parse_daemon_end,
     NULL,
     "Runs a node of the cloud in the foreground, until SIGTERM; logs to standard error.",
     children,
@@ -170,11 +188,55 @@ static int identity_path(const struct root *r, const char *name, char *out)
     return root_path(r, relative, out);
 }
 
+/* What the centre needs to start a node as `umbel up` would. */
+struct demand_nodes {
+    struct control_nodes nodes;
+    struct hv_local_options local;
+    const char *args[8];
+    char run[PATH_MAX], logs[PATH_MAX], identities[PATH_MAX];
+};
+
+static int demand_nodes(struct demand_nodes *d, const struct foreground_options *o,
+                        const struct root *r)
+{
+    const char *program = getenv(NODE_PROGRAM_ENV);
+    size_t n = 0;
+
+    if (root_path(r, "run", d->run) != 0 || root_path(r, "log", d->logs) != 0 ||
+        root_path(r, "identity", d->identities) != 0)
+        return -ENAMETOOLONG;
+    d->args[n++] = "umbel";
+    d->args[n++] = "node";
+    d->args[n++] = "--root";
+    d->args[n++] = r->path;
+    if (o->jobs_mount) {
+        d->args[n++] = "--jobs-mount";
+        d->args[n++] = o->jobs_mount;
+    }
+    d->args[n] = NULL;
+    d->local = (struct hv_local_options){
+        .program = program ? program : "/proc/self/exe",
+        .args = d->args,
+        .stores = r->path,
+        .run = d->run,
+        .logs = d->logs,
+        .identities = d->identities,
+        .prefix = ROOT_DEMAND_PREFIX,
+        .gone_file = NODE_GONE_FILE,
+        .capacity_min = CONF_CAPACITY_MIN,
+        .why_not = o->jobs_mount ? NULL
+                                 : "the cloud was not mounted on this machine when its control "
+                                   "process was started (umbel up --mount)"};
+    d->nodes = (struct control_nodes){.local = &d->local, .capacity = r->conf.capacity};
+    return 0;
+}
+
 int cmd_control(int argc, char **argv)
 {
     struct foreground_options o = {.ready_fd = -1};
     char dir[PATH_MAX], address[PATH_MAX], pid_file[PATH_MAX];
     char tcp[PATH_MAX], identity[PATH_MAX], authority[PATH_MAX];
+    struct demand_nodes demand;
     struct root r;
 
     if (options_parse(&control_argp, argc, argv, &o) != 0)
@@ -185,7 +247,8 @@ int cmd_control(int argc, char **argv)
     if (rc != 0)
         return rc;
     if (root_path(&r, o.name, dir) != 0 || root_socket(&r, o.name, address) != 0 ||
-        root_path(&r, "identity", authority) != 0 || identity_path(&r, o.name, identity) != 0) {
+        root_path(&r, "identity", authority) != 0 || identity_path(&r, o.name, identity) != 0 ||
+        demand_nodes(&demand, &o, &r) != 0) {
         foreground_fail(&o, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
@@ -219,6 +282,7 @@ int cmd_control(int argc, char **argv)
         .ready_fd = o.ready_fd,
         .pid_file = pid_file,
         .keys = r.conf.seal ? &keys : NULL,
+        .nodes = &demand.nodes,
     };
     rc = control_run(&options);
     keyring_wipe(&ring);
@@ -236,10 +300,11 @@ int cmd_node(int argc, char **argv)
         return joined_node(argc, argv);
     if (options_parse(&node_argp, argc, argv, &o) != 0)
         return EXIT_USAGE;
-    if (check_name(&o, "node-", CONF_NODES_MAX) != 0)
+    bool on_demand = root_is_on_demand(o.name);
+    if (!on_demand && check_name(&o, "node-", CONF_NODES_MAX) != 0)
         return EXIT_USAGE;
     int rc = foreground_begin(&o, o.name, NULL, &r);
-    if (rc == 0)
+    if (rc == 0 && !on_demand)
         rc = check_name(&o, "node-", r.conf.nodes);
     if (rc != 0)
         return rc;
@@ -248,7 +313,13 @@ int cmd_node(int argc, char **argv)
         foreground_fail(&o, "%s: the path is too long", r.path);
         return EXIT_FAILED;
     }
-    bool tcp_wanted = root_listen(&r, (unsigned)atoi(o.name + 5), tcp) == 0;
+    bool tcp_wanted;
+    if (!on_demand) {
+        tcp_wanted = root_listen(&r, (unsigned)atoi(o.name + 5), tcp) == 0;
+    } else if (root_demand_listen(&r, o.name, tcp, &tcp_wanted) != 0) {
+        foreground_fail(&o, "%s", r.detail);
+        return EXIT_FAILED;
+    }
     foreground_run_path(&r, o.name, ".pid", pid_file);
     const struct node_options options = {
         .name = o.name,
@@ -260,7 +331,7 @@ int cmd_node(int argc, char **argv)
         .pool = r.conf.pool,
         .cloud = r.conf.cloud,
         .jobs_mount = o.jobs_mount,
-        .capacity = r.conf.capacity,
+        .capacity = o.capacity ? o.capacity : r.conf.capacity,
         .ready_fd = o.ready_fd,
         .pid_file = pid_file,
     };

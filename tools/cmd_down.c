@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "control/control.h"
 #include "control/wire/clock.h"
 #include "control/wire/job_run.h"
 #include "nodecache/node.h"
@@ -224,6 +225,16 @@ static bool count_runs(void *arg, const char *name)
     return held >= 0;
 }
 
+/* Jobs that end make room, and others ask for more: no node is to be started for them now. */
+static bool hold(void *arg, const char *name)
+{
+    struct down *down = arg;
+
+    if (process_is_ready(&down->cloud, name))
+        (void)process_signal(&down->cloud, name, CONTROL_HOLD); /* gone since: it starts none */
+    return true;
+}
+
 static void stop_jobs(struct down *down)
 {
     int64_t until = clock_boot_ms() + JOBS_END_MS;
@@ -270,7 +281,8 @@ static int stop_kind(struct down *down, const char *prefix)
 
 int cmd_down(int argc, char **argv)
 {
-    static const char *const kinds[] = {"keeper-", "node-", "control-"};
+    /* Nodes once more at the end: the control process may just have started one. */
+    static const char *const kinds[] = {"keeper-", "node-", "control-", "node-"};
     struct down down = {0};
     int rc = 0;
 
@@ -280,6 +292,7 @@ int cmd_down(int argc, char **argv)
         warnx("%s", down.cloud.detail);
         return EXIT_FAILED;
     }
+    (void)process_each(&down.cloud, "control-", hold, &down);
     stop_jobs(&down);
     for (size_t i = 0; rc == 0 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
         rc = stop_kind(&down, kinds[i]);

@@ -182,11 +182,11 @@ static bool find_mount(void *arg, const char *name)
 static int start_all(const struct root *r, struct mounting *m, char *detail)
 {
     struct running_mount running = {.root = r};
-    int rc = start(r, "control", "control-1", NULL, detail);
 
     if (m == NULL)
         (void)process_each(r, "keeper-", find_mount, &running);
     const char *point = m != NULL ? m->point : running.point[0] ? running.point : NULL;
+    int rc = start(r, "control", "control-1", point, detail);
 
     for (uint64_t i = 1; rc == 0 && i <= r->conf.nodes; i++) {
         char name[ROOT_NAME_MAX];

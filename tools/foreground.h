@@ -11,7 +11,8 @@
 struct foreground_options {
     const char *root, *name;
     int ready_fd;           /* -1: none */
-    const char *jobs_mount; /* of a node: where the cloud is mounted here; NULL */
+    const char *jobs_mount; /* where the cloud is mounted here, for jobs; NULL */
+    uint64_t capacity;      /* of a node: bytes; 0: as umbel.conf says */
 };
 
 /* For argp: --root, --name, --ready-fd. Its input is a struct foreground_options. */

@@ -304,6 +304,47 @@ static int make_identities(struct root *r)
     return rc == 0 ? 0 : fail(r, rc, "%s", detail[0] ? detail : strerror(-rc));
 }
 
+bool root_is_on_demand(const char *name)
+{
+    size_t n = strlen(ROOT_DEMAND_PREFIX);
+
+    return strncmp(name, ROOT_DEMAND_PREFIX, n) == 0 && name[n] != '\0' &&
+           strspn(name + n, "0123456789") == strlen(name + n) && strlen(name) < ROOT_NAME_MAX;
+}
+
+/* Nobody listens there now. */
+static bool port_is_free(const char *address)
+{
+    struct listener l;
+
+    if (address_listen(address, &l) < 0)
+        return false;
+    address_close(address, &l);
+    return true;
+}
+
+int root_demand_listen(struct root *r, const char *name, char *out, bool *wanted)
+{
+    char dir[PATH_MAX], detail[IDENTITY_DETAIL] = "";
+    struct authority *a = NULL;
+
+    *wanted = r->conf.listen[0] != '\0';
+    if (!*wanted)
+        return 0;
+    int rc = root_path(r, "identity", dir);
+    if (rc == 0)
+        rc = authority_open(dir, r->conf.cloud, &a, detail);
+    if (rc == 0)
+        rc = make_identity(r, a, IDENTITY_NODE, name, detail);
+    authority_close(a);
+    if (rc != 0)
+        return fail(r, rc, "%s", detail[0] ? detail : strerror(-rc));
+    for (unsigned k = (unsigned)r->conf.nodes + 1; k <= CONF_NODES_MAX; k++)
+        if (root_listen(r, k, out) == 0 && port_is_free(out))
+            return 0;
+    return fail(r, -EADDRINUSE, "no port is free for %s behind %.200s", name, r->conf.listen);
+}
+
 static int make_pool(struct root *r)
 {
     struct pool *p = NULL;

@@ -55,6 +55,15 @@ int root_path(const struct root *r, const char *relative, char *out);
  * out[PATH_MAX]. -ENOENT: the cloud listens for none. */
 int root_listen(const struct root *r, unsigned port_offset, char *out);
 
+/* Nodes that the centre starts when jobs need them: this and a number. */
+#define ROOT_DEMAND_PREFIX "node-d"
+bool root_is_on_demand(const char *name);
+
+/* Such a node in a cloud that listens: a certificate of its own, made now if need be, and one of
+ * the ports that the cloud's own nodes leave free. *wanted false: the cloud listens for none. 0 or
+ * -errno, told in r->detail. */
+int root_demand_listen(struct root *r, const char *name, char *out, bool *wanted);
+
 /* "unix:ROOT/run/NAME.sock". */
 int root_socket(const struct root *r, const char *name, char *out);
 

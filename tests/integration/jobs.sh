@@ -31,6 +31,7 @@ check() { says 'problems 0' cat "$MNT/.umbel/fsck" || fail "fsck: $(cat "$MNT/.u
 takes_jobs() { [ "$(grep -l '^jobs yes' "$MNT"/.umbel/nodes/*/status | wc -l)" = "$1" ]; }
 
 up --nodes 3
+echo 3 >"$MNT/.umbel/settings/nodes_max" # demand.sh has it start more
 step "nodes that run jobs"
 sleep 1
 if ! grep -q '^jobs yes' "$MNT/.umbel/nodes/node-1/status"; then

@@ -38,6 +38,7 @@ says_of_jobs() { grep -q '^jobs' "$MNT/.umbel/nodes/node-1/status"; }
 up_with_jobs() {
     JOBS=$MNT/.umbel/jobs
     up --nodes "$@"
+    echo "$1" >"$MNT/.umbel/settings/nodes_max" # no more are started: demand.sh is for that
     wait_for says_of_jobs
     within "$(slow 60)" takes_jobs "$1" || skip "$(grep -h '^jobs' "$MNT"/.umbel/nodes/*/status | sort -u)"
 }
