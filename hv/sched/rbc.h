@@ -5,9 +5,10 @@
  *   RBC_CREDIT      Xen's Credit: domains share the processors by weight, up to their cap. Marks
  *                   "real-time" are kept, and mean nothing.
  *   RBC_R_CREDIT    real-time vCPUs come first on their processor. They are placed as any other,
- * but only a processor with nothing else to do steals them (all do with rt_steal, as Credit with
- * one more class would). RBC_R_B_CREDIT  and they are balanced: while a processor without a
- * real-time vCPU exists that one may use, it shares its own with no other.
+ *                   but only a processor that would idle steals them (with rt_steal all do, as
+ *                   Credit with one class more would).
+ *   RBC_R_B_CREDIT  and they are balanced: while a processor without a real-time vCPU exists
+ *                   that one may use, it shares its own with no other.
  *
  * Pure: no clock, no allocation, no randomness, no floating point, no recursion, no I/O. Time comes
  * from the caller, in nanoseconds, and never runs back. All structures are the caller's; what the
@@ -22,10 +23,13 @@
  *
  * COST  n: vCPUs; p: processors; a decision: rbc_wake, rbc_sleep, rbc_schedule, rbc_saved,
  * rbc_tick. Queues are lists, one a class, and sets of processors are bitmaps, so a decision takes
- * O(p / 64) steps. More is needed only where it says so: stealing passes over queued vCPUs that may
- * not run here (affinity, cache still hot, not yet saved), one step each; a real-time vCPU that
- * finds a real-time vCPU on every processor looks for the least loaded, O(p), and balance looks at
- * each real-time vCPU of a shared processor. rbc_account is O(n + p), once a period.
+ * O(p / 64) steps. More is needed only in these cases:
+ *   - stealing passes over queued vCPUs that may not run here (affinity, cache still hot, not yet
+ *     saved), one step each;
+ *   - a real-time vCPU that finds one on every processor looks for the least loaded, O(p);
+ *   - balance looks at each real-time vCPU of a processor that has several, while one has none;
+ *   - a processor that was idle offers what else is in its queue to other idle ones.
+ * rbc_account is O(n + p), once a period.
  *
  * CLASSES, best first, round robin within one:
  *   RT     vCPU of a domain marked real-time (not in RBC_CREDIT)
@@ -46,12 +50,14 @@
  *   RUNNING --rbc_schedule, not runnable--> BLOCKED
  *   RUNNING --rbc_schedule, parked--> PARKED
  *   RUNNING --rbc_schedule, preempted or slice over--> QUEUED at the tail of its class
- *   RUNNING --rbc_schedule, preempted by a real-time vCPU--> QUEUED at the head of its class: it
- * keeps its turn, and goes on with the rest of its slice RUNNING --rbc_schedule, must move-->
- * LEAVING --rbc_saved--> QUEUED at the other processor A vCPU is in one queue exactly if it is
- * QUEUED, and current on one processor exactly if RUNNING. rbc_sleep and rbc_wake of a RUNNING vCPU
- * change no state: whether it still can run is said to rbc_schedule. rbc_wake of one that is not
- * BLOCKED does nothing.
+ *   RUNNING --rbc_schedule, preempted by a real-time vCPU--> QUEUED at the head of its class:
+ *                                      it keeps its turn, and the rest of its slice
+ *   RUNNING --rbc_schedule, must move--> LEAVING --rbc_saved--> QUEUED at the other processor
+ * It must move because of its affinity or by the balance of real-time vCPUs.
+ *
+ * A vCPU is in one queue exactly if it is QUEUED, and current on one processor exactly if RUNNING.
+ * rbc_sleep and rbc_wake of a RUNNING vCPU change no state: whether it still can run is said to
+ * rbc_schedule. rbc_wake of one that is not BLOCKED does nothing.
  *
  * SAVED  After rbc_schedule has chosen another one, the state of the old one is on its processor
  * until the caller has switched, and says rbc_saved. Until then it does not leave that processor.
@@ -73,13 +79,23 @@
  * domain was given the processor), guard_shared where there are more (default 950). What is beyond
  * it comes after the ordinary vCPUs until the period ends. A wake does not preempt then.
  *
- * Different from Xen's credit.c, on purpose: no soft affinity, SMT or NUMA (the core sees
- * processors that are all alike); classes changed by the accounting take effect at once, not at the
- * next tick; a steal takes the best class there is, not the first queue that has one; a vCPU that
- * finds an idle processor is moved to it, not only the processor woken; one that was preempted is
- * offered to idle processors as well; time is not charged twice when less than a credit is left
- * (burn_credits keeps both the residual and the start time); a yielding vCPU that is alone in its
- * class lets the next one pass, and stays queued where it is.
+ * BALANCE (RBC_R_B_CREDIT) happens at insertion, at wake, whenever a processor loses its last
+ * runnable real-time vCPU, and at ticks. Those that wait move first; one that runs moves if only it
+ * may. Among processors without a runnable real-time vCPU those are preferred where none belongs at
+ * all, then idle ones, then the nearest. If every processor has one, a waking one goes where the
+ * fewest are.
+ *
+ * Different from Xen's credit.c, on purpose, in all policies:
+ *   - no soft affinity, SMT or NUMA: the core sees processors that are all alike;
+ *   - classes changed by the accounting take effect at once, not at the next tick;
+ *   - a steal takes the best class there is, not the first queue that has one, and is tried again
+ *     if the vCPU was only not saved yet;
+ *   - a vCPU that finds an idle processor is moved to it, not only the processor woken; one that
+ *     was preempted is offered to idle processors as well;
+ *   - time is not charged twice when less than a credit is left (burn_credits keeps both the
+ *     residual and the start time);
+ *   - a yielding vCPU that is alone in its class lets the next one pass, and stays queued where it
+ *     is.
  */
 #ifndef UMBEL_HV_SCHED_RBC_H
 #define UMBEL_HV_SCHED_RBC_H

@@ -138,6 +138,35 @@ Test(sched_core, real_time_preempts_at_once)
     }
 }
 
+/* Interrupted after 10 of its 30 ms, it goes on before the next of its class, for the other 20. */
+Test(sched_core, who_is_interrupted_keeps_its_turn)
+{
+    begin(RBC_R_B_CREDIT, 1);
+    for (uint32_t n = 0; n < 2; n++) {
+        add(n, false, 0);
+        h->vcpus[n].placed = true;
+        host_wake(h, n);
+    }
+    add(2, true, 0);
+    host_settle(h);
+    cr_assert_eq(runs(0), 0);
+    cr_assert_eq(h->next[0].slice_ns, 30 * MS);
+    h->now += 10 * MS;
+    host_wake(h, 2);
+    host_settle(h);
+    cr_assert_eq(runs(0), 2);
+    h->now += MS;
+    host_sleep(h, 2);
+    host_settle(h);
+    cr_assert_eq(runs(0), 0);
+    cr_assert_eq(h->next[0].slice_ns, 20 * MS);
+    h->now += 20 * MS;
+    host_ask(h, 0, false);
+    cr_assert_eq(runs(0), 1, "then it is the other's turn");
+    cr_assert_eq(h->next[0].slice_ns, 30 * MS);
+    end();
+}
+
 Test(sched_core, ordinary_never_preempts_real_time)
 {
     begin(RBC_R_CREDIT, 1);

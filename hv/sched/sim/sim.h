@@ -4,8 +4,8 @@
  *
  * Exact: time is whole nanoseconds, events at one moment come in the order in which they were made,
  * and all randomness comes from the seed (each vCPU has a stream of its own, so that one guest more
- * changes nothing of what the others want). The same scenario and seed give the same result
- * everywhere.
+ * at the end changes nothing of what the others want). The same scenario and seed give the same
+ * result everywhere.
  *
  * SCENARIO, a text. `#` begins a comment. Durations: 250ns 10us 1.5ms 2s. One line each:
  *   processors N          1 .. 256; all alike
@@ -21,11 +21,17 @@
  *   gantt D D             the strips show that long, from there (time/2, 100ms)
  *   domain NAME [x N] [vcpus N] [weight N] [cap N] [rt] [on 0-3,7] [boot D] BEHAVIOUR
  * x N: N such domains. boot: processor time that each vCPU needs before its behaviour begins. Each
- * vCPU begins near a random processor, as on a machine that has run for a while. BEHAVIOUR of each
- * vCPU: hog                                       always wants to run periodic D work D [deadline
- * D] [offset D] a job every D, from a random offset or that one io D work D events, D apart in the
- * mean (exponential) burst D sleep D                           busy for a while, asleep for a while
- * (exponential)
+ * vCPU begins near a random processor, as on a machine that has run for a while.
+ *
+ * BEHAVIOUR of each vCPU:
+ *   hog
+ *       always wants to run
+ *   periodic D work D [deadline D] [offset D]
+ *       a job every D, from a random offset or that one; the deadline is the next job by default
+ *   io D work D
+ *       events, D apart in the mean (exponential)
+ *   burst D sleep D
+ *       busy for a while, asleep for a while (both exponential)
  *
  * LATENCY is from a wake until the vCPU executes (with `path`: until its task goes on). Jobs and
  * events that come while a vCPU is awake wait for their turn in it, and are no wakes; more than
