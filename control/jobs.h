@@ -16,11 +16,12 @@
 #include "control/job_waits.h"
 
 /* Rows in one entry, some 300 bytes each, and one such entry in a turn of the loop: a few
- * milliseconds, in which nothing else is answered. The next turn goes on; so with what follows. */
+ * milliseconds at most, in which nothing else is answered. The next turn goes on; so with what
+ * follows. */
 #define JOBS_CHANGE_MAX 512
-#define JOBS_PLACE_MAX  512
-#define JOBS_ROWS_MAX   1024 /* of a new array */
-#define JOBS_WORK_MAX   1024 /* jobs taken from the state, looked at, freed to run or failed */
+#define JOBS_PLACE_MAX  256
+#define JOBS_ROWS_MAX   256  /* of a new array */
+#define JOBS_WORK_MAX   256  /* jobs taken from the state, looked at, freed to run or failed */
 #define JOBS_LOOK_MAX   4096 /* runs looked at by the tick */
 /* JOB_START and JOB_SIGNAL: a node writes a small file. */
 #define JOBS_NODE_DEADLINE_MS 10000

@@ -20,6 +20,9 @@ done
 here=$(cd "$(dirname "$0")" && pwd)
 set --
 . "$here/../integration/lib.sh"
+. "$here/../integration/lib_jobs.sh"
+# The three nodes share a machine, and would each take the others' jobs for strangers'. (Slurm does not look.)
+idle_machine --jobs "$jobs" --rounds "$rounds" --singles "$singles" --cpus "$cpus"
 need bwrap slurmctld slurmd sbatch srun munged
 make_work
 
@@ -202,8 +205,7 @@ slurm_start
 AT_END=(eval 'slurm_stop; rmdir "$BOX-umbel" 2>/dev/null')
 bash -c "echo \$\$ >'$BOX-umbel/cgroup.procs' && exec \"\$@\"" - "$UMBEL" up --root "$ROOT" --mount "$MNT" --nodes $NODES >"$WORK/up.log" 2>&1 ||
     { cat "$WORK/up.log" >&2; fail "umbel up"; }
-takes_jobs() { [ "$(grep -l '^jobs yes' "$MNT"/.umbel/nodes/*/status | wc -l)" = $NODES ]; }
-within 30 takes_jobs || skip "$(grep -h '^jobs' "$MNT/.umbel/nodes/node-1/status")"
+within 30 takes_jobs $NODES || skip "$(grep -h '^jobs' "$MNT/.umbel/nodes/node-1/status")"
 umbel_done=0
 say "$jobs jobs, $NODES nodes, $slots at a time on each; load before: $(cut -d' ' -f1-3 </proc/loadavg)"
 say "floor: $(floor) bwrap /bin/true a second, $(nproc) at a time"

@@ -197,6 +197,10 @@ Test(control_jobs_held, a_large_array_is_whole_when_it_is_answered)
     eventually(ctl_says(&a, "metrics", "umbel_jobs_queued 5000\n"));
     cloud_kill(&cloud);
     cloud_start(&cloud);
+    for (int n = 0; n < 200 && !ctl_says(&a, "status", "state serving\n"); n++) {
+        cr_assert_eq(mount_renew(&a), 0); /* the grace period is as long as its lease */
+        nap(100);
+    }
     eventually(ctl_says(&a, "metrics", "umbel_jobs_queued 5000\n"));
     report(&nodes[0], true, 4000);
     uint64_t later = submit("command = true\nafter = 1-5000\n");
