@@ -275,3 +275,66 @@ Test(sched_credit, the_first_periods_of_three_hogs)
     cr_assert_eq(h->cpus[0].cur, &h->vcpus[2]);
     end();
 }
+
+/* The vCPUs that are queued in the class, in their order. */
+static void queue_is(enum rbc_class cls, const uint32_t *order, size_t n)
+{
+    const struct rbc_link *head = &h->cpus[0].queue[cls], *at = head->next;
+
+    for (size_t k = 0; k < n; k++, at = at->next) {
+        cr_assert_neq(at, head, "class %d has only %zu", cls, k);
+        cr_assert_eq(at, &h->vcpus[order[k]].queue_link, "class %d, place %zu", cls, k);
+    }
+    cr_assert_eq(at, head);
+}
+
+/* Who changes class keeps its turn among those who change with it: up behind those who are there
+ * already, down before them, as the published sort of the queue has it. */
+Test(sched_credit, order_after_accounting)
+{
+    begin(1);
+    for (uint32_t n = 0; n < 5; n++)
+        domain(n, 256, 0);
+    for (uint32_t n = 0; n < 5; n++) { /* a tick finds each */
+        active(1);
+        h->now += 30 * MS;
+        host_ask(h, 0, false);
+    }
+    cr_assert_eq(h->cpus[0].cur, &h->vcpus[0]);
+    queue_is(RBC_UNDER, (const uint32_t[]){1, 2, 3, 4}, 4);
+    set_credit(2, 0);
+    set_credit(4, 0);
+    rbc_account(&h->rbc, h->now); /* 60 for each: 1 and 3 have less than 0 */
+    queue_is(RBC_UNDER, (const uint32_t[]){2, 4}, 2);
+    queue_is(RBC_OVER, (const uint32_t[]){1, 3}, 2);
+    h->rbc.balance = 0;
+    set_credit(1, 0);
+    set_credit(2, -300);
+    rbc_account(&h->rbc, h->now);
+    queue_is(RBC_UNDER, (const uint32_t[]){4, 1}, 2);
+    queue_is(RBC_OVER, (const uint32_t[]){2, 3}, 2);
+    end();
+}
+
+/* What real-time vCPUs used is not shared out: 15 of 30 ms leave 150 credits. The other one has
+ * used 100. */
+Test(sched_credit, less_what_real_time_used)
+{
+    free(h);
+    h = calloc(1, sizeof(*h));
+    host_init(h, RBC_R_B_CREDIT, 1);
+    rbc_domain_rt(&h->rbc, &h->domains[1], true, 0);
+    domain(0, 256, 0);
+    h->now = 10 * MS;
+    active(1);
+    cr_assert_eq(credit(0), -100);
+    domain(1, 256, 0);
+    cr_assert_eq(h->cpus[0].cur, &h->vcpus[1]);
+    h->now = 25 * MS;
+    host_sleep(h, 1);
+    host_settle(h);
+    rbc_account(&h->rbc, h->now);
+    cr_assert_eq(credit(0), 50);
+    cr_assert_eq(credit(1), 0);
+    end();
+}
