@@ -83,16 +83,19 @@ boxed() { # runs it in the box
     bash -c "echo \$\$ >'$BOX/cgroup.procs' 2>/dev/null; exec \"\$@\"" - "$@"
 }
 
+# Its folder may be gone by then.
+slurm_pids=()
+note_slurm() { local file; for file in "$SLURM"/*.pid; do [ ! -s "$file" ] || slurm_pids+=("$(cat "$file")"); done; }
 slurm_stop() {
-    local file
-    for file in "$SLURM"/*.pid; do [ ! -s "$file" ] || kill "$(cat "$file")" 2>/dev/null; done
+    local pid left=1
+    for pid in "${slurm_pids[@]}"; do kill "$pid" 2>/dev/null; done
     for _ in {1..50}; do
-        local left=0
-        for file in "$SLURM"/*.pid; do [ ! -s "$file" ] || ! kill -0 "$(cat "$file" 2>/dev/null)" 2>/dev/null || left=1; done
+        left=0
+        for pid in "${slurm_pids[@]}"; do ! kill -0 "$pid" 2>/dev/null || left=1; done
         [ $left = 1 ] || break
         sleep 0.2
     done
-    rmdir "$BOX" 2>/dev/null
+    rmdir "$BOX" "$BOX-umbel" 2>/dev/null
 }
 
 slurm_start() {
@@ -107,9 +110,13 @@ slurm_start() {
     boxed munged --force --key-file="$SLURM/munge.key" --socket="$SLURM/munge.socket" --pid-file="$SLURM/munged.pid" \
         --log-file="$SLURM/munged.log" --seed-file="$SLURM/munged.seed" || fail "munged does not start: $(cat "$SLURM/munged.log")"
     boxed slurmctld -c || fail "slurmctld does not start: $(cat "$SLURM/slurmctld.log")"
+    note_slurm
     for ((n = 1; n <= NODES; n++)); do
         boxed slurmd -N "n$n" || fail "slurmd does not start: $(cat "$SLURM"/slurmd.*.log)"
     done
+    sleep 1 # until all have written theirs
+    slurm_pids=()
+    note_slurm
     printf '#!/bin/true\n' >"$SLURM/job" # no shell
     chmod 755 "$SLURM/job"
     within 30 srun -n1 /bin/true || fail "Slurm runs nothing: $(tail -n 5 "$SLURM"/*.log)"
@@ -202,9 +209,9 @@ mkdir "$BOX" "$BOX-umbel"
 AT_END=(eval 'rmdir "$BOX" "$BOX-umbel" 2>/dev/null')
 mkdir "$SLURM"
 slurm_start
-AT_END=(eval 'slurm_stop; rmdir "$BOX-umbel" 2>/dev/null')
 bash -c "echo \$\$ >'$BOX-umbel/cgroup.procs' && exec \"\$@\"" - "$UMBEL" up --root "$ROOT" --mount "$MNT" --nodes $NODES >"$WORK/up.log" 2>&1 ||
     { cat "$WORK/up.log" >&2; fail "umbel up"; }
+umbel set nodes_max $NODES >/dev/null # none is started for those that wait
 within 30 takes_jobs $NODES || skip "$(grep -h '^jobs' "$MNT/.umbel/nodes/node-1/status")"
 umbel_done=0
 say "$jobs jobs, $NODES nodes, $slots at a time on each; load before: $(cut -d' ' -f1-3 </proc/loadavg)"
