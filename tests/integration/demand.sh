@@ -33,6 +33,8 @@ node_state() { sed -n 's/^state //p' "$MNT/.umbel/nodes/$1/status"; }
 is_state() { [ "$(node_state "$1")" = "$2" ]; }
 metric() { sed -n "s/^$1 //p" "$MNT/.umbel/metrics"; }
 runs_of() { pgrep -f -- "--name $1 " || true; }
+# A child that it has just forked looks the same for a moment.
+one_process() { [ "$(runs_of "$1" | wc -l)" = 1 ]; }
 # Nothing of it may be left: no process, store, file of its own, or cache line.
 nothing_left() {
     [ -z "$(runs_of "$1")" ] && [ ! -e "$ROOT/$1" ] && [ -z "$(ls "$ROOT/run" | grep "^$1\\.")" ] &&
@@ -65,7 +67,7 @@ new=$(value "$id" node)
 [[ $new = node-d* ]] || fail "it runs at '$new'"
 is_state "$new" ready || fail "$new is $(node_state "$new")"
 says '^on_demand local$' cat "$MNT/.umbel/nodes/$new/status" || fail "status does not say that it is on demand"
-[ "$(runs_of "$new" | wc -l)" = 1 ] || fail "not one process of $new: $(runs_of "$new")"
+wait_for one_process "$new"
 grep -q "node-ready $new" "$EVENTS" || fail "no event of its start"
 
 step "a job that nothing can satisfy"
@@ -113,7 +115,7 @@ wait_for grep -q " $new staged " "$MNT/.umbel/cache"
 up
 cmp "$WORK/data" "$MNT/work/staged" || fail "what was staged at $new"
 wait_for is_state "$new" ready
-[ "$(runs_of "$new" | wc -l)" = 1 ] || fail "not one process of $new"
+wait_for one_process "$new"
 
 step "the centre is killed while it empties one"
 set_to node_idle_time 1
@@ -143,7 +145,7 @@ up
 is "$id" done
 [ "$(value "$id" node)" = "$new" ] || fail "$id ran at $(value "$id" node), not at $new: $(nodes)"
 [ "$(nodes | grep -c '^node-d.* ready')" = 1 ] || fail "one too many: $(nodes)"
-[ "$(runs_of "$new" | wc -l)" = 1 ] || fail "not one process of $new"
+wait_for one_process "$new"
 echo release >"$MNT/.umbel/nodes/$new/ctl"
 wait_for nothing_left "$new"
 
