@@ -136,6 +136,7 @@ struct inode {
     struct kreq *pending; /* READs and pages written back that are not answered: pending.c */
     bool no_capability;   /* under a lease: security.capability is not there */
     bool no_privileges;   /* under a lease: no suid, sgid or capability to be killed by a write */
+    unsigned unlocking;   /* handles with a flock whose RELEASE has not been sent yet */
     bool had_locks;       /* POSIX locks were taken: closing asks the centre */
     struct held_lock *locks;
 };

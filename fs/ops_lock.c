@@ -17,14 +17,14 @@ struct lock_wait {
     pthread_mutex_t busy; /* held until id is known and the interrupt function is in place */
     bool answered;        /* under busy */
     unsigned again;       /* asked so often after a refusal */
-    bool was_held;        /* as a flock of this mount, when it was sent */
+    bool was_held;        /* as a flock of this mount, or one on its way out, when it was sent */
 };
 
 /* A flock ends with the last close, whose RELEASE the kernel sends without waiting for it: it comes
  * in before a later flock, but another reader may handle it a little later. So a refusal by one's
- * own mount is doubted: asked again after 2, 4 and 8 ms. */
+ * own mount is doubted: asked again after 2, 4, 8 and 16 ms. */
 #define FLOCK_AGAIN_MS  2
-#define FLOCK_AGAIN_MAX 3
+#define FLOCK_AGAIN_MAX 4
 
 static uint64_t lock_end(const struct flock *l)
 {
@@ -151,6 +151,7 @@ static bool held_here(struct worker *w, const Star__Lock *lock)
 
     if (!i)
         return false;
+    held = i->unlocking > 0;
     for (const struct held_lock *h = i->locks; h; h = h->next)
         held |= h->flock && h->owner != lock->owner;
     inode_unlock(&w->inodes, i);

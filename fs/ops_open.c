@@ -82,8 +82,21 @@ static void on_release_answer(void *arg, const struct message *reply)
     on_released(q, reply);
 }
 
+/* From here on a flock of another handle is asked for behind it, on the same connection. */
+static void release_sent(struct worker *w, uint64_t ino)
+{
+    struct inode *i = inode_lock(&w->inodes, ino);
+
+    if (!i)
+        return;
+    i->unlocking -= i->unlocking > 0;
+    inode_unlock(&w->inodes, i);
+}
+
 static void send_release(struct kreq *q)
 {
+    struct worker *w = q->w;
+    uint64_t ino = q->ino, flock_owner = q->other;
     Star__Release body = STAR__RELEASE__INIT;
     Star__HomeAttrs home;
     Star__Time times[2];
@@ -104,6 +117,8 @@ static void send_release(struct kreq *q)
         kreq_answered(q);
         on_released(q, &(struct message){.kind = FRAME_REPLY, .status = rc});
     }
+    if (flock_owner)
+        release_sent(w, ino); /* q may be gone */
 }
 
 static void release_after_pages(void *arg)
@@ -132,6 +147,7 @@ static bool close_handle(struct kreq *q, struct inode *i)
     inode_handle_remove(i, q->fh);
     struct held_lock gone = {
         .owner = q->other, .end = HELD_LOCK_END, .type = F_UNLCK, .flock = true};
+    i->unlocking += q->other != 0;
     if (q->other && lock_list_set(&i->locks, &gone) < 0)
         log_warning("no memory to forget a lock on inode %llu", (unsigned long long)i->ino);
     if ((flags & FH_WRITES) && i->home_known) {
