@@ -25,6 +25,7 @@ ganesha_missing() {
         command -v "$program" >/dev/null || { echo "$program is not installed"; return 0; }
     done
     [ -e /usr/lib/*/ganesha/libfsalvfs.so ] || { echo "nfs-ganesha-vfs is not installed"; return 0; }
+    [ -e /etc/mtab ] || { echo "there is no /etc/mtab, by which NFS-Ganesha finds filesystems"; return 0; }
     [ "$(id -u)" = 0 ] || { echo "a server of NFS needs root"; return 0; }
     return 1
 }
