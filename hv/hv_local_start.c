@@ -11,10 +11,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "hv/hv_detach.h"
 #include "hv/hv_local_private.h"
 
 /* Descriptors in the new process: 0 to 2, what it says of its start, its lock (for life: to close
@@ -69,8 +69,9 @@ static int place_fds(const struct birth *b)
     return close_range(FD_END, ~0u, 0);
 }
 
-static void become(const struct birth *b)
+static void become(const void *arg)
 {
+    const struct birth *b = arg;
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     const char has = HAS_LOCK;
 
@@ -88,27 +89,6 @@ static void become(const struct birth *b)
 }
 
 /* ---- in ours */
-
-/* Forks twice, so that the node is nobody's child and leads no session. */
-static int give_birth(const struct birth *b)
-{
-    pid_t child = fork();
-    int status;
-
-    if (child < 0)
-        return -errno;
-    if (child == 0) {
-        setsid();
-        pid_t grandchild = fork();
-        if (grandchild == 0)
-            become(b);
-        _exit(grandchild < 0);
-    }
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EAGAIN;
-}
 
 static int64_t now_ms(void)
 {
@@ -219,7 +199,7 @@ static int launch(struct local *l, const char *name, uint64_t capacity, char det
         goto out;
     }
     b.pipe = pipes[1];
-    rc = give_birth(&b);
+    rc = hv_detach(become, &b);
     close(pipes[1]);
     pipes[1] = -1;
     if (rc == 0)

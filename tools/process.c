@@ -10,11 +10,11 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "control/wire/clock.h"
+#include "hv/hv_detach.h"
 #include "hv/hv_held.h"
 #include "tools/progress.h"
 #include "tools/text.h"
@@ -165,12 +165,18 @@ static int open_log(const struct root *r, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
-/* In the grandchild: becomes the daemon, or ends with a line in the pipe. */
-static void become(int log, int ready, char **argv)
+struct birth {
+    int log, ready;
+    char **argv;
+};
+
+/* In the new process: becomes the daemon, or ends with a line in the pipe. */
+static void become(const void *arg)
 {
+    const struct birth *b = arg;
     /* Above the numbers that are about to be taken. */
-    int high_log = fcntl(log, F_DUPFD, READY_FD + 1),
-        high_ready = fcntl(ready, F_DUPFD, READY_FD + 1);
+    int high_log = fcntl(b->log, F_DUPFD, READY_FD + 1),
+        high_ready = fcntl(b->ready, F_DUPFD, READY_FD + 1);
     int null = open("/dev/null", O_RDONLY);
 
     if (high_log >= 0 && high_ready >= 0 && null >= 0 && dup2(null, 0) == 0 &&
@@ -178,31 +184,10 @@ static void become(int log, int ready, char **argv)
         dup2(high_ready, READY_FD) == READY_FD && chdir("/") == 0 &&
         close_range(READY_FD + 1, ~0u, 0) == 0) {
         umask(077);
-        execv("/proc/self/exe", argv);
+        execv("/proc/self/exe", b->argv);
     }
     dprintf(READY_FD, "error: cannot run umbel: %s\n", strerror(errno));
     _exit(EXIT_FAILURE);
-}
-
-/* Forks twice, so that the daemon is nobody's child and no leader of its session. */
-static int spawn(int log, int ready, char **argv)
-{
-    pid_t child = fork();
-
-    if (child < 0)
-        return -errno;
-    if (child == 0) {
-        setsid();
-        pid_t grandchild = fork();
-        if (grandchild == 0)
-            become(log, ready, argv);
-        _exit(grandchild < 0);
-    }
-    int status;
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EAGAIN;
 }
 
 /* The line that the daemon says of itself. -ETIMEDOUT; -EPIPE: it ended without a word. */
@@ -281,7 +266,9 @@ static int launch(const struct root *r, const char *name, const char *const *arg
                  strerror(-log));
         return log;
     }
-    rc = pipe2(ready, O_CLOEXEC) == 0 ? spawn(log, ready[1], argv) : -errno;
+    rc = pipe2(ready, O_CLOEXEC) == 0
+             ? hv_detach(become, &(struct birth){.log = log, .ready = ready[1], .argv = argv})
+             : -errno;
     close(log);
     if (ready[1] >= 0)
         close(ready[1]);

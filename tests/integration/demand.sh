@@ -2,29 +2,13 @@
 # Nodes that come and go as jobs need them: started, idle, emptied and released with nothing left; the limit; a start
 # that fails; the centre killed while one starts and while one is emptied.
 . "$(dirname "$0")/lib.sh"
+. "$HERE/lib_jobs.sh"
 need bwrap
 make_work
 
+WAIT=60
 JOBS=$MNT/.umbel/jobs EVENTS=$MNT/.umbel/events
-submit() {
-    exec 9<>"$JOBS/new"
-    printf '%b' "$1" >&9 || { exec 9>&-; return 1; }
-    sed 's/^id //' <&9
-    exec 9>&-
-}
-value() { sed -n "s/^$2 //p" "$JOBS/$1/status"; }
-ended() { case $(value "$1" state) in done | failed | cancelled | timeout | lost) return 0 ;; esac; return 1; }
-wait_for() {
-    local until=$((SECONDS + $(slow 60)))
-    until "$@"; do
-        [ $SECONDS -lt $until ] || fail "it never came about: $* ($(nodes | tr '\n' ' '); $(tail -n 5 "$EVENTS"))"
-        sleep 0.1
-    done
-}
-is() {
-    wait_for ended "$1"
-    [ "$(value "$1" state)" = "$2" ] || fail "job $1 should be $2: $(cat "$JOBS/$1/status")"
-}
+how_it_is() { nodes | tr '\n' ' '; tail -n 5 "$EVENTS"; }
 set_to() { echo "$2" >"$MNT/.umbel/settings/$1"; }
 nodes() { grep -H '^state ' "$MNT"/.umbel/nodes/*/status | sed 's|.*/nodes/||; s|/status:state||'; }
 in_state() { nodes | grep -q "^node-d[0-9]* $1\$"; }

@@ -2,33 +2,14 @@
 # Jobs through .umbel/jobs, end to end: submitted, followed, cancelled, in arrays and chains, on several nodes,
 # tried again, out of time; and what is refused.
 . "$(dirname "$0")/lib.sh"
+. "$HERE/lib_jobs.sh"
 need bwrap su
 make_work
 
+WAIT=60
 JOBS=$MNT/.umbel/jobs
-# What a shell does: written and read back on one descriptor.
-submit() {
-    exec 9<>"$JOBS/new"
-    printf '%b' "$1" >&9 || { exec 9>&-; return 1; }
-    sed 's/^id //' <&9
-    exec 9>&-
-}
-value() { sed -n "s/^$2 //p" "$JOBS/$1/status"; }
-ended() { case $(value "$1" state) in done | failed | cancelled | timeout | lost) return 0 ;; esac; return 1; }
-wait_for() {
-    local until=$((SECONDS + $(slow 60)))
-    until "$@"; do
-        [ $SECONDS -lt $until ] || fail "it never came about: $*"
-        sleep 0.1
-    done
-}
-is() {
-    wait_for ended "$1"
-    [ "$(value "$1" state)" = "$2" ] || fail "job $1 should be $2: $(cat "$JOBS/$1/status")"
-}
 # Of the cloud's state: nothing of jobs may contradict it.
 check() { says 'problems 0' cat "$MNT/.umbel/fsck" || fail "fsck: $(cat "$MNT/.umbel/fsck")"; }
-takes_jobs() { [ "$(grep -l '^jobs yes' "$MNT"/.umbel/nodes/*/status | wc -l)" = "$1" ]; }
 
 up --nodes 3
 echo 3 >"$MNT/.umbel/settings/nodes_max" # demand.sh has it start more

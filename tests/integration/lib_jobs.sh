@@ -6,7 +6,7 @@
 #   submit SPEC            (escapes as of printf) says the number, or FIRST-LAST
 #   value ID KEY           of its status
 #   ended ID, is ID STATE  is waits for its end
-#   wait_for COMMAND...    until it succeeds
+#   wait_for COMMAND...    until it succeeds, for $WAIT seconds (90); how_it_is says what it was like if it never does
 #   clean_nodes            nothing of any run is left at a node: no folder, group or process
 
 # shellcheck disable=SC2034
@@ -28,10 +28,11 @@ idle_machine() {
 wait_for() {
     local until=$((SECONDS + $(slow "${WAIT:-90}")))
     until "$@"; do
-        [ $SECONDS -lt $until ] || fail "it never came about: $* ($(cut -d' ' -f2 "$JOBS/list" | sort | uniq -c | tr '\n' ' '))"
-        sleep 0.2
+        [ $SECONDS -lt $until ] || fail "it never came about: $* ($(how_it_is))"
+        sleep 0.1
     done
 }
+how_it_is() { cut -d' ' -f2 "$JOBS/list" | sort | uniq -c | tr '\n' ' '; }
 
 takes_jobs() { [ "$(grep -l '^jobs yes' "$MNT"/.umbel/nodes/*/status | wc -l)" = "$1" ]; }
 says_of_jobs() { grep -q '^jobs' "$MNT/.umbel/nodes/node-1/status"; }
