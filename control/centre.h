@@ -72,6 +72,8 @@ struct gc;
 struct meta;
 struct scrub;
 struct jobs;
+struct job;
+struct job_ask;
 struct demand;
 struct text;
 struct job_place_need;
@@ -264,6 +266,7 @@ struct op {
     op_fn asked_next;              /* after home_ask of home_ino */
     uint64_t home_ino, home_epoch; /* what a home was asked about */
     uint64_t wait_ino;             /* of a job's file that is looked for */
+    struct job_ask *ask;           /* of a spec that is handed in */
     Star__HomeAttrs home;          /* answer of a home */
     Star__Time home_times[2];
     bool reseal;          /* of a gc */
@@ -663,6 +666,7 @@ void serve_job_report(struct op *op);
 /* An ended one goes, with its files; the op is answered when it is gone. Fails: it is not. -EBUSY:
  * it has not ended, or others wait for it. */
 int jobs_forget(struct op *op, uint64_t id);
+void jobs_ask_end(struct op *op); /* op->ask goes */
 
 /* --- demand*.c (demand.h): nodes that are started when jobs need them --- */
 int demand_load(struct centre *c); /* on becoming leader, after jobs_load() */
@@ -671,6 +675,11 @@ void demand_hold(struct centre *c); /* the cloud is about to be stopped: nothing
 void demand_stop(struct centre *c); /* the loop must run on to close what it had */
 /* As job_queue_could(), over those nodes too that could be started. why: JOB_PLACE_WHY bytes. */
 int demand_could(struct centre *c, const struct job_place_need *need, uint32_t copies, char *why);
+/* As job_queue_hopeless(), where no node may come either that could take them. */
+size_t demand_hopeless(struct centre *c, uint64_t *job, char *why);
+/* Jobs that wait for what no node will have are ended, some in each turn. true: some are left. */
+bool demand_turn(struct centre *c);
+void demand_skip(struct centre *c, const struct job *job); /* it goes */
 /* For what a job waits for, behind why it does: "; node-d4 is starting", or "". */
 void demand_why(struct centre *c, char *why, size_t size);
 bool node_is_coming(const struct node *n); /* it was never ready yet */

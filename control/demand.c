@@ -1,4 +1,4 @@
-/* Nodes on demand: how many there shall be, and what those hear that wait for one. */
+/* Nodes on demand: how many there shall be. */
 #include "control/demand.h"
 
 #include <errno.h>
@@ -80,8 +80,7 @@ static const char *machine_says_no(struct centre *c)
     return why;
 }
 
-/* Why no node can be started now; NULL: one can. */
-static const char *no_starts(struct centre *c)
+const char *demand_no_starts(struct centre *c)
 {
     const struct demand *d = c->demand;
 
@@ -104,7 +103,7 @@ static void limits_now(struct centre *c, struct node_demand_limits *l)
                                      .wait_ms = setting_u64(c, "node_wait") * 1000,
                                      .idle_ms = setting_u64(c, "node_idle_time") * 1000,
                                      .full_ms = setting_u64(c, "node_full_time") * 1000,
-                                     .starts = no_starts(c) == NULL,
+                                     .starts = demand_no_starts(c) == NULL,
                                      .milli_cpus = d ? d->offer.milli_cpus : 0,
                                      .memory = d ? d->offer.memory : 0};
 }
@@ -216,8 +215,7 @@ static size_t waits_now(struct centre *c, struct node_demand_wait *waits)
     return n;
 }
 
-/* All nodes that are in use take jobs, or had the time to begin with it: mounts come after them. */
-static bool settled(struct centre *c)
+bool demand_settled(struct centre *c)
 {
     const struct node *n;
 
@@ -249,84 +247,7 @@ out:
     free(waits);
 }
 
-/* --- what those hear that need one --- */
-
-int demand_could(struct centre *c, const struct job_place_need *need, uint32_t copies, char *why)
-{
-    struct demand_view v;
-    int rc = job_queue_could(c->jobs->queue, need, copies, why);
-
-    if (rc == 0 || need->node || !c->demand || demand_look(c, &v) < 0)
-        return rc;
-    uint32_t more = node_demand_more(&v.limits, v.nodes, v.n, need);
-    if (more >= copies || (more > 0 && job_queue_could(c->jobs->queue, need, copies - more,
-                                                       (char[JOB_PLACE_WHY]){0}) == 0)) {
-        why[0] = '\0';
-        rc = 0;
-    } else {
-        size_t len = strlen(why);
-        const char *none = no_starts(c);
-        if (none)
-            snprintf(why + len, JOB_PLACE_WHY - len, "; none can be started: %s", none);
-        else if (v.limits.milli_cpus < need->milli_cpus || v.limits.memory < need->memory)
-            snprintf(why + len, JOB_PLACE_WHY - len, "; a new one would have no more");
-        else
-            snprintf(why + len, JOB_PLACE_WHY - len,
-                     "; the cloud has %zu nodes, and nodes_max is %u", v.n, v.limits.nodes_max);
-        c->demand->count.beyond++;
-    }
-    demand_view_free(&v);
-    return rc;
-}
-
-void demand_why(struct centre *c, char *why, size_t size)
-{
-    const struct demand *d = c->demand;
-    const struct node *n;
-    unsigned count = 0;
-
-    why[0] = '\0';
-    if (!d)
-        return;
-    for (n = c->nodes; n; n = n->hh.next) {
-        count += strcmp(n->state, "gone") != 0;
-        if (node_is_coming(n)) {
-            snprintf(why, size, "; %s is %s", n->name, n->state);
-            return;
-        }
-    }
-    if (c->now < d->paused_ms)
-        snprintf(why, size, "; %s", d->why);
-    else if (count >= setting_u64(c, "nodes_max"))
-        snprintf(why, size, "; none is started: nodes_max is reached");
-}
-
-/* Jobs that only a new node could have taken: each copy that has no node ends. Some in one step. */
-static void end_hopeless(struct centre *c, const char *why)
-{
-    unsigned n = 0;
-    struct job *job, *tmp;
-    char reason[JOB_PLACE_WHY];
-
-    c->demand->hopeless = false;
-    HASH_ITER (hh, c->jobs->all, job, tmp) {
-        Star__Job *row = job->row;
-        struct job_place_need need = {.milli_cpus = row->milli_cpus, .memory = row->memory};
-        if (job->over || row->node || row->state >= STAR__JOB_STATE__JOB_ENDING ||
-            job_queue_could(c->jobs->queue, &need, (uint32_t)row->n_copies, reason) == 0)
-            continue;
-        unsigned before = n;
-        for (uint32_t k = 0; k < row->n_copies && !job->over; k++)
-            if (job->copies[k].queued && !row->copies[k]->placed) {
-                jobs_copy_gone(c, job, k, STAR__JOB_END__END_FAILED, why);
-                n++;
-            }
-        if (n > before && n >= JOBS_CHANGE_MAX) {
-            c->demand->hopeless = true;
-            break;
-        }
-    }
-}
+/* --- the end of a start that never works --- */
 
 void demand_given_up(struct centre *c, const struct node *n, const char *why)
 {
@@ -336,7 +257,7 @@ void demand_given_up(struct centre *c, const struct node *n, const char *why)
     d->paused_ms = c->now + DEMAND_PAUSE_MS;
     events_add(&c->events, "node-given-up", "%s; no other is tried for %d s", d->why,
                DEMAND_PAUSE_MS / 1000);
-    d->hopeless = true;
+    demand_end_hopeless(c);
 }
 
 /* --- the tick --- */
@@ -417,9 +338,7 @@ void demand_tick(struct centre *c, int64_t now)
         if (n->origin[0] && !n->changing && !n->life.calling)
             demand_step(c, n);
     drop_forgotten(c);
-    if (d->hopeless)
-        end_hopeless(c, d->why);
-    if (!c->serving || !d->offered || now - d->plan_ms < DEMAND_PLAN_MS || !settled(c))
+    if (!c->serving || !d->offered || now - d->plan_ms < DEMAND_PLAN_MS || !demand_settled(c))
         return;
     d->plan_ms = now;
     plan(c);

@@ -38,7 +38,8 @@ struct demand {
     struct hv *hv;
     struct hv_offer offer;
     bool offered, found, asking;
-    bool hopeless;            /* jobs that `why` is the end of are to be ended */
+    bool hopeless;            /* jobs that `why` is the end of are to be ended, */
+    struct job *at;           /* this one and those behind it */
     char why_not[HV_DETAIL];  /* no node can be had at all; "" */
     char why[HV_DETAIL + 96]; /* the newest that could not be started, while paused_ms is ahead */
     int64_t begun_ms, step_ms, plan_ms, paused_ms, held_ms;
@@ -59,6 +60,16 @@ struct demand_view {
 /* -ENOMEM. */
 int demand_look(struct centre *c, struct demand_view *v);
 void demand_view_free(struct demand_view *v);
+
+/* Why no node can be started now; NULL: one can. */
+const char *demand_no_starts(struct centre *c);
+/* All nodes that are in use take jobs, or had the time to begin with it: mounts come after them. */
+bool demand_settled(struct centre *c);
+
+/* --- demand_need.c: what those hear that need one --- */
+/* Jobs that only a new node could have taken, and that none will take, are ended in the next turns
+ * (demand_turn). */
+void demand_end_hopeless(struct centre *c);
 
 /* --- demand_life.c: one node's way --- */
 void demand_step(struct centre *c, struct node *n);

@@ -178,9 +178,10 @@ int job_queue_could(struct job_queue *q, const struct job_place_need *need, unsi
     return job_place_could(q->nodes, q->nodes_n, need, copies, why);
 }
 
-size_t job_queue_hopeless(struct job_queue *q, uint64_t *job, char why[JOB_PLACE_WHY])
+size_t job_queue_hopeless(struct job_queue *q, job_queue_more *more, void *context, uint64_t *job,
+                          char why[JOB_PLACE_WHY])
 {
-    char one[JOB_PLACE_WHY];
+    char one[JOB_PLACE_WHY], other[JOB_PLACE_WHY];
     size_t runs = 0;
 
     why[0] = '\0';
@@ -188,6 +189,10 @@ size_t job_queue_hopeless(struct job_queue *q, uint64_t *job, char why[JOB_PLACE
         struct line *line = q->blocked[n].line;
         const struct run *run = jq_first_run(line);
         if (job_queue_could(q, &run->need, line->copies, one) == 0)
+            continue;
+        uint32_t come = more ? more(context, &run->need) : 0;
+        if (come >= line->copies ||
+            (come > 0 && job_queue_could(q, &run->need, line->copies - come, other) == 0))
             continue;
         if (runs == 0 || run->key.job < *job) {
             *job = run->key.job;

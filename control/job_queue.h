@@ -101,10 +101,15 @@ enum job_queue_wait job_queue_why(struct job_queue *q, uint64_t job, uint32_t co
 int job_queue_could(struct job_queue *q, const struct job_place_need *need, unsigned copies,
                     char why[JOB_PLACE_WHY]);
 
-/* How many runs wait for what no nodes have that are not gone, whatever ends or comes back; *job is
- * the first of them, why as of job_queue_could(). Looks at JOB_QUEUE_LOOK different needs. */
+/* How many nodes may come, beside those that are not gone, that could take such a run. */
+typedef uint32_t job_queue_more(void *context, const struct job_place_need *need);
+
+/* How many runs wait for what no nodes have that are not gone or may come (more; NULL: none),
+ * whatever ends or comes back; *job is the first of them, why as of job_queue_could(). Looks at
+ * JOB_QUEUE_LOOK different needs. */
 #define JOB_QUEUE_LOOK 1000
-size_t job_queue_hopeless(struct job_queue *q, uint64_t *job, char why[JOB_PLACE_WHY]);
+size_t job_queue_hopeless(struct job_queue *q, job_queue_more *more, void *context, uint64_t *job,
+                          char why[JOB_PLACE_WHY]);
 
 /* Runs with equal needs that fit nowhere now. */
 struct job_queue_blocked {

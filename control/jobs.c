@@ -69,6 +69,7 @@ static void job_free(struct centre *c, struct job *job)
     for (uint32_t k = 0; k < job->row->n_copies; k++)
         jobs_site_remove(job, k);
     jobs_skip(b, job);
+    demand_skip(c, job);
     HASH_DEL(c->jobs->all, job);
     DL_DELETE2(b->jobs, job, b_prev, b_next);
     star__job__free_unpacked(job->row, NULL);
@@ -136,23 +137,29 @@ struct job *jobs_find(struct centre *c, uint64_t id)
     return jobs_known(c, id);
 }
 
+static void take(struct centre *c, uint64_t id)
+{
+    int rc = take_one(c, id);
+
+    if (rc < 0)
+        events_add(&c->errors, "jobs", "job %" PRIu64 " waits for a restart of the centre: %s", id,
+                   strerror(-rc));
+}
+
 void jobs_take(struct centre *c, uint64_t first, uint64_t last)
 {
     struct jobs *j = c->jobs;
     struct job_untaken *u = last > first ? malloc(sizeof(*u)) : NULL;
 
+    take(c, first); /* now, so that what all of them wait for counts as waited for */
     if (u) {
-        *u = (struct job_untaken){.next = first, .last = last};
+        *u = (struct job_untaken){.next = first + 1, .last = last};
         DL_APPEND2(j->untaken, u, prev, next_one);
-        j->untaken_n += last - first + 1;
+        j->untaken_n += last - first;
         return;
     }
-    for (; first <= last; first++) {
-        int rc = take_one(c, first);
-        if (rc < 0)
-            events_add(&c->errors, "jobs", "job %" PRIu64 " waits for a restart of the centre: %s",
-                       first, strerror(-rc));
-    }
+    while (++first <= last)
+        take(c, first);
 }
 
 /* --- the end of a job --- */
@@ -308,7 +315,9 @@ void jobs_turn(struct centre *c)
     if (!j || !j->loaded || !c->leading)
         return;
     jobs_fill_turn(c);
-    bool more = jobs_work(c);
+    bool more = jobs_ask_turn(c);
+    more |= jobs_work(c);
+    more |= demand_turn(c);
     if (j->place && c->serving)
         jobs_place(c);
     int rc = j->dirty || j->answers ? changes_write(c) : 0; /* fails: the next turn tries again */

@@ -70,6 +70,8 @@ struct job_batch {
 struct job_watch {
     uint64_t id;
     struct job_batch *batches;
+    bool woken;                        /* it has ended, and they look on, some in each turn */
+    struct job_watch *prev, *next_one; /* of those */
     UT_hash_handle hh;
 };
 
@@ -121,6 +123,23 @@ struct job_fill {
     struct job_fill *prev, *next_one;
 };
 
+/* A spec that was handed in, until its jobs are in the log. */
+struct job_ask {
+    struct op *op;
+    const char *text; /* the op's */
+    size_t len;
+    uint32_t who, node;
+    struct job_spec spec;
+    bool parsed, logged; /* spec is there; it is on its way into the log */
+    /* Jobs that come first: those before these were looked at, and are in jobs->waits. */
+    size_t range;
+    uint64_t next;
+    struct job_ask *prev, *next_one;
+};
+
+/* Jobs that are being forgotten: on their way out of the log. */
+struct job_forget;
+
 struct job_ended {
     uint64_t id;
     int64_t sec;
@@ -130,11 +149,12 @@ struct jobs {
     struct job_queue *queue;
     struct job *all;
     struct job_batch *batches;
-    struct job_watch *watches;
+    struct job_watch *watches, *woken;
     struct job_waits *waits; /* which jobs batches wait for */
     struct job_site *sites;
     struct job_untaken *untaken;
     uint64_t untaken_n; /* jobs */
+    struct job_ask *asks;
     struct job_fill *fills;
     uint64_t unfilled_n; /* jobs */
     struct job_batch *working;
@@ -147,6 +167,7 @@ struct jobs {
     int64_t tick_ms;
     struct job_ended *ended; /* a ring, the oldest at ended_at */
     size_t ended_at, ended_n, ended_size;
+    struct job_forget *forgets;
     uint64_t keep_max; /* the setting, as the tick saw it */
     bool forgetting;
     unsigned pending; /* of `all`, those that have no node */
@@ -200,13 +221,27 @@ void jobs_ended_sort(struct jobs *j);
 /* Forgets some, if there are too many. */
 void jobs_ended_bound(struct centre *c);
 void jobs_ended_tick(struct centre *c);
+/* One of these numbers that an entry under way to the log forgets; 0: none. */
+uint64_t jobs_being_forgotten(const struct jobs *j, uint64_t first, uint64_t last);
 
 /* --- jobs_held.c: where a job's inputs lie (job_queue_holders; the context is the centre) --- */
 job_queue_holders jobs_held;
 /* The numbers that may stand in its files' names. */
 struct job_spec_member jobs_member(const struct job *job, uint32_t k);
 
+/* --- jobs_ask.c: whether a spec's jobs may be --- */
+/* NULL: no memory. It goes with the op. */
+struct job_ask *jobs_ask_new(struct op *op, uint32_t who, const char *text, size_t len);
+/* Looks at jobs that come first, about so many as are left: 1: at all of them; 0: it goes on in the
+ * next turn; else it is refused, for that reason. What was looked at is not forgotten as long as
+ * this is there. */
+int jobs_ask_look(struct centre *c, struct job_ask *a, unsigned *left, char why[JOB_SPEC_WHY]);
+/* Whether there is or may come what they need; a->node. */
+int jobs_ask_room(struct centre *c, struct job_ask *a, char why[JOB_SPEC_WHY]);
+
 /* --- jobs_submit.c --- */
+/* true: some is left. */
+bool jobs_ask_turn(struct centre *c);
 void jobs_submit(struct op *op, const char *text, size_t len);
 /* The batch's rows that are not there yet are made; then op (NULL: nobody) is answered. -ENOENT:
  * all are there. */

@@ -50,6 +50,8 @@ static void unwatch(struct centre *c, struct job_batch *b)
     DL_DELETE2(w->batches, b, w_prev, w_next);
     if (w->batches)
         return;
+    if (w->woken)
+        DL_DELETE2(c->jobs->woken, w, prev, next_one);
     HASH_DEL(c->jobs->watches, w);
     free(w);
 }
@@ -235,16 +237,12 @@ void jobs_begin(struct centre *c, struct job *job)
 void jobs_wake_watchers(struct centre *c, uint64_t id)
 {
     struct job_watch *w;
-    struct job_batch *b;
 
     HASH_FIND(hh, c->jobs->watches, &id, sizeof(id), w);
-    while (w && (b = w->batches)) {
-        bool last = b->w_next == NULL;
-        unwatch(c, b); /* frees w with its last one */
-        work_begins(c, b, JOB_WORK_LOOK);
-        if (last)
-            break;
-    }
+    if (!w || w->woken)
+        return;
+    w->woken = true;
+    DL_APPEND2(c->jobs->woken, w, prev, next_one);
 }
 
 /* --- a turn --- */
@@ -284,12 +282,23 @@ static void take_some(struct centre *c, unsigned *left)
     }
 }
 
+static void wake_some(struct centre *c, unsigned *left)
+{
+    while (*left > 0 && c->jobs->woken) {
+        struct job_batch *b = c->jobs->woken->batches;
+        unwatch(c, b); /* ends the watch with its last one */
+        work_begins(c, b, JOB_WORK_LOOK);
+        --*left;
+    }
+}
+
 bool jobs_work(struct centre *c)
 {
     struct jobs *j = c->jobs;
     unsigned left = JOBS_WORK_MAX;
     struct job_batch *b;
 
+    wake_some(c, &left);
     while (left > 0 && (b = j->working)) {
         if (b->work == JOB_WORK_LOOK) {
             unsigned before = left;
@@ -305,5 +314,5 @@ bool jobs_work(struct centre *c)
         work_on_jobs(c, b, &left);
     }
     take_some(c, &left);
-    return j->working || j->untaken;
+    return j->woken || j->working || j->untaken;
 }

@@ -1,6 +1,7 @@
 /* Jobs that have ended, in the order of their ends, until they are forgotten. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "control/jobs.h"
 #include "control/wire/clock.h"
@@ -40,17 +41,21 @@ void jobs_ended_sort(struct jobs *j)
 
 /* --- forgetting --- */
 
-struct forget {
+struct job_forget {
     struct centre *c;
     struct op *op; /* waits for it; NULL: nobody does */
+    uint64_t ids[JOBS_FORGET_MAX];
+    size_t n;
+    struct job_forget *prev, *next;
     size_t files_n;
     uint64_t files[]; /* inodes that may be unused then */
 };
 
 static void on_forgotten(void *arg, int status, const struct state_result *r)
 {
-    struct forget *f = arg;
+    struct job_forget *f = arg;
 
+    DL_DELETE(f->c->jobs->forgets, f);
     if (!f->op)
         f->c->jobs->forgetting = false;
     for (size_t k = 0; status == 0 && k < f->files_n; k++)
@@ -64,12 +69,14 @@ static int forget_submit(struct centre *c, const uint64_t *ids, size_t n, struct
 {
     Star__LogJobChange body = STAR__LOG_JOB_CHANGE__INIT;
     size_t most = n * 2 * (JOB_SPEC_COPIES_MAX + 1);
-    struct forget *f = calloc(1, sizeof(*f) + most * sizeof(f->files[0]));
+    struct job_forget *f = calloc(1, sizeof(*f) + most * sizeof(f->files[0]));
 
     if (!f)
         return -ENOMEM;
     f->c = c;
     f->op = op;
+    f->n = n;
+    memcpy(f->ids, ids, n * sizeof(ids[0]));
     for (size_t k = 0; k < n; k++)
         for (uint32_t file = 2; file < 2 * (JOB_SPEC_COPIES_MAX + 1); file++)
             f->files_n += state_job_file(c->state, ids[k], file, &f->files[f->files_n]) == 0;
@@ -77,11 +84,23 @@ static int forget_submit(struct centre *c, const uint64_t *ids, size_t n, struct
     body.forget = (uint64_t *)(uintptr_t)ids;
     int rc = centre_submit(c, STAR__LOG_TYPE__LOG_JOB_CHANGE, &body.base,
                            op ? CONSENSUS_NOW : CONSENSUS_SOON, on_forgotten, f);
-    if (rc < 0)
+    if (rc < 0) {
         free(f);
-    else if (!op)
+        return rc;
+    }
+    DL_APPEND(c->jobs->forgets, f);
+    if (!op)
         c->jobs->forgetting = true;
-    return rc;
+    return 0;
+}
+
+uint64_t jobs_being_forgotten(const struct jobs *j, uint64_t first, uint64_t last)
+{
+    for (const struct job_forget *f = j->forgets; f; f = f->next)
+        for (size_t k = 0; k < f->n; k++)
+            if (f->ids[k] >= first && f->ids[k] <= last)
+                return f->ids[k];
+    return 0;
 }
 
 static void forgotten(struct op *op)

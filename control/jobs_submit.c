@@ -7,119 +7,6 @@
 
 #include "control/jobs.h"
 
-static struct node *node_called(struct centre *c, const char *name)
-{
-    struct node *n;
-
-    for (n = c->nodes; n; n = n->hh.next)
-        if (strcmp(n->name, name) == 0 && strcmp(n->state, "gone") != 0)
-            return n;
-    return NULL;
-}
-
-static int owner_of(struct centre *c, uint64_t id, uint32_t *uid, uint64_t *batch)
-{
-    const struct job *live = jobs_known(c, id);
-    Star__Job *row;
-
-    if (live) {
-        *uid = live->row->cred->uid;
-        *batch = live->row->batch;
-        return 0;
-    }
-    int rc = state_job(c->state, id, &row);
-    if (rc < 0)
-        return rc;
-    *uid = row->cred->uid;
-    *batch = row->batch;
-    star__job__free_unpacked(row, NULL);
-    return 0;
-}
-
-/* A job up to `last` that is surely of that batch, as `id` is: whoever is one's owner is all's. */
-static uint64_t batch_until(struct centre *c, uint64_t id, uint64_t last, uint64_t batch)
-{
-    uint64_t step = 1, other;
-    uint32_t uid;
-
-    while (step <= last - id && owner_of(c, id + step, &uid, &other) == 0 && other == batch) {
-        id += step;
-        step *= 2;
-    }
-    return id;
-}
-
-static int check_range(struct centre *c, const struct job_range *r, uint32_t who,
-                       char why[JOB_SPEC_WHY])
-{
-    uint64_t id, batch = 0;
-    uint32_t uid;
-    int rc = state_job_missing(c->state, r->first, r->last, &id);
-
-    if (rc > 0) {
-        snprintf(why, JOB_SPEC_WHY,
-                 "line %u: after: job %" PRIu64 " is not known any more: leave it out", r->line,
-                 id);
-        return -EINVAL;
-    }
-    for (id = r->first; rc == 0 && who != 0 && id <= r->last; id++) {
-        rc = owner_of(c, id, &uid, &batch);
-        if (rc == 0 && uid != who) {
-            snprintf(why, JOB_SPEC_WHY,
-                     "line %u: after: job %" PRIu64 " is another user's: name your own", r->line,
-                     id);
-            return -EACCES;
-        }
-        if (rc == 0)
-            id = batch_until(c, id, r->last, batch);
-    }
-    return rc;
-}
-
-/* All that it comes after must still be known, and be its submitter's: how others' jobs end is
- * theirs to know, and what is waited for cannot be forgotten. */
-static int check_known(struct centre *c, const struct job_spec *spec, uint32_t who,
-                       char why[JOB_SPEC_WHY])
-{
-    int rc = 0;
-
-    for (size_t k = 0; rc == 0 && k < spec->after_n; k++)
-        rc = check_range(c, &spec->after[k], who, why);
-    return rc;
-}
-
-static int check(struct centre *c, const struct job_spec *spec, uint32_t who, uint32_t *node,
-                 char why[JOB_SPEC_WHY])
-{
-    uint64_t most = setting_u64(c, "job_queue_max");
-    struct job_place_need need = {.milli_cpus = spec->milli_cpus, .memory = spec->memory};
-    char reason[JOB_PLACE_WHY] = "";
-    const struct node *n = spec->node[0] ? node_called(c, spec->node) : NULL;
-
-    if (spec->node[0] && !n) {
-        snprintf(why, JOB_SPEC_WHY, "there is no node '%.64s': `umbel status` names them",
-                 spec->node);
-        return -EINVAL;
-    }
-    *node = need.node = n ? n->id : 0;
-    int rc = job_spec_check_after(spec, state_last_job(c->state) + 1, why);
-    if (rc == 0)
-        rc = check_known(c, spec, who, why);
-    if (rc < 0)
-        return rc;
-    if (jobs_pending(c->jobs) + job_spec_jobs(spec) > most) {
-        snprintf(why, JOB_SPEC_WHY,
-                 "%" PRIu64 " jobs are pending, and job_queue_max is %" PRIu64
-                 ": wait for some to end",
-                 jobs_pending(c->jobs), most);
-        return -EAGAIN;
-    }
-    rc = demand_could(c, &need, spec->copies, reason);
-    if (rc < 0)
-        snprintf(why, JOB_SPEC_WHY, "%.250s", reason);
-    return rc;
-}
-
 static void answer(struct op *op, uint64_t first, uint64_t last)
 {
     Star__CtlReply reply = STAR__CTL_REPLY__INIT;
@@ -269,9 +156,11 @@ static void submitted(struct op *op, const struct state_result *r)
         op_reply(op, rc, NULL); /* what is there runs; the next start makes the others */
 }
 
-static void submit(struct op *op, const struct job_spec *spec, Star__Cred *cred, uint32_t node,
-                   const char *text, size_t len)
+/* --- one spec --- */
+
+static void into_log(struct job_ask *a)
 {
+    const struct job_spec *spec = &a->spec;
     Star__LogJobSubmit body = STAR__LOG_JOB_SUBMIT__INIT;
     Star__Job job = STAR__JOB__INIT;
     Star__JobCopy copy = STAR__JOB_COPY__INIT, *copies[JOB_SPEC_COPIES_MAX];
@@ -281,31 +170,78 @@ static void submit(struct op *op, const struct job_spec *spec, Star__Cred *cred,
     job.n_copies = spec->copies;
     job.copies = copies;
     job.array = spec->array;
-    job.cred = cred;
+    job.cred = ((Star__CtlWrite *)a->op->body)->head->cred;
     job.name = (char *)(uintptr_t)spec->name;
     job.priority = spec->priority;
     job.retries = spec->retries;
     job.milli_cpus = spec->milli_cpus;
     job.memory = spec->memory;
     job.time_s = spec->time_s;
-    job.node = node;
+    job.node = a->node;
     job.after = spec->after_n > 0;
     body.job = &job;
-    body.spec.data = (uint8_t *)(uintptr_t)text;
-    body.spec.len = len;
+    body.spec.data = (uint8_t *)(uintptr_t)a->text;
+    body.spec.len = a->len;
     body.count = job_spec_jobs(spec);
     body.rows = JOBS_ROWS_MAX;
     body.index = spec->array_first;
     body.after_last = spec->after_n ? spec->after[spec->after_n - 1].last : 0;
-    op_submit(op, STAR__LOG_TYPE__LOG_JOB_SUBMIT, &body.base, false, submitted);
+    a->logged = true;
+    op_submit(a->op, STAR__LOG_TYPE__LOG_JOB_SUBMIT, &body.base, false, submitted);
+}
+
+static void refuse(struct op *op, int rc, const char *why)
+{
+    op->c->jobs->count.refused++;
+    op_error(op, rc, "%s", why[0] ? why : strerror(-rc));
+}
+
+/* true: it names many jobs that come first, and goes on in another turn. false: it may be gone. */
+static bool ask_goes_on(struct centre *c, struct job_ask *a, unsigned *left)
+{
+    char why[JOB_SPEC_WHY] = "";
+    int rc = jobs_ask_look(c, a, left, why);
+
+    if (rc == 0)
+        return true;
+    if (rc > 0)
+        rc = jobs_ask_room(c, a, why);
+    if (rc == 0)
+        into_log(a);
+    else
+        refuse(a->op, rc, why);
+    return false;
+}
+
+bool jobs_ask_turn(struct centre *c)
+{
+    unsigned left = JOBS_WORK_MAX;
+    struct job_ask *a, *next;
+
+    DL_FOREACH_SAFE2(c->jobs->asks, a, next, next_one)
+    {
+        if (left == 0 || a->logged || !ask_goes_on(c, a, &left))
+            continue;
+        DL_DELETE2(c->jobs->asks, a, prev, next_one); /* the others, too, get on */
+        DL_APPEND2(c->jobs->asks, a, prev, next_one);
+    }
+    return left == 0;
+}
+
+static int parse(struct job_ask *a, char why[JOB_SPEC_WHY])
+{
+    int rc = job_spec_parse(a->text, a->len, &a->spec, why);
+
+    a->parsed = rc == 0;
+    return rc < 0 ? rc : job_spec_check_after(&a->spec, state_last_job(a->op->c->state) + 1, why);
 }
 
 void jobs_submit(struct op *op, const char *text, size_t len)
 {
     Star__Head *head = ((Star__CtlWrite *)op->body)->head;
+    struct centre *c = op->c;
     char why[JOB_SPEC_WHY] = "";
-    struct job_spec spec;
-    uint32_t node = 0;
+    unsigned left = JOBS_WORK_MAX;
 
     if (op_deduped(op, head, submitted))
         return;
@@ -313,15 +249,10 @@ void jobs_submit(struct op *op, const char *text, size_t len)
         op_error(op, -EINVAL, "nobody submits this job");
         return;
     }
-    int rc = job_spec_parse(text, len, &spec, why);
-    if (rc == 0) {
-        rc = check(op->c, &spec, head->cred->uid, &node, why);
-        if (rc == 0)
-            submit(op, &spec, head->cred, node, text, len);
-        job_spec_free(&spec);
-    }
-    if (rc < 0) {
-        op->c->jobs->count.refused++;
-        op_error(op, rc, "%s", why[0] ? why : strerror(-rc));
-    }
+    struct job_ask *a = jobs_ask_new(op, head->cred->uid, text, len);
+    int rc = a ? parse(a, why) : -ENOMEM;
+    if (rc == 0)
+        ask_goes_on(c, a, &left);
+    else
+        refuse(op, rc, why);
 }

@@ -120,7 +120,7 @@ unsigned text_jobs_health(struct centre *c, struct text *t)
                              "problem jobs: %" PRIu64 " are pending, and job_queue_max is %" PRIu64
                              ": beyond, none is taken\n",
                              pending, most);
-    size_t runs = job_queue_hopeless(j->queue, &job, why);
+    size_t runs = demand_hopeless(c, &job, why);
     if (runs > 0)
         problems++,
             text_put(t,

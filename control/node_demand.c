@@ -150,7 +150,7 @@ uint32_t node_demand_more(const struct node_demand_limits *limits,
 {
     uint32_t more = 0, stay = 0;
 
-    if (!limits->starts || !offer_takes(limits, need))
+    if (!offer_takes(limits, need))
         return 0;
     for (size_t k = 0; k < n; k++) {
         bool leaves = nodes[k].on_demand &&
@@ -158,7 +158,7 @@ uint32_t node_demand_more(const struct node_demand_limits *limits,
         more += on_its_way(&nodes[k]);
         stay += !leaves; /* it makes room for another one */
     }
-    return limits->nodes_max > stay ? more + limits->nodes_max - stay : more;
+    return limits->starts && limits->nodes_max > stay ? more + limits->nodes_max - stay : more;
 }
 
 uint64_t node_demand_back_off_ms(uint32_t failed)

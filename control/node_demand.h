@@ -65,8 +65,8 @@ uint32_t node_demand_plan(const struct node_demand_limits *limits,
                           const struct node_demand_wait *waits, size_t waits_n,
                           enum node_demand_act *acts);
 
-/* How many nodes beside those that are in use could take such a run: those on their way, and those
- * that may yet be started. */
+/* How many nodes beside those that are in use could take such a run: those on their way (also while
+ * no others are started), and those that may yet be started. */
 uint32_t node_demand_more(const struct node_demand_limits *limits,
                           const struct node_demand_node *nodes, size_t n,
                           const struct job_place_need *need);

@@ -188,6 +188,8 @@ void op_end(struct op *op)
         LL_DELETE2(s->ops, op, s_next);
     if (op->waits_for_lock)
         LL_DELETE2(s->lock_waits, op, s_next);
+    if (op->ask)
+        jobs_ask_end(op);
     op_unmark(op);
     open_uncount(op);
     c->lease_stops -= op->stops_leases;

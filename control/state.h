@@ -256,8 +256,6 @@ int state_job_rest(struct state *s, uint64_t batch, uint64_t *next, uint64_t *la
 /* Every batch that has such. */
 typedef bool (*state_batch_fn)(void *arg, uint64_t batch);
 int state_job_rests(struct state *s, state_batch_fn fn, void *arg);
-/* Of the jobs with these numbers one that is not there: 1, and *id; 0: all are; or -errno. */
-int state_job_missing(struct state *s, uint64_t first, uint64_t last, uint64_t *id);
 uint64_t state_last_job(struct state *s); /* the highest number given; 0: none */
 /* The text of the batch's spec, to be freed, with a NUL behind it. -ENOENT -ENOMEM */
 int state_job_spec(struct state *s, uint64_t batch, char **text, size_t *len);

@@ -66,25 +66,6 @@ int state_jobs(struct state *s, uint64_t after, state_job_fn fn, void *arg)
     return rc == -ENOENT ? 0 : rc;
 }
 
-int state_job_missing(struct state *s, uint64_t first, uint64_t last, uint64_t *id)
-{
-    struct key k = st_key1(first);
-    MDB_val key, val;
-    MDB_cursor *cur;
-    int rc = st_cursor(s, DB_JOBS, &cur);
-
-    if (rc < 0)
-        return rc;
-    *id = first;
-    for (rc = st_seek(s, cur, &k, &key, &val); rc == 0 && *id <= last; ++*id) {
-        if (st_key_u64(&key, 0) != *id)
-            break;
-        rc = st_next(s, cur, &key, &val);
-    }
-    mdb_cursor_close(cur);
-    return rc < 0 && rc != -ENOENT ? rc : *id <= last;
-}
-
 int state_job_spec(struct state *s, uint64_t batch, char **text, size_t *len)
 {
     struct key k = st_key1(batch);

@@ -163,6 +163,8 @@ up
 set_to node_start_time 2
 id=$(submit 'copies = 2\ncommand = true\n')
 wait_for grep -q 'node-start-failed .*start 1 of 3: it was not heard within 2 s' "$EVENTS"
+says '^copy [12] node - state pending' cat "$JOBS/$id/status" || fail "it does not wait: $(cat "$JOBS/$id/status")"
+! says 'problem jobs' cat "$MNT/.umbel/health" || fail "a job for which a node is on its way is a problem: $(cat "$MNT/.umbel/health")"
 set_to node_start_time "$(slow 20)"
 unset UMBEL_TEST_NODE_PROGRAM
 new=$(newest)

@@ -539,6 +539,54 @@ Test(job_queue, an_end_asks_for_one_place_where_all_needs_differ)
     job_queue_free(q);
 }
 
+static uint32_t so_many_come(void *context, const struct job_place_need *need)
+{
+    return need->milli_cpus <= 8000 ? *(uint32_t *)context : 0;
+}
+
+Test(job_queue, what_a_node_has_that_may_come_is_no_problem)
+{
+    struct job_queue *q = fresh();
+    char why[JOB_PLACE_WHY];
+    uint64_t job = 0;
+    uint32_t come = 1;
+
+    node(q, 1, 4);
+    add(q, 5, 8, 0);
+    add(q, 6, 16, 0);
+    next_is(q, 0, 0, 0);
+    cr_expect_eq(job_queue_hopeless(q, so_many_come, &come, &job, why), 1);
+    cr_expect_eq(job, 6, "one that comes has 8 processors");
+    cr_expect_not_null(strstr(why, "16 processors"), "%s", why);
+    come = 0;
+    cr_expect_eq(job_queue_hopeless(q, so_many_come, &come, &job, why), 2);
+    cr_expect_eq(job, 5);
+    job_queue_free(q);
+}
+
+Test(job_queue, copies_on_nodes_that_are_here_and_that_may_come)
+{
+    struct job_queue *q = fresh();
+    char why[JOB_PLACE_WHY];
+    uint64_t job = 0;
+    uint32_t come = 2;
+
+    node(q, 1, 4);
+    node(q, 2, 2);
+    for (uint32_t copy = 1; copy <= 3; copy++) {
+        struct job_queue_run r = {
+            .job = 5, .copy = copy, .copies = 3, .need = {.milli_cpus = 4000, .memory = 1}};
+        cr_assert_eq(job_queue_add(q, &r, NULL), 0);
+    }
+    next_is(q, 0, 5, 1);
+    next_is(q, 0, 0, 0);
+    cr_expect_eq(job_queue_hopeless(q, so_many_come, &come, &job, why), 0);
+    come = 1;
+    cr_expect_eq(job_queue_hopeless(q, so_many_come, &come, &job, why), 2);
+    cr_expect_eq(job, 5);
+    job_queue_free(q);
+}
+
 Test(job_queue, what_no_node_has_is_told)
 {
     struct job_queue *q = fresh();
@@ -553,14 +601,14 @@ Test(job_queue, what_no_node_has_is_told)
     next_is(q, 0, 5, 2);
     next_is(q, 0, 7, 1);
     next_is(q, 0, 0, 0);
-    cr_expect_eq(job_queue_hopeless(q, &job, why), 0, "it waits for room");
+    cr_expect_eq(job_queue_hopeless(q, NULL, NULL, &job, why), 0, "it waits for room");
     job_queue_node_gone(q, 2);
     next_is(q, 0, 0, 0);
-    cr_expect_eq(job_queue_hopeless(q, &job, why), 1);
+    cr_expect_eq(job_queue_hopeless(q, NULL, NULL, &job, why), 1);
     cr_expect_eq(job, 6);
     cr_expect_not_null(strstr(why, "8 processors"), "%s", why);
     node(q, 3, 8);
     next_is(q, 0, 6, 3);
-    cr_expect_eq(job_queue_hopeless(q, &job, why), 0);
+    cr_expect_eq(job_queue_hopeless(q, NULL, NULL, &job, why), 0);
     job_queue_free(q);
 }

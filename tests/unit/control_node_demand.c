@@ -229,7 +229,8 @@ Test(node_demand, how_many_more_there_could_be)
     cr_assert_eq(node_demand_more(&l, n, 3, &need), 0);
     need.node = 0;
     l.starts = false;
-    cr_assert_eq(node_demand_more(&l, n, 3, &need), 0);
+    cr_assert_eq(node_demand_more(&l, n, 3, &need), 1, "the one on its way comes all the same");
+    cr_assert_eq(node_demand_more(&l, n, 1, &need), 0);
 }
 
 Test(node_demand, back_off_grows_and_is_bounded)
