@@ -2,6 +2,7 @@
 #include "control/centre.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,20 @@ void session_hello(struct centre *c, struct peer *p, const struct message *m, St
     star__hello__free_unpacked(hello, NULL);
 }
 
+/* Refusals of the mount's own: nobody asked the centre. */
+static void note_refused(struct centre *c, const struct session *s, const Star__ControlsRefused *r)
+{
+    if (r && r->full > 0)
+        events_add(&c->errors, "refused",
+                   "%s: user %u has too many control files open there, or too much text in them "
+                   "(%" PRIu64 " times): close some",
+                   s->name, r->uid, r->full);
+    if (r && r->killed > 0)
+        events_add(&c->errors, "refused",
+                   "%s: %" PRIu64 " specs of user %u were dropped: who wrote them was killed",
+                   s->name, r->killed, r->uid);
+}
+
 void session_renew(struct centre *c, struct session *s, struct peer *p, const struct message *m,
                    Star__Renew *renew)
 {
@@ -177,6 +192,7 @@ void session_renew(struct centre *c, struct session *s, struct peer *p, const st
     s->waiting = renew->waiting;
     s->waiting_node = renew->waiting_node;
     s->waiting_s = renew->waiting_s;
+    note_refused(c, s, renew->controls);
     r.centre_instance = c->instance;
     r.direct_size = setting_u64(c, "direct_size");
     r.real_ns = clock_real_ns();

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "control/wire/address.h"
+#include "fs/control_files.h"
 #include "fs/kreq.h"
 #include "fs/leases.h"
 #include "fs/pool_access.h"
@@ -271,6 +272,7 @@ void msession_reply(struct worker *w, struct client *client, const struct messag
 struct renewal {
     struct worker *w;
     int64_t sent_ms, sent_ns;
+    struct controls_told controls;
 };
 
 static void on_renewed(void *arg, const struct message *reply)
@@ -285,10 +287,12 @@ static void on_renewed(void *arg, const struct message *reply)
     }
     if (said)
         star__renew_reply__free_unpacked(said, NULL);
-    if (reply->status >= 0)
+    if (reply->status >= 0) {
+        controls_heard(r->w, &r->controls);
         heard(r->w, r->sent_ms);
-    else if (reply->status == -ESTALE)
+    } else if (reply->status == -ESTALE) {
         session_is_lost(r->w);
+    }
     free(r);
 }
 
@@ -296,6 +300,7 @@ static void renew(struct worker *w)
 {
     struct centre *c = &w->centre;
     Star__Renew body = STAR__RENEW__INIT;
+    Star__ControlsRefused refused;
     struct renewal *r = malloc(sizeof(*r));
 
     if (!r)
@@ -305,6 +310,7 @@ static void renew(struct worker *w)
     body.pool_read = straight_bytes_read(w->reader);
     body.pool_written = straight_bytes_written(w->writer);
     waits_tell(w, &body);
+    r->controls = controls_tell(w, &body, &refused);
     pthread_rwlock_rdlock(&c->link_lock);
     body.session = c->link ? c->link->session : 0;
     pthread_rwlock_unlock(&c->link_lock);

@@ -10,10 +10,13 @@
 
 #include "fs/answer.h"
 #include "fs/centre.h"
+#include "fs/killed.h"
 
 /* An open control file that is read. */
 struct control {
     uint64_t fh;
+    uint32_t uid; /* whose share it is of */
+    pid_t writer; /* the thread that wrote last */
     char *text;
     size_t size;
     uint64_t
@@ -29,7 +32,10 @@ struct control {
 struct controls {
     pthread_mutex_t lock;
     struct control *open;
-    uint64_t bytes; /* of all texts */
+    struct control_shares shares;
+    struct controls_told refused; /* in all */
+    struct controls_told heard;   /* of that, the centre has */
+    uint32_t refused_uid;
 };
 
 int controls_start(struct worker *w)
@@ -44,7 +50,7 @@ int controls_start(struct worker *w)
 static void control_free(struct controls *cs, struct control *c)
 {
     HASH_DEL(cs->open, c);
-    cs->bytes -= c->size + c->gathered_size;
+    control_shares_give(&cs->shares, c->uid, 1, c->size + c->gathered_size);
     free(c->text);
     free(c->gathered);
     free(c);
@@ -64,28 +70,41 @@ void controls_stop(struct worker *w)
     w->controls = NULL;
 }
 
-/* What is kept of fh; made if it is new. The lock is held. -ENFILE, -ENOMEM. */
-static int control_of(struct controls *cs, uint64_t fh, struct control **out)
+/* So much more of it. The lock is held. */
+static int take(struct controls *cs, uint32_t uid, uint64_t files, uint64_t bytes)
 {
-    HASH_FIND(hh, cs->open, &fh, sizeof(fh), *out);
+    int rc = control_shares_take(&cs->shares, uid, files, bytes);
+
+    if (rc == -EMFILE) {
+        cs->refused.full++;
+        cs->refused_uid = uid;
+    }
+    return rc;
+}
+
+/* What is kept of q's handle; made if it is new. The lock is held. -EMFILE, -ENFILE, -ENOMEM. */
+static int control_of(struct controls *cs, const struct kreq *q, struct control **out)
+{
+    HASH_FIND(hh, cs->open, &q->fh, sizeof(q->fh), *out);
     if (*out)
         return 0;
-    if (HASH_COUNT(cs->open) >= CONTROLS_MAX)
-        return -ENFILE;
     struct control *c = calloc(1, sizeof(*c));
-    if (!c)
-        return -ENOMEM;
-    c->fh = fh;
+    int rc = c ? take(cs, q->ctx.uid, 1, 0) : -ENOMEM;
+    if (rc < 0) {
+        free(c);
+        return rc;
+    }
+    c->fh = q->fh;
+    c->uid = q->ctx.uid;
     HASH_ADD(hh, cs->open, fh, sizeof(c->fh), c);
     *out = c;
     return 0;
 }
 
-/* Makes size bytes the text of fh. -ENFILE, -ENOMEM: also when all together have too much. */
-static int set_text(struct worker *w, uint64_t fh, const void *text, size_t size, uint64_t base,
-                    bool reread)
+/* Makes size bytes the text of q's handle. Errors as above. */
+static int set_text(struct kreq *q, const void *text, size_t size, uint64_t base, bool reread)
 {
-    struct controls *cs = w->controls;
+    struct controls *cs = q->w->controls;
     char *copy = malloc(size ? size : 1);
     struct control *c;
     int rc = copy ? 0 : -ENOMEM;
@@ -95,11 +114,12 @@ static int set_text(struct worker *w, uint64_t fh, const void *text, size_t size
     if (size)
         memcpy(copy, text, size);
     pthread_mutex_lock(&cs->lock);
-    rc = control_of(cs, fh, &c);
-    if (rc == 0 && cs->bytes - c->size + size > CONTROLS_BYTES_MAX)
-        rc = -ENOMEM;
+    rc = control_of(cs, q, &c);
+    if (rc == 0 && size > c->size)
+        rc = take(cs, c->uid, 0, size - c->size);
+    else if (rc == 0)
+        control_shares_give(&cs->shares, c->uid, 0, c->size - size);
     if (rc == 0) {
-        cs->bytes += size - c->size;
         free(c->text);
         c->text = copy;
         c->size = size;
@@ -184,7 +204,7 @@ static void on_opened(struct kreq *q, const struct message *reply)
     int rc = reply->status;
 
     if (rc >= 0)
-        rc = set_text(q->w, q->fh, reply->payload, reply->payload_len, 0, false);
+        rc = set_text(q, reply->payload, reply->payload_len, 0, false);
     if (rc < 0)
         kreq_end(q, rc);
     else
@@ -257,7 +277,7 @@ static bool submit(struct kreq *q, client_reply_fn then)
         q->other = c->gathered_at + size;
         c->gathered = NULL;
         c->gathered_size = 0;
-        cs->bytes -= size;
+        control_shares_give(&cs->shares, c->uid, 0, size);
         failed = c->failed;
         c->failed = 0;
     }
@@ -286,7 +306,7 @@ static int keep_answer(struct kreq *q, const struct message *reply)
         if (e)
             star__error_reply__free_unpacked(e, NULL);
     }
-    status = set_text(q->w, q->fh, text, strlen(text), q->other, false);
+    status = set_text(q, text, strlen(text), q->other, false);
     if (r)
         star__ctl_reply__free_unpacked(r, NULL);
     return status;
@@ -309,7 +329,7 @@ static void on_text(struct kreq *q, const struct message *reply)
     int rc = reply->status;
 
     if (rc >= 0)
-        rc = set_text(q->w, q->fh, reply->payload, reply->payload_len, 0, false);
+        rc = set_text(q, reply->payload, reply->payload_len, 0, false);
     if (rc < 0)
         kreq_end(q, rc);
     else if (!answer_text(q))
@@ -341,21 +361,22 @@ static int gather_more(struct controls *cs, struct control *c, const struct kreq
         return -ESPIPE;
     if (size > FRAME_PAYLOAD_MAX - c->gathered_size)
         return -EFBIG;
-    if (cs->bytes + size > CONTROLS_BYTES_MAX)
-        return -ENOMEM;
     if (!(grown = realloc(c->gathered, c->gathered_size + size + 1)))
         return -ENOMEM;
-    memcpy(grown + c->gathered_size, text, size);
     c->gathered = grown;
+    int rc = take(cs, c->uid, 0, size);
+    if (rc < 0)
+        return rc;
+    memcpy(grown + c->gathered_size, text, size);
     c->gathered_size += size;
-    cs->bytes += size;
+    c->writer = q->ctx.pid;
     return 0;
 }
 
 /* What has been gathered of a text that is not whole is of no use to anybody. */
 static void give_up(struct controls *cs, struct control *c, int why)
 {
-    cs->bytes -= c->gathered_size;
+    control_shares_give(&cs->shares, c->uid, 0, c->gathered_size);
     free(c->gathered);
     c->gathered = NULL;
     c->gathered_size = 0;
@@ -368,7 +389,7 @@ static void gather(struct kreq *q, const char *text, size_t size)
     struct control *c;
 
     pthread_mutex_lock(&cs->lock);
-    int rc = control_of(cs, q->fh, &c);
+    int rc = control_of(cs, q, &c);
     if (rc == 0) {
         rc = gather_more(cs, c, q, text, size);
         if (rc < 0)
@@ -389,7 +410,7 @@ static void on_command(struct kreq *q, const struct message *reply)
     Star__CtlReply *r = kreq_unpack(reply, &star__ctl_reply__descriptor, &status);
 
     if (r && r->text && r->text[0])
-        status = set_text(q->w, q->fh, r->text, strlen(r->text), q->offset + q->length, false);
+        status = set_text(q, r->text, strlen(r->text), q->offset + q->length, false);
     if (r)
         star__ctl_reply__free_unpacked(r, NULL);
     if (status < 0) {
@@ -430,8 +451,78 @@ static void on_submitted_flush(void *arg, const struct message *reply)
     kreq_end(q, reply->status < 0 ? reply->status : status);
 }
 
+/* Who wrote it; 0: nothing was gathered. */
+static pid_t writer_of(const struct kreq *q, bool *any)
+{
+    struct controls *cs = q->w->controls;
+    pid_t writer = 0;
+    struct control *c;
+
+    pthread_mutex_lock(&cs->lock);
+    HASH_FIND(hh, cs->open, &q->fh, sizeof(q->fh), c);
+    *any = c && c->gathered;
+    if (*any)
+        writer = c->writer;
+    pthread_mutex_unlock(&cs->lock);
+    return writer;
+}
+
+static void drop(const struct kreq *q)
+{
+    struct controls *cs = q->w->controls;
+    struct control *c;
+
+    pthread_mutex_lock(&cs->lock);
+    HASH_FIND(hh, cs->open, &q->fh, sizeof(q->fh), c);
+    if (c && c->gathered) {
+        give_up(cs, c, -ECANCELED);
+        cs->refused.killed++;
+        cs->refused_uid = c->uid;
+    }
+    pthread_mutex_unlock(&cs->lock);
+}
+
+/* The kernel closes the file for a process that was killed: it may have had more to write. If it
+ * was another one that wrote, which lives, that one goes on. */
+static bool is_cut_short(const struct kreq *q)
+{
+    bool any;
+    pid_t writer = writer_of(q, &any);
+
+    if (!any || !killed_is(q->ctx.pid))
+        return false;
+    if (killed_with(q->ctx.pid, writer))
+        drop(q);
+    return true;
+}
+
 void control_flush(struct kreq *q)
 {
-    if (!control_gathers(q->ino) || !submit(q, on_submitted_flush))
+    if (!control_gathers(q->ino) || is_cut_short(q) || !submit(q, on_submitted_flush))
         kreq_end(q, 0);
+}
+
+/* --- what the centre hears --- */
+
+struct controls_told controls_tell(struct worker *w, Star__Renew *renew, Star__ControlsRefused *r)
+{
+    struct controls *cs = w->controls;
+
+    star__controls_refused__init(r);
+    pthread_mutex_lock(&cs->lock);
+    struct controls_told now = cs->refused;
+    r->full = now.full - cs->heard.full;
+    r->killed = now.killed - cs->heard.killed;
+    r->uid = cs->refused_uid;
+    pthread_mutex_unlock(&cs->lock);
+    if (r->full > 0 || r->killed > 0)
+        renew->controls = r;
+    return now;
+}
+
+void controls_heard(struct worker *w, const struct controls_told *told)
+{
+    pthread_mutex_lock(&w->controls->lock);
+    w->controls->heard = *told;
+    pthread_mutex_unlock(&w->controls->lock);
 }

@@ -102,6 +102,30 @@ grown=$(($(resident "$worker") - before)) centre=$(($(resident "$(pid_of control
 "$TOOLS/specs" "$JOBS/new" split || fail "half of a spec"
 alive
 
+step "one user takes all control files that he can get"
+touch "$WORK/crowd.ready"
+chown $ALICE "$WORK/crowd.ready"
+as $ALICE "$TOOLS/specs" "$JOBS/new" crowd 1100 "$WORK/crowd.ready" "$WORK/crowd.go" >"$WORK/crowd.log" &
+crowd=$!
+within "$(slow 30)" test -s "$WORK/crowd.log" || fail "the crowd does not come"
+says 'taken 256: Too many open files' cat "$WORK/crowd.log" || fail "$(cat "$WORK/crowd.log")"
+refused 1 'Too many open files' as $ALICE cat "$MNT/.umbel/status"
+as $BOB cat "$MNT/.umbel/status" >"$WORK/bob.status" || fail "bob may not look"
+alive
+told() { grep -q "mnt: user $ALICE has too many control files open there" "$MNT/.umbel/errors"; }
+wait_for told
+touch "$WORK/crowd.go"
+wait $crowd || fail "the crowd: $(cat "$WORK/crowd.log")"
+as $ALICE cat "$MNT/.umbel/status" >/dev/null || fail "it does not end"
+
+step "a writer that is killed hands in nothing"
+before=$(tail -n 1 "$JOBS/list" | cut -d' ' -f1)
+for number in 2 9 15; do specs killed $number || fail "killed by $number"; done
+[ "$(tail -n 1 "$JOBS/list" | cut -d' ' -f1)" = $((before + 6)) ] || fail "more or less than 6 jobs: $(tail -n 8 "$JOBS/list")"
+told() { grep -q 'specs of user 65534 were dropped: who wrote them was killed' "$MNT/.umbel/errors"; }
+wait_for told
+alive
+
 step "commands that take all they can get"
 umbel set job_output_max 1M >/dev/null
 umbel set job_pids_max 200 >/dev/null

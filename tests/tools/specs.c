@@ -1,22 +1,29 @@
 /*
  * Writes specs that nobody should write into .umbel/jobs/new, and looks at every answer.
  *
- *     specs NEW noise SEED COUNT   random bytes, hostile values, mutated specs: each is refused
- * with one printable line, or is a job. Says "taken N refused M" specs NEW flood BYTES        one
- * spec of so many bytes: EFBIG beyond 1 MiB, at close too specs NEW many COUNT         so many at
- * once, 1 MiB each: ENOMEM or ENFILE comes before they are too much specs NEW half READY GO      a
- * spec, and neither read nor closed before the file GO is there. Says how read and close went specs
- * NEW split              a write that fails in the middle of a spec: what came before is no spec
+ *  - specs NEW noise SEED COUNT: random bytes, hostile values, mutated specs: each is refused with
+ *    one printable line, or is a job. Says "taken N refused M"
+ *  - specs NEW flood BYTES: one spec of so many bytes: EFBIG beyond 1 MiB, at close too
+ *  - specs NEW many COUNT: so many at once, 1 MiB each: an error comes before they are too much
+ *  - specs NEW crowd COUNT READY GO: so many at once, small ones, until the file GO is there. Says
+ *    how many were taken, and why no more
+ *  - specs NEW half READY GO: a spec, and neither read nor closed before the file GO is there. Says
+ *    how read and close went
+ *  - specs NEW split: a write that fails in the middle of a spec: what came before is no spec
+ *  - specs NEW killed SIGNAL: whoever is killed after he wrote what could be a spec has handed in
+ *    nothing; others who have the file open hear of it, or go on
  */
 #include <ctype.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -247,7 +254,7 @@ static int many(const char *path, long count)
         }
         if (put == (ssize_t)MIB)
             full++;
-        else if (errno != ENOMEM && errno != ENFILE)
+        else if (errno != ENOMEM && errno != ENFILE && errno != EMFILE)
             err(1, "one of many");
     }
     for (long i = 0; i < n; i++)
@@ -258,22 +265,54 @@ static int many(const char *path, long count)
     return full < n ? 0 : 1;
 }
 
-/* ---- in two halves */
-
-static int half(const char *path, const char *ready, const char *go)
+/* Says that we are ready, and waits for go. */
+static void wait_for(const char *ready, const char *go)
 {
-    static const char spec[] = "cpus = 0.01\nmemory = 16M\ncommand = true\n";
-    char answer[200];
-    int fd = open_new(path);
-
-    if (write(fd, spec, sizeof(spec) - 1) != (ssize_t)sizeof(spec) - 1)
-        err(1, "write");
     int mark = open(ready, O_WRONLY | O_CREAT, 0600);
+
     if (mark < 0)
         err(1, "%s", ready);
     close(mark);
     for (int i = 0; i < 600 && access(go, F_OK) < 0; i++)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+}
+
+static int crowd(const char *path, long count, const char *ready, const char *go)
+{
+    static int fds[MANY_MAX];
+    long n = 0;
+    int why = 0;
+
+    for (; n < count && n < MANY_MAX && why == 0; n++) {
+        fds[n] = open_new(path);
+        if (write(fds[n], "#", 1) < 0)
+            why = errno;
+    }
+    printf("taken %ld: %s\n", why ? n - 1 : n, why ? strerror(why) : "all");
+    fflush(stdout);
+    wait_for(ready, go);
+    for (long i = 0; i < n; i++)
+        close(fds[i]);
+    return 0;
+}
+
+/* ---- in two halves */
+
+static const char good[] = "cpus = 0.01\nmemory = 16M\ncommand = true\n";
+
+static void write_good(int fd)
+{
+    if (write(fd, good, sizeof(good) - 1) != (ssize_t)sizeof(good) - 1)
+        err(1, "write");
+}
+
+static int half(const char *path, const char *ready, const char *go)
+{
+    char answer[200];
+    int fd = open_new(path);
+
+    write_good(fd);
+    wait_for(ready, go);
     ssize_t n = read(fd, answer, sizeof(answer));
     printf("read %s\n", n < 0 ? strerror(errno) : "done");
     printf("close %s\n", close(fd) < 0 ? strerror(errno) : "done");
@@ -295,6 +334,56 @@ static int split(const char *path)
     return 0;
 }
 
+/* ---- by somebody who is killed */
+
+/* A child that writes (or not), and ends by that signal (0: by itself), with the file open. */
+static void child(int fd, bool writes, int number)
+{
+    pid_t pid = fork();
+    int status;
+
+    if (pid < 0)
+        err(1, "fork");
+    if (pid == 0) {
+        if (writes)
+            write_good(fd);
+        if (number == 0)
+            _exit(0);
+        signal(number, SIG_DFL);
+        raise(number);
+        _exit(99);
+    }
+    if (waitpid(pid, &status, 0) < 0)
+        err(1, "waitpid");
+    if (number ? !WIFSIGNALED(status) : status != 0)
+        errx(1, "the child ended with status %x", (unsigned)status);
+}
+
+static int killed(const char *path, int number)
+{
+    char answer[200];
+    int fd = open_new(path);
+
+    child(fd, true, number);
+    if (read(fd, answer, sizeof(answer)) >= 0 || errno != ECANCELED)
+        err(1, "half a spec may be handed in by who has the file open, too");
+    close(fd);
+    fd = open_new(path);
+    child(fd, true, number);
+    if (close(fd) == 0 || errno != ECANCELED)
+        errx(1, "close does not say that the writer was killed");
+    fd = open_new(path);
+    write_good(fd);
+    child(fd, false, number);
+    if (!read_back(fd))
+        errx(1, "what another one wrote is no job, as a child was killed");
+    fd = open_new(path);
+    child(fd, true, 0);
+    if (!read_back(fd))
+        errx(1, "a child that ends by itself hands in what it wrote");
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 2 ? argv[2] : "";
@@ -311,5 +400,10 @@ int main(int argc, char **argv)
         return half(argv[1], argv[3], argv[4]);
     if (argc == 3 && strcmp(what, "split") == 0)
         return split(argv[1]);
-    errx(2, "usage: specs NEW noise SEED COUNT | flood BYTES | many COUNT | half READY GO | split");
+    if (argc == 6 && strcmp(what, "crowd") == 0)
+        return crowd(argv[1], strtol(argv[3], NULL, 10), argv[4], argv[5]);
+    if (argc == 4 && strcmp(what, "killed") == 0)
+        return killed(argv[1], (int)strtol(argv[3], NULL, 10));
+    errx(2, "usage: specs NEW noise SEED COUNT | flood BYTES | many COUNT | crowd COUNT READY GO | "
+            "half READY GO | split | killed SIGNAL");
 }
