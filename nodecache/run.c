@@ -277,8 +277,10 @@ static int open_all(struct runs *r, char detail[RUN_DETAIL])
     if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->wake, &e) < 0)
         return -errno;
     int rc = run_groups_open(r->jobs, &r->cgroups, detail);
-    if (rc == 0)
+    if (rc == 0) {
+        run_cgroups_sweep(&r->cgroups);
         rc = runs_start_spawner(r, detail);
+    }
     return rc < 0 ? rc : runs_adopt(r, detail);
 }
 
@@ -383,7 +385,8 @@ static void sweep_one(void *arg, const char *name)
 {
     struct sweep *s = arg;
 
-    if (run_folder_holder(s->jobs, name) == 0 && run_cgroup_kill(&s->groups, name, SWEEP_TRIES) == 0)
+    if (run_folder_holder(s->jobs, name) == 0 &&
+        run_cgroup_kill(&s->groups, name, SWEEP_TRIES) == 0)
         (void)run_cgroup_remove(&s->groups, name); /* the node's next start takes it away */
 }
 
@@ -398,7 +401,9 @@ void runs_sweep(const char *store)
         return; /* it has never run jobs */
     if (run_groups_open(s.jobs, &s.groups, detail) == 0) {
         (void)run_cgroup_each(&s.groups, sweep_one, &s);
-        (void)run_cgroup_remove(&s.groups, NULL); /* in use: runs go on */
+        (void)run_cgroups_remove_node(&s.groups); /* in use: runs go on */
+        run_cgroups_sweep(&s.groups);
+        run_cgroups_close(&s.groups);
     }
     close(s.jobs);
 }
@@ -428,8 +433,10 @@ void runs_close(struct runs *r, bool end)
         waitpid(r->spawner_pid, NULL, 0); /* it ends as its socket does */
     HASH_ITER (hh, r->table, run, next)
         runs_drop(r, run);
-    if (r->cgroups.base[0])
-        (void)run_cgroup_remove(&r->cgroups, NULL); /* runs go on: it stays */
+    if (r->cgroups.base[0]) {
+        (void)run_cgroups_remove_node(&r->cgroups); /* runs go on: it stays */
+        run_cgroups_close(&r->cgroups);
+    }
     if (r->lease)
         munmap((void *)(uintptr_t)r->lease, sizeof(*r->lease));
     const int fds[] = {r->jobs, r->epoll, r->wake};

@@ -1,7 +1,7 @@
 /*
- * The control groups of runs. libcgroup finds the controllers and makes the node's own group, with
- * what v2 needs above it. The group of each run is made, entered and removed by hand: libcgroup
- * reads the mounts again for each of that, which cost more than all other work of a short run.
+ * The control groups of runs, made, entered and removed by hand: libcgroup, which has made the
+ * node's own (run_cgroup_node.c), reads the mounts again for each of that, which cost more than all
+ * other work of a short run.
  */
 #include "nodecache/run_cgroup.h"
 
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <libcgroup.h>
+#include "nodecache/run_cgroup_private.h"
 
 /* The kernel's least quota is 1 ms; a longer period lets a small share be one. */
 #define PERIOD_US        100000u
@@ -26,13 +26,6 @@
 #define FILE_TEXT_MAX    4096
 #define PROCS_TEXT_MAX   65536
 #define BETWEEN_KILLS_NS 10000000L
-
-static const char *controller_name(enum run_controller k)
-{
-    static const char *const names[] = {"cpu", "memory", "pids", "cpuacct"};
-
-    return names[k];
-}
 
 void run_cgroup_quota(uint32_t milli_cpus, uint64_t *quota_us, uint64_t *period_us)
 {
@@ -57,8 +50,8 @@ uint64_t run_cgroup_key(const char *text, const char *key)
 
 /* ---- paths and files; the kernel's interface, which libcgroup has only as a whole */
 
-static int group_path(const struct run_cgroups *c, enum run_controller k, const char *name,
-                      const char *file, char out[PATH_MAX])
+int run_cgroup_path(const struct run_cgroups *c, enum run_controller k, const char *name,
+                    const char *file, char out[PATH_MAX])
 {
     int n = snprintf(out, PATH_MAX, "%s/%s%s%s%s%s", c->mounts[k], c->base, name ? "/" : "",
                      name ? name : "", file ? "/" : "", file ? file : "");
@@ -69,7 +62,7 @@ static int read_text(const struct run_cgroups *c, enum run_controller k, const c
                      const char *file, char *text, size_t size)
 {
     char path[PATH_MAX];
-    int fd = -1, rc = c->mounts[k][0] ? group_path(c, k, name, file, path) : -ENOENT;
+    int fd = -1, rc = c->mounts[k][0] ? run_cgroup_path(c, k, name, file, path) : -ENOENT;
 
     text[0] = 0;
     if (rc == 0 && (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
@@ -98,7 +91,7 @@ static int write_text(const struct run_cgroups *c, enum run_controller k, const 
                       const char *file, const char *text)
 {
     char path[PATH_MAX];
-    int rc = group_path(c, k, name, file, path);
+    int rc = run_cgroup_path(c, k, name, file, path);
     int fd = rc == 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
 
     if (fd < 0)
@@ -118,55 +111,6 @@ static int write_number(const struct run_cgroups *c, enum run_controller k, cons
 }
 
 /* ---- making */
-
-static int from_libcgroup(int rc)
-{
-    if (rc == 0)
-        return 0;
-    if (rc == ECGOTHER && cgroup_get_last_errno() > 0)
-        return -cgroup_get_last_errno();
-    return rc == ECGROUPNOTOWNER || rc == ECGROUPNOTALLOWED ? -EACCES : -EIO;
-}
-
-static void why(char detail[RUN_DETAIL], const char *what, int rc)
-{
-    snprintf(detail, RUN_DETAIL, "%s: %s", what,
-             rc == ECGOTHER ? strerror(cgroup_get_last_errno()) : cgroup_strerror(rc));
-}
-
-/* The node's group: v2 must have the controllers enabled down to it. */
-static int make_base(const struct run_cgroups *c, char detail[RUN_DETAIL])
-{
-    struct cgroup *g = cgroup_new_cgroup(c->base);
-    int rc = g ? 0 : ECGFAIL;
-
-    for (enum run_controller k = RUN_CPU; rc == 0 && k < RUN_CONTROLLERS; k++)
-        if (c->mounts[k][0] && !cgroup_add_controller(g, controller_name(k)))
-            rc = ECGFAIL;
-    if (rc == 0)
-        rc = cgroup_create_cgroup(g, 1);
-    if (rc != 0)
-        why(detail, "the node's control group", rc);
-    cgroup_free(&g);
-    return from_libcgroup(rc);
-}
-
-/* v2 gives a group the controllers that its parent passes on: the root, umbel, and the node's own
- * for its runs. Above the last one libcgroup may have done it, or systemd. */
-static int enable_children(const struct run_cgroups *c, char detail[RUN_DETAIL])
-{
-    static const char what[] = "+cpu +memory +pids", file[] = "cgroup.subtree_control";
-    int rc;
-
-    (void)write_text(c, RUN_MEMORY, "../..", file, what);
-    (void)write_text(c, RUN_MEMORY, "..", file, what);
-    rc = write_text(c, RUN_MEMORY, NULL, file, what);
-
-    if (rc < 0)
-        snprintf(detail, RUN_DETAIL, "control groups for runs cannot be enabled: %s",
-                 strerror(-rc));
-    return rc;
-}
 
 static int limit_v1(const struct run_cgroups *c, const char *name, const struct run_limits *l)
 {
@@ -214,8 +158,7 @@ static int limit_v2(const struct run_cgroups *c, const char *name, const struct 
     return rc;
 }
 
-/* Trees apart in v1; one in v2, which the first of them stands for. */
-static bool has_tree(const struct run_cgroups *c, enum run_controller k)
+bool run_cgroup_has_tree(const struct run_cgroups *c, enum run_controller k)
 {
     return c->mounts[k][0] && (!c->v2 || k == RUN_CPU);
 }
@@ -226,26 +169,22 @@ static int make_group(const struct run_cgroups *c, const char *name)
     int rc = 0;
 
     for (enum run_controller k = RUN_CPU; rc == 0 && k < RUN_CONTROLLERS; k++) {
-        if (!has_tree(c, k))
+        if (!run_cgroup_has_tree(c, k))
             continue;
-        rc = group_path(c, k, name, NULL, path);
+        rc = run_cgroup_path(c, k, name, NULL, path);
         if (rc == 0 && mkdir(path, 0755) < 0 && errno != EEXIST)
             rc = -errno;
     }
     return rc;
 }
 
-int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct run_limits *limits,
+int run_cgroup_make(struct run_cgroups *c, const char *name, const struct run_limits *limits,
                     char detail[RUN_DETAIL])
 {
     int rc = make_group(c, name);
 
-    /* The last run of an earlier process has taken the node's group away (run_supervise.c), or
-     * somebody who cleans up has. */
-    if (rc == -ENOENT) {
-        rc = make_base(c, detail);
-        if (rc == 0 && c->v2)
-            rc = enable_children(c, detail);
+    if (rc == -ENOENT) { /* somebody who cleans up has taken the node's group away */
+        rc = run_cgroups_make_node(c, detail);
         if (rc < 0)
             return rc;
         rc = make_group(c, name);
@@ -262,50 +201,9 @@ int run_cgroup_enter(const struct run_cgroups *c, const char *name)
     int rc = 0;
 
     for (enum run_controller k = RUN_CPU; rc == 0 && k < RUN_CONTROLLERS; k++)
-        if (has_tree(c, k))
+        if (run_cgroup_has_tree(c, k))
             rc = write_text(c, k, name, "cgroup.procs", "0"); /* the writer */
     return rc;
-}
-
-static int find_mount(struct run_cgroups *c, enum run_controller k)
-{
-    char *mount = NULL;
-    int rc = cgroup_get_subsys_mount_point(controller_name(k), &mount);
-
-    if (rc == 0 && strlen(mount) >= sizeof(c->mounts[k]))
-        rc = ECGFAIL;
-    if (rc == 0)
-        snprintf(c->mounts[k], sizeof(c->mounts[k]), "%s", mount);
-    free(mount);
-    return rc;
-}
-
-int run_cgroups_open(struct run_cgroups *c, const char *base, char detail[RUN_DETAIL])
-{
-    char path[PATH_MAX];
-    int rc = cgroup_init();
-
-    memset(c, 0, sizeof(*c));
-    snprintf(c->base, sizeof(c->base), "umbel/%s", base);
-    if (rc != 0) {
-        why(detail, "control groups", rc);
-        return from_libcgroup(rc);
-    }
-    for (enum run_controller k = RUN_CPU; k <= RUN_PIDS; k++) {
-        if (find_mount(c, k) == 0)
-            continue;
-        snprintf(detail, RUN_DETAIL, "the control group controller '%s' is not mounted",
-                 controller_name(k));
-        return -ENOENT;
-    }
-    if (snprintf(path, sizeof(path), "%s/cgroup.controllers", c->mounts[RUN_MEMORY]) >=
-        (int)sizeof(path))
-        return -ENAMETOOLONG;
-    c->v2 = access(path, F_OK) == 0;
-    if (!c->v2)
-        (void)find_mount(c, RUN_CPUACCT); /* without it the processes' own times count */
-    rc = make_base(c, detail);
-    return rc == 0 && c->v2 ? enable_children(c, detail) : rc;
 }
 
 /* ---- what is there */
@@ -371,7 +269,7 @@ int run_cgroup_kill(const struct run_cgroups *c, const char *name, int tries)
         if (c->v2)
             (void)kill_v2(c, name); /* not there: one after the other */
         for (enum run_controller k = RUN_CPU; k <= RUN_PIDS; k++) {
-            int n = !has_tree(c, k) ? 0 : kill_listed(c, k, name);
+            int n = !run_cgroup_has_tree(c, k) ? 0 : kill_listed(c, k, name);
             if (n < 0)
                 return n;
             left += n;
@@ -390,9 +288,9 @@ int run_cgroup_remove(const struct run_cgroups *c, const char *name)
 
     for (enum run_controller k = RUN_CPU; k < RUN_CONTROLLERS; k++) {
         char path[PATH_MAX];
-        if (!has_tree(c, k))
+        if (!run_cgroup_has_tree(c, k))
             continue;
-        int one = group_path(c, k, name, NULL, path);
+        int one = run_cgroup_path(c, k, name, NULL, path);
         if (one == 0 && rmdir(path) < 0 && errno != ENOENT)
             one = -errno;
         rc = rc == 0 ? one : rc;
@@ -405,9 +303,9 @@ int run_cgroup_each(const struct run_cgroups *c, void (*fn)(void *arg, const cha
     for (enum run_controller k = RUN_CPU; k < RUN_CONTROLLERS; k++) {
         char path[PATH_MAX];
         struct dirent *e;
-        if (!has_tree(c, k))
+        if (!run_cgroup_has_tree(c, k))
             continue;
-        int rc = group_path(c, k, NULL, NULL, path);
+        int rc = run_cgroup_path(c, k, NULL, NULL, path);
         DIR *dir = rc == 0 ? opendir(path) : NULL;
         if (!dir)
             return rc < 0 ? rc : errno == ENOENT ? 0 : -errno;

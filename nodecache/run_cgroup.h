@@ -3,7 +3,8 @@
  * this machine has. All runs of a node stand below one group of its own, umbel/BASE, which tells
  * what they use together.
  *
- * Threads: a struct run_cgroups is only read after run_cgroups_open().
+ * Threads: of a struct run_cgroups only `hold` changes after run_cgroups_open(): by
+ * run_cgroup_make() and run_cgroups_keep(), each of one thread in its process.
  */
 #ifndef UMBEL_NODE_RUN_CGROUP_H
 #define UMBEL_NODE_RUN_CGROUP_H
@@ -21,6 +22,7 @@ struct run_cgroups {
     bool v2;
     char base[64];                          /* "umbel/0123abc" */
     char mounts[RUN_CONTROLLERS][PATH_MAX]; /* empty: not there (only cpuacct may be) */
+    int hold;                               /* the node's group is needed; -1: it is not said */
 };
 
 struct run_limits {
@@ -34,10 +36,18 @@ struct run_group_usage {
     uint64_t oom_kills; /* processes that the kernel has killed, as the memory was at an end */
 };
 
-/* BASE names the node among all of the machine. Makes its group. detail: what is missing. */
+/* BASE names the node among all of the machine. Makes its group, which stays as long as somebody
+ * has it open: this process, or one that was forked from it. detail: what is missing. */
 int run_cgroups_open(struct run_cgroups *c, const char *base, char detail[RUN_DETAIL]);
+/* The group stays where it is. Needless after run_cgroups_open() has failed, and harmless. */
+void run_cgroups_close(struct run_cgroups *c);
+/* From time to time, by one thread of the node: somebody who cleans up may have removed the group.
+ */
+int run_cgroups_keep(struct run_cgroups *c);
+/* Removes what nodes that are no more have left on this machine, whosever they were. */
+void run_cgroups_sweep(const struct run_cgroups *c);
 /* The group of one run. One that an earlier attempt has left is taken over. */
-int run_cgroup_make(const struct run_cgroups *c, const char *name, const struct run_limits *limits,
+int run_cgroup_make(struct run_cgroups *c, const char *name, const struct run_limits *limits,
                     char detail[RUN_DETAIL]);
 /* The calling process goes into it. */
 int run_cgroup_enter(const struct run_cgroups *c, const char *name);
@@ -51,6 +61,8 @@ void run_cgroup_usage(const struct run_cgroups *c, const char *name, struct run_
 void run_cgroup_all(const struct run_cgroups *c, struct run_usage *out);
 /* 0: it is gone. -EBUSY: processes are in it. */
 int run_cgroup_remove(const struct run_cgroups *c, const char *name);
+/* The node's own. -EBUSY: runs are in it, or somebody else has it open. */
+int run_cgroups_remove_node(const struct run_cgroups *c);
 /* Every group of a run that is there. */
 int run_cgroup_each(const struct run_cgroups *c, void (*fn)(void *arg, const char *name),
                     void *arg);

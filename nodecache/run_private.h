@@ -27,7 +27,6 @@ struct run_world {
     const char *mount_path;
     _Atomic uint64_t *lease;
     struct run_cgroups cgroups;
-    pid_t spawner;
 };
 
 /* Between node and spawner, packets: the run's name; back, with the supervisor's pidfd (none if

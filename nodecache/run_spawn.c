@@ -49,7 +49,7 @@ static int open_world(struct run_world *w, const struct run_spawner_options *o,
 {
     int rc;
 
-    *w = (struct run_world){.mount_path = o->mount, .spawner = getpid()};
+    *w = (struct run_world){.mount_path = o->mount};
     w->jobs = run_folder_open(o->store);
     if (w->jobs < 0 || !(w->lease = run_lease_map(w->jobs, false))) {
         rc = w->jobs < 0 ? w->jobs : -errno;
@@ -139,10 +139,13 @@ int run_spawner(const struct run_spawner_options *o)
 
     block_signals();
     int told = answer(o->fd, "", -rc, -1, detail);
-    if (rc < 0 || told < 0)
+    if (rc < 0 || told < 0) {
+        if (w.cgroups.base[0]) /* should the node be gone */
+            (void)run_cgroups_remove_node(&w.cgroups);
         return 1; /* the node says why */
+    }
     rc = serve(&w, o->fd);
-    (void)run_cgroup_remove(&w.cgroups, NULL); /* in use: the last run does it */
+    (void)run_cgroups_remove_node(&w.cgroups); /* in use: the last run does it */
     return rc < 0 && rc != -ECONNRESET && rc != -EPIPE;
 }
 

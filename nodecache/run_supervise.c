@@ -360,9 +360,8 @@ static void remove_group(const struct supervisor *v)
     }
     if (rc < 0) /* the node tries again */
         log_warning("the control group of run %s: %s", v->name, strerror(-rc));
-    /* Nobody else is left to do it, should the node not come back; if it does, it is made again. */
-    if (getppid() != v->world->spawner)
-        (void)run_cgroup_remove(&v->world->cgroups, NULL);
+    /* Should there be no node any more, which would have it open. */
+    (void)run_cgroups_remove_node(&v->world->cgroups);
 }
 
 /* ---- life */

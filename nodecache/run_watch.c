@@ -370,6 +370,7 @@ void *runs_watch(void *arg)
     prctl(PR_SET_NAME, "runs");
     while (!stops(r)) {
         if (clock_boot_ms() >= sweep_ms) {
+            (void)run_cgroups_keep(&r->cgroups); /* a run that needs it makes it */
             (void)run_cgroup_each(&r->cgroups, sweep_one, r);
             sweep_ms = clock_boot_ms() + SWEEP_MS;
         }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -219,9 +220,17 @@ static void start(struct world *w, const struct order *o)
     cr_assert_eq(runs_job_start(w->runs, &o->m, detail), 0, "%s", detail);
 }
 
+/* Sanitized programs take longer, emulated machines (tests/vm) as well. */
+static int wait_ms(void)
+{
+    const char *slow = getenv("UMBEL_SANITIZE");
+
+    return slow && slow[0] ? 4 * WAIT_MS : WAIT_MS;
+}
+
 static Star__JobRunReport *wait_end(struct world *w, uint64_t job)
 {
-    int64_t until = clock_boot_ms() + WAIT_MS;
+    int64_t until = clock_boot_ms() + wait_ms();
     Star__JobRunReport *found = NULL;
 
     pthread_mutex_lock(&w->lock);
@@ -273,27 +282,45 @@ static void one_group(void *arg, const char *name)
     ++*(unsigned *)arg;
 }
 
-static void groups_of(const struct world *w, struct run_cgroups *c)
+static void base_of(const struct world *w, char base[40])
 {
-    char base[40], detail[RUN_DETAIL], jobs[PATH_MAX + 8];
+    char jobs[PATH_MAX + 8];
     struct stat st;
 
     snprintf(jobs, sizeof(jobs), "%s/jobs", w->dir);
     cr_assert_eq(stat(jobs, &st), 0);
-    snprintf(base, sizeof(base), "%jx-%jx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    snprintf(base, 40, "%jx-%jx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+}
+
+static void groups_of(const struct world *w, struct run_cgroups *c)
+{
+    char base[40], detail[RUN_DETAIL];
+
+    base_of(w, base);
     cr_assert_eq(run_cgroups_open(c, base, detail), 0, "%s", detail);
+}
+
+/* In how many trees a node's group is. */
+static unsigned groups_called(const char *node)
+{
+    static const char *const trees[] = {"",        "/unified", "/cpu", "/cpuacct", "/cpu,cpuacct",
+                                        "/memory", "/pids"};
+    char path[128];
+    unsigned n = 0;
+
+    for (size_t i = 0; i < sizeof(trees) / sizeof(trees[0]); i++) {
+        snprintf(path, sizeof(path), "/sys/fs/cgroup%s/umbel/%s", trees[i], node);
+        n += access(path, F_OK) == 0;
+    }
+    return n;
 }
 
 static bool group_is_left(const struct world *w)
 {
-    struct run_cgroups c;
-    unsigned n = 0;
+    char base[40];
 
-    groups_of(w, &c);
-    cr_assert_eq(run_cgroup_each(&c, one_group, &n), 0);
-    if (n == 0)
-        cr_expect_eq(run_cgroup_remove(&c, NULL), 0);
-    return n > 0;
+    base_of(w, base);
+    return groups_called(base) > 0;
 }
 
 static bool folder_is_left(const struct world *w, const char *name)
@@ -459,6 +486,32 @@ Test(node_run, a_fork_bomb_is_bounded_and_ends)
     teardown(w);
 }
 
+/* The limits that its control group sets, and what that tells. */
+Test(node_run, limits_are_kept_and_use_is_told)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done");
+    int64_t began = clock_boot_ms();
+
+    o->m.milli_cpus = 500;
+    start(w, o);
+    Star__JobRunReport *r = wait_end(w, 1);
+    int64_t took = clock_boot_ms() - began;
+    IS_END(r, END_EXIT, 0);
+    cr_expect_gt(r->cpu_us, 1000);
+    /* Half a processor, and what may be used up in the first and the last period. */
+    cr_expect_leq(r->cpu_us, (uint64_t)took * 1000 / 2 + 200000);
+    cr_expect_gt(r->memory_peak, 65536);
+    o = order(w, 2, "for n in 1 2 3 4 5 6 7 8 9; do sleep 2 & done; wait");
+    o->m.pids_max = 4;
+    start(w, o);
+    r = wait_end(w, 2);
+    cr_expect(r->end == STAR__JOB_END__END_EXIT && r->status != 0, "%d %d", (int)r->end,
+              (int)r->status);
+    cr_expect(strstr(text_of(w, "err2"), "fork"), "%s", text_of(w, "err2"));
+    teardown(w);
+}
+
 Test(node_run, more_output_than_is_kept)
 {
     struct world *w = setup();
@@ -541,7 +594,7 @@ Test(node_run, a_killed_node_finds_its_runs_again)
     runs_close(w->runs, false);
     pid_t pid = fork();
     if (pid == 0) {
-        alarm(WAIT_MS / 1000); /* it must not outlive a test that has failed */
+        alarm((unsigned)wait_ms() / 1000); /* it must not outlive a test that has failed */
         if (open_runs(w, detail) != 0)
             _exit(1);
         w->keep = true;
@@ -647,7 +700,7 @@ Test(node_run, what_makes_no_sense_is_refused)
 /* v2, as far as a machine has it on which v1 has the controllers: a group without limits. */
 Test(node_run, groups_of_v2)
 {
-    struct run_cgroups c = {.v2 = true};
+    struct run_cgroups c = {.v2 = true, .hold = -1};
     const struct run_limits none = {0};
     struct run_group_usage used;
     char detail[RUN_DETAIL];
@@ -716,7 +769,8 @@ Test(node_run, a_node_that_stops_ends_them_all)
     runs_end(w->runs);
     cr_expect_eq(runs_active(w->runs), 0);
     cr_expect_eq(runs_held(w->dir, false), 0);
-    cr_expect_lt(clock_boot_ms() - began, JOB_GRACE_MS + JOB_MARGIN_MS + 1000);
+    if (wait_ms() == WAIT_MS)
+        cr_expect_lt(clock_boot_ms() - began, JOB_GRACE_MS + JOB_MARGIN_MS + 1000);
     for (uint64_t i = 1; i <= N; i++) {
         Star__JobRunReport *r = wait_end(w, i);
         cr_expect_eq(r->end, STAR__JOB_END__END_LEASE, "%s", r->detail);
@@ -749,17 +803,28 @@ static bool has_group(const struct run_cgroups *c)
     return access(path, F_OK) == 0;
 }
 
-/* As the last run of an earlier process does, or somebody who cleans up. */
+/* Somebody cleans up. */
 Test(node_run, the_node_s_group_is_made_again)
 {
     struct world *w = setup();
     struct run_cgroups c;
+    char path[2 * PATH_MAX];
 
     groups_of(w, &c);
-    cr_assert_eq(run_cgroup_remove(&c, NULL), 0);
+    for (int k = 0; k < RUN_CONTROLLERS; k++) {
+        snprintf(path, sizeof(path), "%s/%s", c.mounts[k], c.base);
+        cr_expect(!c.mounts[k][0] || rmdir(path) == 0 || (errno == ENOENT && k > 0), "%s: %s", path,
+                  strerror(errno));
+    }
     cr_assert_not(has_group(&c));
     IS_END(run(w, 1, "/bin/true"), END_EXIT, 0);
+    cr_expect_eq(run_cgroups_keep(&c), 0);
     cr_expect(has_group(&c));
+    run_cgroups_sweep(&c);
+    cr_expect(has_group(&c));
+    cr_expect_eq(run_cgroups_remove_node(&c), 0);
+    run_cgroups_close(&c);
+    IS_END(run(w, 2, "/bin/true"), END_EXIT, 0);
     teardown(w);
 }
 
@@ -776,10 +841,11 @@ Test(node_run, the_last_run_takes_the_group_away)
 
     cr_assert_eq(pipe(up), 0);
     groups_of(w, &c);
+    run_cgroups_close(&c);
     runs_close(w->runs, false);
     pid_t pid = fork();
     if (pid == 0) {
-        alarm(WAIT_MS / 1000);
+        alarm((unsigned)wait_ms() / 1000);
         if (open_runs(w, detail) != 0)
             _exit(1);
         struct order *goes = order(w, 1, "echo began; sleep 2");
@@ -802,6 +868,72 @@ Test(node_run, the_last_run_takes_the_group_away)
     cr_expect_not(has_group(&c), "the node's group is left");
     cr_assert_eq(open_runs(w, detail), 0, "%s", detail);
     IS_END(wait_end(w, 1), END_EXIT, 0);
+    teardown(w);
+}
+
+/* Whatever has become of them; but not that of a node that lives. */
+Test(node_run, groups_that_nodes_have_left_are_swept)
+{
+    struct run_cgroups mine;
+    char names[3][40], detail[RUN_DETAIL], path[PATH_MAX + 80];
+    const struct run_limits some = {.milli_cpus = 100, .memory = 64u << 20, .pids = 10};
+    int up[2];
+
+    for (int i = 0; i < 3; i++)
+        snprintf(names[i], sizeof(names[i]), "test-%d-%d", getpid(), i);
+    if (run_cgroups_open(&mine, names[0], detail) < 0)
+        cr_skip_test("no control groups on this machine: %s", detail);
+    unsigned trees = groups_called(names[0]);
+    cr_assert_geq(trees, 1);
+    cr_assert_eq(pipe(up), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct run_cgroups c;
+        alarm((unsigned)wait_ms() / 1000);
+        bool good = run_cgroups_open(&c, names[1], detail) == 0 &&
+                    run_cgroup_make(&c, "1.1.1", &some, detail) == 0;
+        (void)!write(up[1], good ? "y" : "n", 1);
+        pause();
+    }
+    char byte = 0;
+    cr_assert_eq(read(up[0], &byte, 1), 1);
+    cr_assert_eq(byte, 'y', "%s", detail);
+    /* One of which somebody has taken a part away. */
+    snprintf(path, sizeof(path), "%s/umbel/%s", mine.mounts[RUN_PIDS], names[2]);
+    cr_assert_eq(mkdir(path, 0755), 0);
+    run_cgroups_sweep(&mine);
+    cr_expect_eq(groups_called(names[0]), trees, "our own");
+    cr_expect_eq(groups_called(names[1]), trees, "one that is needed");
+    cr_expect_eq(groups_called(names[2]), 0);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    run_cgroups_sweep(&mine);
+    cr_expect_eq(groups_called(names[0]), trees);
+    cr_expect_eq(groups_called(names[1]), 0);
+    cr_expect_eq(run_cgroups_remove_node(&mine), 0);
+    run_cgroups_close(&mine);
+    cr_expect_eq(groups_called(names[0]), 0);
+}
+
+/* The node was killed while it started. */
+Test(node_run, a_spawner_without_a_node_leaves_nothing)
+{
+    struct world *w = setup();
+    int pair[2], status;
+
+    runs_close(w->runs, true);
+    w->runs = NULL;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    close(pair[0]);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(pair[1], 9);
+        execl(w->exe, w->exe, "supervise", "--store", w->dir, "--mount", w->cloud, "--fd", "9",
+              NULL);
+        _exit(127);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 1, "%d", status);
     teardown(w);
 }
 
