@@ -204,7 +204,18 @@ floor() {
     awk -v n=$n -v ms=$(($(ms) - began)) 'BEGIN { printf "%.1f\n", n * 1000 / ms }'
 }
 
+# What runs that were killed have left; not those of one that goes on.
+forget_killed() {
+    local at pid
+    for at in /sys/fs/cgroup/cpuacct/umbel-bench-*; do
+        pid=${at#*/umbel-bench-}
+        pid=${pid%-umbel}
+        [ ! -d "$at" ] || kill -0 "$pid" 2>/dev/null || rmdir "$at" 2>/dev/null || say "in use, though its script has ended: $at"
+    done
+}
+
 [ -d /sys/fs/cgroup/cpuacct ] || skip "CPU is counted by cgroup v1's cpuacct here"
+forget_killed
 mkdir "$BOX" "$BOX-umbel"
 AT_END=(eval 'rmdir "$BOX" "$BOX-umbel" 2>/dev/null')
 mkdir "$SLURM"
