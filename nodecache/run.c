@@ -46,7 +46,6 @@ struct run *runs_add(struct runs *r, const struct run_key *k, enum run_state sta
         return NULL;
     run->key = *k;
     run->state = state;
-    run->pidfd = -1;
     run_key_name(k, run->name);
     HASH_ADD(hh, r->table, key, sizeof(run->key), run);
     r->active += state != RUN_OVER;
@@ -57,8 +56,6 @@ void runs_drop(struct runs *r, struct run *run)
 {
     HASH_DEL(r->table, run);
     r->active -= run->state != RUN_OVER;
-    if (run->pidfd >= 0)
-        close(run->pidfd);
     if (run->result)
         star__job_run_report__free_unpacked(run->result, NULL);
     free(run);
@@ -75,18 +72,6 @@ void runs_wake(struct runs *r)
     uint64_t one = 1;
 
     (void)!write(r->wake, &one, sizeof(one)); /* an eventfd takes it, or is readable already */
-}
-
-int run_tell_supervisor(const struct run *run, int sig, int value)
-{
-    siginfo_t info = {.si_signo = sig, .si_code = SI_QUEUE};
-
-    info.si_pid = getpid();
-    info.si_uid = getuid();
-    info.si_int = value;
-    if (run->pidfd < 0)
-        return -ESRCH;
-    return syscall(SYS_pidfd_send_signal, run->pidfd, sig, &info, 0) < 0 ? -errno : 0;
 }
 
 /* ---- what the centre asks */
@@ -187,7 +172,7 @@ int runs_job_signal(struct runs *r, const Star__JobSignal *m, char detail[RUN_DE
     else if (run->state != RUN_GOES)
         run->end_asked = RUN_SIGNAL;
     else
-        rc = run_tell_supervisor(run, RUN_SIGNAL, m->end ? 0 : m->signal);
+        rc = run_supervisor_tell(run->by, RUN_SIGNAL, m->end ? 0 : m->signal);
     pthread_mutex_unlock(&r->lock);
     if (rc < 0 && !detail[0])
         snprintf(detail, RUN_DETAIL, "run %s: %s", name, strerror(-rc));
@@ -326,7 +311,7 @@ static void end_all(struct runs *r)
 
     HASH_ITER (hh, r->table, run, next) {
         if (run->state == RUN_GOES)
-            (void)run_tell_supervisor(run, SIGTERM, 0); /* gone: it is over */
+            (void)run_supervisor_tell(run->by, SIGTERM, 0); /* gone: it is over */
         else if (run->state != RUN_OVER)
             run->end_asked = SIGTERM;
     }
@@ -431,8 +416,12 @@ void runs_close(struct runs *r, bool end)
         close(r->spawner);
     if (r->spawner_pid > 0)
         waitpid(r->spawner_pid, NULL, 0); /* it ends as its socket does */
-    HASH_ITER (hh, r->table, run, next)
+    HASH_ITER (hh, r->table, run, next) {
+        if (run->by)
+            run_supervisor_drop(r, run->by);
         runs_drop(r, run);
+    }
+    run_supervisors_end(r);
     if (r->cgroups.base[0]) {
         (void)run_cgroups_remove_node(&r->cgroups); /* runs go on: it stays */
         run_cgroups_close(&r->cgroups);

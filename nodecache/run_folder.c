@@ -234,7 +234,7 @@ int run_folder_hold(int dir)
         rc = -ESTALE;
     if (rc < 0)
         close(fd);
-    return rc; /* the descriptor stays open as long as the process lives */
+    return rc < 0 ? rc : fd;
 }
 
 pid_t run_folder_holder(int jobs, const char *name)

@@ -2,10 +2,10 @@
  * STORE/jobs on the disk:
  *
  *     lease                    u64, CLOCK_BOOTTIME in ms: until then runs may go on; mapped
- *     JOB.COPY.ATTEMPT/start   packed JobStart. Its supervisor holds a record lock on it as long as
- *                              it lives, so the kernel says who that is, and nobody is deceived
- *     JOB.COPY.ATTEMPT/why     text: why it is to be ended
- *     JOB.COPY.ATTEMPT/result  packed JobRunReport, written as a whole or not at all
+ *     JOB.COPY.ATTEMPT/start   packed JobStart. Its supervisor holds a record lock on it until the
+ *                              result is there, so the kernel says who that is, and nobody is
+ * deceived JOB.COPY.ATTEMPT/why     text: why it is to be ended JOB.COPY.ATTEMPT/result  packed
+ * JobRunReport, written as a whole or not at all
  *
  * Nothing is synced: after a crash of the machine no run is left, and the centre is told so.
  * Functions return 0 or -errno; jobs is the folder's descriptor.
@@ -47,8 +47,9 @@ int run_folder_set_why(int jobs, const char *name, const char *why);
 void run_folder_why(int dir, char *out, size_t size); /* empty: nothing was said */
 int run_folder_remove(int jobs, const char *name);
 
-/* In the supervisor: the lock, for the rest of the process's life. dir: the run's folder.
- * -EBUSY: another one has it. -ESTALE: the node has given it up. */
+/* In the supervisor: the lock, until the descriptor that it answers is closed, or any other one of
+ * the same file. dir: the run's folder. -EBUSY: another one has it. -ESTALE: the node has given it
+ * up. */
 int run_folder_hold(int dir);
 /* Who holds it; 0: nobody does. */
 pid_t run_folder_holder(int jobs, const char *name);

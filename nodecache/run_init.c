@@ -294,10 +294,11 @@ static _Noreturn void wait_for(pid_t command, int signals)
 }
 
 /* Placed by number, everything else closed: what the supervisor has is not the run's. */
-static int place(const struct run_pipes *p)
+static int place(const struct run_world *w, const struct run_pipes *p)
 {
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
+    close(w->channel); /* its end is the supervisor's */
     if (null < 0 || dup2(null, 0) < 0 || dup2(p->out, 1) < 0 || dup2(p->err, 2) < 0 ||
         dup3(p->control, CONTROL, O_CLOEXEC) < 0)
         return -errno;
@@ -317,7 +318,7 @@ _Noreturn void run_init(const struct run_world *w, const char *name, const Star_
     prctl(PR_SET_NAME, "umbel-init");
     sigfillset(&set);
     sigprocmask(SIG_SETMASK, &set, NULL);
-    rc = place(p);
+    rc = place(w, p);
     if (rc < 0)
         _exit(1);
     rc = run_cgroup_enter(&w->cgroups, name);

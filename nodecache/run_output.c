@@ -226,6 +226,16 @@ int run_output_turn(struct run_output *o)
     return rc;
 }
 
+void run_output_free(struct run_output *o)
+{
+    end_stream(&o->out);
+    end_stream(&o->err);
+    free(o->out.path);
+    free(o->err.path);
+    if (o->done >= 0)
+        close(o->done);
+}
+
 bool run_output_is_done(const struct run_output *o)
 {
     struct pollfd p = {.fd = o->done, .events = POLLIN};

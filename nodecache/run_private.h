@@ -8,6 +8,10 @@
  * process space of its own; when init, the first process there, ends, the kernel ends all others,
  * and only then does the supervisor see its end. init dies with the supervisor: should that be
  * killed, its run is.
+ *
+ * A supervisor has one run at a time. When that is over it says so on its channel to the node, and
+ * may be given another one there: a new address space costs more than all else that a short run
+ * needs of it. Without a node at the channel's other end it ends with its run.
  */
 #ifndef UMBEL_NODE_RUN_PRIVATE_H
 #define UMBEL_NODE_RUN_PRIVATE_H
@@ -27,31 +31,51 @@ struct run_world {
     const char *mount_path;
     _Atomic uint64_t *lease;
     struct run_cgroups cgroups;
+    int channel; /* in a supervisor: its end of it */
 };
 
-/* Between node and spawner, packets: the run's name; back, with the supervisor's pidfd (none if
- * error is not 0). Before the first one a packet with an empty name: whether runs can be started.
- */
+/* Between node and spawner, packets: the run's name; back, with the supervisor's pidfd and the
+ * node's end of its channel (none if error is not 0). Before the first one a packet with an empty
+ * name: whether runs can be started. */
 struct run_spawned {
     int32_t error;
     char name[RUN_NAME_MAX];
     char detail[RUN_DETAIL];
 };
 
-/* Signals to a supervisor, with sigqueue's value: a signal's number for the run, 0: its end. */
+/* On the channel: down, the name of the supervisor's next run; up, that its run is over. */
+struct run_over {
+    uint32_t round; /* which of its runs; the first one is 1 */
+    uint32_t again; /* 1: it takes another one; 0: it ends */
+};
+
+/* Signals to a supervisor, with sigqueue's value: run_signal_value(). */
 #define RUN_SIGNAL SIGRTMIN
 /* SIGTERM to it is the end as well, with the node's own reason: the node stops. */
+
+/* number: the signal for the run, 0: its end. round: of which run; a supervisor that has gone on to
+ * another one ignores it. 0: whichever it has. */
+static inline int run_signal_value(unsigned round, int number)
+{
+    return (int)(round << 8) | number;
+}
 
 /* run_spawn.c. The node's control groups, named after STORE/jobs. */
 int run_groups_open(int jobs, struct run_cgroups *out, char detail[RUN_DETAIL]);
 /* Starts the spawner; the node's end of the socket, or -errno: no runs can be started; detail. */
 int run_spawner_start(const char *exe, const char *store, const char *mount, pid_t *pid,
                       char detail[RUN_DETAIL]);
-/* What the spawner has answered; *pidfd is the receiver's. -EAGAIN: nothing now. -EPIPE: gone. */
-int run_spawner_answer(int fd, struct run_spawned *out, int *pidfd);
+/* A supervisor's descriptors in the node; -1: none. */
+struct run_spawned_fds {
+    int pidfd, channel;
+};
+/* What the spawner has answered; the descriptors are the receiver's. -EAGAIN: nothing now. -EPIPE:
+ * gone. */
+int run_spawner_answer(int fd, struct run_spawned *out, struct run_spawned_fds *fds);
+void run_spawned_close(const struct run_spawned_fds *fds);
 
-/* run_supervise.c: in the forked child. Exit status. */
-int run_supervise(struct run_world *w, const char *name);
+/* run_supervise.c: in the forked child; name: its first run. */
+_Noreturn void run_supervise(struct run_world *w, const char *name);
 
 /* run_command.c: pure. argv of the command in list (at most max, NULL behind), its strings in text;
  * -E2BIG. A command of plain words needs no shell. */
@@ -118,5 +142,7 @@ int run_output_turn(struct run_output *o);
 bool run_output_is_done(const struct run_output *o);
 /* What went wrong, in people's words; empty: nothing. */
 void run_output_detail(const struct run_output *o, char *out, size_t size);
+/* It is done, and its thread, if there was one, joined. */
+void run_output_free(struct run_output *o);
 
 #endif

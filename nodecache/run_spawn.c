@@ -42,6 +42,14 @@ int run_groups_open(int jobs, struct run_cgroups *out, char detail[RUN_DETAIL])
     return run_cgroups_open(out, base, detail);
 }
 
+void run_spawned_close(const struct run_spawned_fds *fds)
+{
+    if (fds->pidfd >= 0)
+        close(fds->pidfd);
+    if (fds->channel >= 0)
+        close(fds->channel);
+}
+
 /* ---- the spawner */
 
 static int open_world(struct run_world *w, const struct run_spawner_options *o,
@@ -60,11 +68,12 @@ static int open_world(struct run_world *w, const struct run_spawner_options *o,
     return rc < 0 ? rc : run_sandbox_prepare(w, detail);
 }
 
-static int answer(int fd, const char *name, int error, int pidfd, const char *detail)
+static int answer(int fd, const char *name, int error, const struct run_spawned_fds *fds,
+                  const char *detail)
 {
     struct run_spawned a = {.error = error};
     union {
-        char buf[CMSG_SPACE(sizeof(int))];
+        char buf[CMSG_SPACE(sizeof(*fds))];
         struct cmsghdr align;
     } control = {{0}};
     struct iovec iov = {.iov_base = &a, .iov_len = sizeof(a)};
@@ -72,31 +81,49 @@ static int answer(int fd, const char *name, int error, int pidfd, const char *de
 
     snprintf(a.name, sizeof(a.name), "%s", name);
     snprintf(a.detail, sizeof(a.detail), "%s", detail);
-    if (pidfd >= 0) {
+    if (fds) {
         m.msg_control = control.buf;
         m.msg_controllen = sizeof(control.buf);
         struct cmsghdr *c = CMSG_FIRSTHDR(&m);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &pidfd, sizeof(int));
+        c->cmsg_len = CMSG_LEN(sizeof(*fds));
+        memcpy(CMSG_DATA(c), fds, sizeof(*fds));
     }
     return sendmsg(fd, &m, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
 /* The pidfd before anybody can have reaped it. */
-static int spawn_one(struct run_world *w, int fd, const char *name)
+static int fork_one(struct run_world *w, int fd, const char *name, struct run_spawned_fds *fds)
 {
+    int channel[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+        return -errno;
     pid_t pid = fork();
     int pidfd = pid < 0 ? -errno : pid > 0 ? pidfd_of(pid) : 0;
-
     if (pid == 0) {
         close(fd);
-        _exit(run_supervise(w, name));
+        close(channel[0]);
+        w->channel = channel[1];
+        run_supervise(w, name);
     }
-    int rc = answer(fd, name, pidfd < 0 ? -pidfd : 0, pidfd, "");
-    if (pidfd >= 0)
-        close(pidfd);
+    close(channel[1]);
+    *fds = (struct run_spawned_fds){.pidfd = pidfd, .channel = channel[0]};
+    if (pidfd < 0)
+        close(channel[0]);
+    return pidfd < 0 ? pidfd : 0;
+}
+
+static int spawn_one(struct run_world *w, int fd, const char *name)
+{
+    struct run_spawned_fds fds = {.pidfd = -1, .channel = -1};
+    int rc = fork_one(w, fd, name, &fds);
+
+    if (rc < 0)
+        return answer(fd, name, -rc, NULL, "");
+    rc = answer(fd, name, 0, &fds, "");
+    run_spawned_close(&fds);
     return rc;
 }
 
@@ -138,7 +165,7 @@ int run_spawner(const struct run_spawner_options *o)
     int rc = open_world(&w, o, detail);
 
     block_signals();
-    int told = answer(o->fd, "", -rc, -1, detail);
+    int told = answer(o->fd, "", -rc, NULL, detail);
     if (rc < 0 || told < 0) {
         if (w.cgroups.base[0]) /* should the node be gone */
             (void)run_cgroups_remove_node(&w.cgroups);
@@ -193,7 +220,8 @@ int run_spawner_start(const char *exe, const char *store, const char *mount, pid
                       char detail[RUN_DETAIL])
 {
     struct run_spawned hello = {.error = 0};
-    int fd = spawn_spawner(exe, store, mount, pid), none, rc = fd < 0 ? fd : 0;
+    struct run_spawned_fds none;
+    int fd = spawn_spawner(exe, store, mount, pid), rc = fd < 0 ? fd : 0;
     struct pollfd p = {.fd = fd, .events = POLLIN};
 
     snprintf(detail, RUN_DETAIL, "the process that starts jobs does not start");
@@ -215,10 +243,10 @@ int run_spawner_start(const char *exe, const char *store, const char *mount, pid
     return fd;
 }
 
-int run_spawner_answer(int fd, struct run_spawned *out, int *pidfd)
+int run_spawner_answer(int fd, struct run_spawned *out, struct run_spawned_fds *fds)
 {
     union {
-        char buf[CMSG_SPACE(sizeof(int))];
+        char buf[CMSG_SPACE(sizeof(*fds))];
         struct cmsghdr align;
     } control;
     struct iovec iov = {.iov_base = out, .iov_len = sizeof(*out)};
@@ -228,14 +256,14 @@ int run_spawner_answer(int fd, struct run_spawned *out, int *pidfd)
                        .msg_controllen = sizeof(control.buf)};
     ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
 
-    *pidfd = -1;
+    *fds = (struct run_spawned_fds){.pidfd = -1, .channel = -1};
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EPIPE;
     if (n != (ssize_t)sizeof(*out))
         return -EPIPE;
     out->name[sizeof(out->name) - 1] = out->detail[sizeof(out->detail) - 1] = 0;
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    if (c && c->cmsg_type == SCM_RIGHTS)
-        memcpy(pidfd, CMSG_DATA(c), sizeof(int));
-    return out->name[0] && out->error == 0 && *pidfd < 0 ? -EPIPE : 0;
+    if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(*fds)))
+        memcpy(fds, CMSG_DATA(c), sizeof(*fds));
+    return out->name[0] && out->error == 0 && fds->pidfd < 0 ? -EPIPE : 0;
 }

@@ -32,13 +32,16 @@
 #define LEASE_LOOK_MS 1000
 /* The group's files may say for a moment that it is in use, though nobody is left. */
 #define REMOVE_TRIES 100
+/* For the next run. The node lets it go much earlier, unless it is frozen. */
+#define NEXT_WAIT_MS 60000
 
 enum phase { RUNNING, ENDING, KILLED, OVER };
 
 struct supervisor {
     struct run_world *world;
     const char *name;
-    int dir;
+    unsigned round;
+    int dir, lock;
     Star__JobStart *start;
     int signals, control;
     pid_t child;
@@ -47,8 +50,9 @@ struct supervisor {
     struct timespec began;
     struct run_output output;
     bool has_output;
-    bool ended; /* init has told of the command's end */
-    int status; /* its wait status */
+    bool told_all; /* init is ending: no more comes, and the kernel may need a while for the rest */
+    bool ended;    /* it has told of the command's end */
+    int status;    /* its wait status */
     uint64_t cpu_us;
     bool failed;      /* it has not started */
     Star__JobEnd why; /* why it is being ended; END_NONE */
@@ -189,8 +193,9 @@ static int64_t look_at_limits(struct supervisor *v)
 static void take_told(struct supervisor *v)
 {
     struct run_told told;
+    ssize_t n;
 
-    while (recv(v->control, &told, sizeof(told), MSG_DONTWAIT) == (ssize_t)sizeof(told)) {
+    while ((n = recv(v->control, &told, sizeof(told), MSG_DONTWAIT)) == (ssize_t)sizeof(told)) {
         told.text[sizeof(told.text) - 1] = 0;
         if (told.kind == RUN_TOLD_FAILED) {
             v->failed = true;
@@ -203,6 +208,7 @@ static void take_told(struct supervisor *v)
             v->cpu_us = told.cpu_us;
         }
     }
+    v->told_all = v->told_all || n == 0;
 }
 
 /* init's end is the end of its process space: the kernel has ended all there before. */
@@ -221,12 +227,16 @@ static void take_signals(struct supervisor *v)
     struct signalfd_siginfo info;
 
     while (read(v->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        unsigned round = (unsigned)info.ssi_int >> 8;
+        int number = info.ssi_int & 0xff;
+        if (round != 0 && round != v->round)
+            continue; /* for a run that was over by then */
         if (info.ssi_signo == SIGTERM)
             end_run(v, STAR__JOB_END__END_LEASE, "its node was stopped");
-        else if ((int)info.ssi_signo == RUN_SIGNAL && info.ssi_int == 0)
+        else if ((int)info.ssi_signo == RUN_SIGNAL && number == 0)
             end_asked(v);
         else if ((int)info.ssi_signo == RUN_SIGNAL)
-            send_signal(v, info.ssi_int);
+            send_signal(v, number);
     }
 }
 
@@ -236,7 +246,7 @@ static void watch(struct supervisor *v)
         int ms = (int)look_at_limits(v);
         bool copied = v->output.running;
         struct pollfd p[] = {{.fd = v->signals, .events = POLLIN},
-                             {.fd = v->control, .events = POLLIN},
+                             {.fd = v->told_all ? -1 : v->control, .events = POLLIN},
                              {.fd = copied ? -1 : v->output.out.from, .events = POLLIN},
                              {.fd = copied ? -1 : v->output.err.from, .events = POLLIN}};
         if (v->phase == OVER || poll(p, 4, ms) < 0)
@@ -255,7 +265,8 @@ static void watch(struct supervisor *v)
 
 /* ---- the result */
 
-static void wait_for_output(struct supervisor *v)
+/* false: its thread may hang at the mount. */
+static bool wait_for_output(struct supervisor *v)
 {
     int64_t until = clock_boot_ms() + OUTPUT_WAIT_MS;
     bool done = false;
@@ -275,6 +286,7 @@ static void wait_for_output(struct supervisor *v)
     } else if (done && v->output.running) {
         pthread_join(v->output.thread, NULL);
     }
+    return done;
 }
 
 static void put_status(const struct supervisor *v, Star__JobRunReport *r)
@@ -360,8 +372,6 @@ static void remove_group(const struct supervisor *v)
     }
     if (rc < 0) /* the node tries again */
         log_warning("the control group of run %s: %s", v->name, strerror(-rc));
-    /* Should there be no node any more, which would have it open. */
-    (void)run_cgroups_remove_node(&v->world->cgroups);
 }
 
 /* ---- life */
@@ -373,11 +383,19 @@ static int open_run(struct supervisor *v)
 
     /* Read before: closing any descriptor of it would give up the lock. */
     if (rc == 0)
-        rc = run_folder_hold(v->dir);
-    return rc;
+        v->lock = rc = run_folder_hold(v->dir);
+    return rc < 0 ? rc : 0;
 }
 
-static int take_signals_here(struct supervisor *v)
+static void close_run(struct supervisor *v)
+{
+    if (v->has_output)
+        run_output_free(&v->output);
+    star__job_start__free_unpacked(v->start, NULL);
+    close_all((const int[]){v->control, v->dir, v->lock}, 3);
+}
+
+static int take_signals_here(void)
 {
     sigset_t set;
 
@@ -388,35 +406,85 @@ static int take_signals_here(struct supervisor *v)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_DFL);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    v->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return v->signals < 0 ? -errno : 0;
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
 }
 
-int run_supervise(struct run_world *w, const char *name)
+/* true: nothing of it is left here, and another run may follow. */
+static bool go(struct supervisor *v)
 {
-    struct supervisor v = {.world = w, .name = name, .dir = -1, .control = -1};
-    int rc;
+    bool clean = begin(v) == 0;
 
-    prctl(PR_SET_NAME, "umbel-run");
-    setsid();
-    rc = take_signals_here(&v);
-    if (rc == 0)
-        rc = open_run(&v);
+    if (clean)
+        watch(v);
+    v->failed = v->failed || !clean;
+    clean = clean && v->child == 0;
+    if (v->has_output && v->phase == OVER)
+        clean = wait_for_output(v) && clean;
+    int rc = write_result(v);
+    if (rc < 0) /* the node sees that there is none */
+        log_error("the result of run %s: %s", v->name, strerror(-rc));
+    return clean && rc == 0;
+}
+
+/* The result is there. Nobody listens: nothing follows. */
+static bool tell_over(const struct supervisor *v)
+{
+    struct run_over over = {.round = v->round, .again = 1};
+
+    return send(v->world->channel, &over, sizeof(over), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+}
+
+/* true: the node may give another one. false: the process ends, which tells the node as well, and
+ * takes with it what hangs at the mount. */
+static bool supervise_one(struct run_world *w, int signals, unsigned round, const char *name)
+{
+    struct supervisor v = {.world = w,
+                           .name = name,
+                           .round = round,
+                           .signals = signals,
+                           .dir = -1,
+                           .lock = -1,
+                           .control = -1};
+    int rc = open_run(&v);
+
     if (rc < 0) {
         /* Given up meanwhile, or somebody else has it: nothing of it has begun. */
         if (rc != -ESTALE && rc != -EBUSY)
             log_error("run %s: %s", name, strerror(-rc));
-        return 1;
+        return false;
     }
-    if (begin(&v) == 0)
-        watch(&v);
-    else
-        v.failed = true;
-    if (v.has_output && v.phase == OVER)
-        wait_for_output(&v);
-    rc = write_result(&v);
-    if (rc < 0) /* the node sees that there is none */
-        log_error("the result of run %s: %s", name, strerror(-rc));
+    bool again = go(&v);
     remove_group(&v);
-    _exit(rc < 0 ? 1 : 0); /* a thread may hang at the mount */
+    if (again)
+        close_run(&v);
+    return again && tell_over(&v);
+}
+
+static bool next_run(const struct run_world *w, char name[RUN_NAME_MAX])
+{
+    struct pollfd p = {.fd = w->channel, .events = POLLIN};
+    struct run_key key;
+    ssize_t n = poll(&p, 1, NEXT_WAIT_MS) > 0 ? recv(w->channel, name, RUN_NAME_MAX - 1, 0) : 0;
+
+    name[n < 0 ? 0 : n] = 0;
+    return run_key_parse(name, &key) == 0; /* not so without a node */
+}
+
+_Noreturn void run_supervise(struct run_world *w, const char *first)
+{
+    char name[RUN_NAME_MAX];
+    unsigned round = 1;
+
+    prctl(PR_SET_NAME, "umbel-run");
+    setsid();
+    snprintf(name, sizeof(name), "%s", first);
+    int signals = take_signals_here();
+    if (signals < 0)
+        log_error("run %s: %s", name, strerror(-signals));
+    while (signals >= 0 && supervise_one(w, signals, round, name) && next_run(w, name))
+        round++;
+    /* Should there be no node any more, which would have it open. */
+    (void)run_cgroups_remove_node(&w->cgroups);
+    _exit(0); /* a thread may hang at the mount */
 }

@@ -69,11 +69,7 @@ static Star__JobRunReport *failed_report(const struct run *run, const char *deta
 static void set_over(struct runs *r, struct run *run, Star__JobRunReport *result)
 {
     pthread_mutex_lock(&r->lock);
-    if (run->pidfd >= 0) {
-        epoll_ctl(r->epoll, EPOLL_CTL_DEL, run->pidfd, NULL);
-        close(run->pidfd);
-    }
-    run->pidfd = -1;
+    run->by = NULL; /* whoever was told of it drops it, or has another run for it */
     r->waiting -= run->state == RUN_WAITING;
     r->active--;
     run->state = RUN_OVER;
@@ -100,7 +96,8 @@ static void set_failed(struct runs *r, struct run *run, const char *detail)
     set_over(r, run, result);
 }
 
-static void supervisor_ended(struct runs *r, struct run *run)
+/* What its supervisor has left. */
+static void run_ended(struct runs *r, struct run *run)
 {
     Star__JobRunReport *result = NULL;
     int rc = run_folder_result(r->jobs, run->name, &result);
@@ -115,23 +112,46 @@ static void supervisor_ended(struct runs *r, struct run *run)
 
 /* ---- supervisors */
 
-static int watch_pidfd(struct runs *r, struct run *run, int pidfd)
+static void run_goes(struct runs *r, struct run *run, struct run_supervisor *s)
 {
-    struct epoll_event e = {.events = EPOLLIN, .data.ptr = run};
-    int end;
-
-    if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, pidfd, &e) < 0)
-        return -errno;
+    s->run = run;
     pthread_mutex_lock(&r->lock);
-    r->waiting -= run->state == RUN_WAITING;
     run->state = RUN_GOES;
-    run->pidfd = pidfd;
-    end = run->end_asked;
+    run->by = s;
+    if (run->end_asked)
+        (void)run_supervisor_tell(s, run->end_asked, 0); /* gone: it is over */
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
-    if (end)
-        (void)run_tell_supervisor(run, end, 0); /* gone: it is over */
+}
+
+/* Takes the descriptors. */
+static int watch_new(struct runs *r, struct run *run, const struct run_spawned_fds *fds)
+{
+    struct run_supervisor *s;
+    int rc = run_supervisor_add(r, fds, &s);
+
+    if (rc < 0) {
+        run_spawned_close(fds);
+        return rc;
+    }
+    s->round = fds->channel >= 0;
+    run_goes(r, run, s);
     return 0;
+}
+
+static void supervisor_said(struct runs *r, struct run_supervisor *s)
+{
+    enum run_supervisor_said said = run_supervisor_said(s);
+
+    if (said == RUN_SAID_NOTHING)
+        return;
+    if (s->run)
+        run_ended(r, s->run);
+    s->run = NULL;
+    if (said == RUN_SAID_AGAIN)
+        run_supervisor_rest(r, s);
+    else
+        run_supervisor_is_gone(r, s);
 }
 
 /* The one that holds the run's lock, if it does so still when we have its pidfd. */
@@ -157,10 +177,9 @@ static void adopt(struct runs *r, struct run *run)
             return;
         }
         int fd = find_supervisor(r, run);
-        if (fd >= 0 && watch_pidfd(r, run, fd) == 0)
+        struct run_spawned_fds fds = {.pidfd = fd, .channel = -1};
+        if (fd >= 0 && watch_new(r, run, &fds) == 0)
             return;
-        if (fd >= 0)
-            close(fd);
         if (fd < 0 && run_folder_give_up(r->jobs, run->name) == 0)
             break;
     }
@@ -252,11 +271,12 @@ int runs_start_spawner(struct runs *r, char detail[RUN_DETAIL])
 
 static void take_answers(struct runs *r)
 {
+    struct run_spawned_fds fds;
     struct run_spawned a;
     struct run_key key;
-    int pidfd, rc;
+    int rc;
 
-    while ((rc = run_spawner_answer(r->spawner, &a, &pidfd)) == 0) {
+    while ((rc = run_spawner_answer(r->spawner, &a, &fds)) == 0) {
         struct run *run = NULL;
         char why[96];
         r->asked -= r->asked > 0;
@@ -266,9 +286,9 @@ static void take_answers(struct runs *r)
         pthread_mutex_unlock(&r->lock);
         int err = -a.error;
         if (run && err == 0)
-            err = watch_pidfd(r, run, pidfd);
-        if (err < 0 && pidfd >= 0)
-            close(pidfd);
+            err = watch_new(r, run, &fds);
+        else if (err == 0)
+            run_spawned_close(&fds); /* without a node it ends, as its run does */
         if (run && err < 0) {
             snprintf(why, sizeof(why), "no process for it: %s", strerror(-err));
             set_failed(r, run, why);
@@ -308,16 +328,25 @@ static void start_spawner_again(struct runs *r)
         set_failed(r, run, detail);
 }
 
-static void ask_spawner(struct runs *r)
+static void ask_spawner(struct runs *r, const struct run *run)
+{
+    r->asked++;
+    if (send(r->spawner, run->name, strlen(run->name), MSG_NOSIGNAL) < 0)
+        spawner_lost(r);
+}
+
+static void start_waiting(struct runs *r)
 {
     struct run *run;
 
     if (r->spawner < 0)
         start_spawner_again(r);
     while (r->asked < ASKED_MAX && r->spawner >= 0 && (run = next_waiting(r))) {
-        r->asked++;
-        if (send(r->spawner, run->name, strlen(run->name), MSG_NOSIGNAL) < 0)
-            spawner_lost(r);
+        struct run_supervisor *s = run_supervisor_ask_idle(r, run->name);
+        if (s)
+            run_goes(r, run, s);
+        else
+            ask_spawner(r, run);
     }
 }
 
@@ -358,7 +387,7 @@ static void handle(struct runs *r, const struct epoll_event *e)
     else if (e->data.ptr == r)
         take_answers(r);
     else
-        supervisor_ended(r, e->data.ptr);
+        supervisor_said(r, e->data.ptr);
 }
 
 void *runs_watch(void *arg)
@@ -374,7 +403,8 @@ void *runs_watch(void *arg)
             (void)run_cgroup_each(&r->cgroups, sweep_one, r);
             sweep_ms = clock_boot_ms() + SWEEP_MS;
         }
-        ask_spawner(r);
+        start_waiting(r);
+        run_supervisors_thin(r, clock_boot_ms());
         int n = epoll_wait(r->epoll, events, EVENTS_MAX, SPAWNER_AGAIN_MS);
         for (int i = 0; i < n; i++)
             handle(r, &events[i]);
