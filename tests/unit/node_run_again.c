@@ -37,6 +37,34 @@ static unsigned descriptors_of(pid_t pid)
     return n;
 }
 
+/* What runs with this command go on until. */
+#define UNTIL_LET "until [ -e let ]; do sleep 0.02; done"
+static void let(struct world *w)
+{
+    int fd = open(in_cloud(w, "home/let"), O_WRONLY | O_CREAT, 0644);
+
+    cr_assert_geq(fd, 0);
+    close(fd);
+}
+
+static void let_no_more(struct world *w)
+{
+    cr_assert_eq(unlink(in_cloud(w, "home/let")), 0);
+}
+
+/* The one that is idle after this. */
+static pid_t one_idle(struct world *w)
+{
+    struct order *o = order(w, 1, "echo one; " UNTIL_LET);
+
+    start(w, o);
+    pid_t pid = supervisor_of(w, 1);
+    let(w);
+    IS_END(wait_end(w, 1), END_EXIT, 0);
+    let_no_more(w);
+    return pid;
+}
+
 /* A zombie is gone as well. */
 static bool is_gone(pid_t pid)
 {
@@ -59,15 +87,12 @@ static bool is_gone(pid_t pid)
 Test(node_run_again, the_same_one_has_the_next_run_and_nothing_of_the_last)
 {
     struct world *w = setup();
-    struct order *first = order(w, 1, "echo one; sleep 0.3");
+    pid_t pid = one_idle(w);
 
-    start(w, first);
-    pid_t pid = supervisor_of(w, 1);
-    IS_END(wait_end(w, 1), END_EXIT, 0);
     for (uint64_t i = 2; i <= 20; i++)
         IS_END(run(w, i, i % 2 ? "echo odd; exit 3" : "true"), END_EXIT, i % 2 ? 3 : 0);
     unsigned before = descriptors_of(pid);
-    struct order *other = order(w, 21, "id -u; id -G; sleep 0.3");
+    struct order *other = order(w, 21, "id -u; id -G; cd home; " UNTIL_LET);
     uint32_t groups[] = {777};
     other->cred.uid = other->cred.gid = UID + 1;
     other->cred.groups = groups;
@@ -76,6 +101,7 @@ Test(node_run_again, the_same_one_has_the_next_run_and_nothing_of_the_last)
     cr_assert_eq(chown(in_cloud(w, "out21"), UID + 1, UID + 1), 0);
     start(w, other);
     cr_expect_eq(supervisor_of(w, 21), pid);
+    let(w);
     Star__JobRunReport *r = wait_end(w, 21);
     IS_END(r, END_EXIT, 0);
     cr_expect_str_eq(text_of(w, "out21"), "12346\n12346 777\n");
@@ -97,17 +123,16 @@ static void signal_supervisor(pid_t pid, int value)
 Test(node_run_again, a_signal_for_the_last_run_does_not_meet_the_next)
 {
     struct world *w = setup();
-    struct order *first = order(w, 1, "sleep 0.3"), *second = order(w, 2, "sleep 1"),
-                 *third = order(w, 3, "sleep 600");
+    struct order *second = order(w, 2, UNTIL_LET), *third = order(w, 3, "sleep 600");
+    pid_t pid = one_idle(w);
 
-    start(w, first);
-    pid_t pid = supervisor_of(w, 1);
-    IS_END(wait_end(w, 1), END_EXIT, 0);
     signal_supervisor(pid, run_signal_value(1, 0));
     start(w, second);
     cr_expect_eq(supervisor_of(w, 2), pid);
     signal_supervisor(pid, run_signal_value(1, 0));
     signal_supervisor(pid, run_signal_value(1, SIGKILL));
+    usleep(200000); /* it would end it at once */
+    let(w);
     IS_END(wait_end(w, 2), END_EXIT, 0);
     start(w, third);
     cr_expect_eq(supervisor_of(w, 3), pid);
@@ -121,11 +146,9 @@ Test(node_run_again, it_goes_with_its_node)
 {
     struct world *w = setup();
     char detail[RUN_DETAIL];
-    struct order *first = order(w, 1, "sleep 0.3"), *second = order(w, 2, "sleep 1");
+    struct order *second = order(w, 2, UNTIL_LET);
+    pid_t idle = one_idle(w);
 
-    start(w, first);
-    pid_t idle = supervisor_of(w, 1);
-    IS_END(wait_end(w, 1), END_EXIT, 0);
     cr_expect_eq(kill(idle, 0), 0, "it waits for another one");
     runs_close(w->runs, false);
     cr_expect(is_gone(idle));
@@ -136,6 +159,7 @@ Test(node_run_again, it_goes_with_its_node)
     usleep(100000);
     cr_expect_eq(kill(busy, 0), 0, "its run goes on");
     cr_assert_eq(open_runs(w, detail), 0, "%s", detail);
+    let(w);
     IS_END(wait_end(w, 2), END_EXIT, 0);
     cr_expect(is_gone(busy), "another node adopted it, and cannot give it a run");
     teardown(w);
@@ -145,11 +169,8 @@ Test(node_run_again, it_goes_with_its_node)
 Test(node_run_again, one_without_work_is_let_go)
 {
     struct world *w = setup();
-    struct order *first = order(w, 1, "sleep 0.3");
+    pid_t pid = one_idle(w);
 
-    start(w, first);
-    pid_t pid = supervisor_of(w, 1);
-    IS_END(wait_end(w, 1), END_EXIT, 0);
     cr_expect_eq(kill(pid, 0), 0);
     cr_expect(is_gone(pid), "it waits for ever");
     IS_END(run(w, 2, "true"), END_EXIT, 0);
@@ -160,11 +181,8 @@ Test(node_run_again, one_without_work_is_let_go)
 Test(node_run_again, a_dead_one_is_not_asked)
 {
     struct world *w = setup();
-    struct order *first = order(w, 1, "sleep 0.3");
+    pid_t pid = one_idle(w);
 
-    start(w, first);
-    pid_t pid = supervisor_of(w, 1);
-    IS_END(wait_end(w, 1), END_EXIT, 0);
     cr_assert_eq(kill(pid, SIGKILL), 0);
     cr_expect(is_gone(pid));
     IS_END(run(w, 2, "true"), END_EXIT, 0);

@@ -275,8 +275,9 @@ static inline char *text_of(const struct world *w, const char *path)
 
 #define IS_END(r, wanted, code)                                                                    \
     do {                                                                                           \
-        cr_expect_eq((r)->end, STAR__JOB_END__##wanted, "end %d: %s", (int)(r)->end, (r)->detail); \
-        cr_expect_eq((r)->status, code, "status %d: %s", (int)(r)->status, (r)->detail);           \
+        const Star__JobRunReport *is = (r);                                                        \
+        cr_expect_eq(is->end, STAR__JOB_END__##wanted, "end %d: %s", (int)is->end, is->detail);    \
+        cr_expect_eq(is->status, code, "status %d: %s", (int)is->status, is->detail);              \
     } while (0)
 
 static inline void one_group(void *arg, const char *name)
