@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "control/wire/clock.h"
+#include "control/wire/stamp.h"
 
 bool ctl_is_ino(uint64_t ino)
 {
@@ -136,9 +137,7 @@ int ctl_attr(struct centre *c, uint64_t ino, Star__Attr *attr, Star__Time times[
         return -ENOENT;
     star__attr__init(attr);
     for (int k = 0; k < 3; k++) {
-        star__time__init(&times[k]);
-        times[k].sec = now.tv_sec;
-        times[k].nsec = (uint32_t)now.tv_nsec;
+        times[k] = stamp_of(now);
     }
     attr->atime = &times[0];
     attr->mtime = &times[1];

@@ -9,6 +9,7 @@
 
 #include "control/placement.h"
 #include "control/wire/clock.h"
+#include "control/wire/stamp.h"
 
 void home_attrs_copy(Star__HomeAttrs *to, Star__Time times[2], const Star__HomeAttrs *from)
 {
@@ -612,8 +613,7 @@ void home_setattr(struct op *op, const struct inode *i, const struct home_change
     struct node *n = node_find(c, i->home);
     Star__HomeSetAttr body = STAR__HOME_SET_ATTR__INIT;
     Star__Ticket ticket;
-    Star__Time base_mtime, now = STAR__TIME__INIT;
-    struct timespec t = clock_real();
+    Star__Time base_mtime, now = stamp_of(clock_real());
 
     op->home_ino = i->ino;
     op->home_epoch = i->home_epoch;
@@ -623,8 +623,6 @@ void home_setattr(struct op *op, const struct inode *i, const struct home_change
     }
     if (home_is_given_up(op, i, again))
         return;
-    now.sec = t.tv_sec;
-    now.nsec = (uint32_t)t.tv_nsec;
     fill_ticket(c, i, RIGHT_READ | RIGHT_WRITE, &ticket, &base_mtime);
     body.ticket = &ticket;
     body.set_size = change->set_size;

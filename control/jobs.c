@@ -9,6 +9,7 @@
 
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
+#include "control/wire/stamp.h"
 
 const uint32_t jobs_wait_bounds[JOBS_WAIT_BOUNDS] = {10, 100, 1000, 10000, 60000, 600000, 3600000};
 
@@ -51,13 +52,9 @@ void jobs_set_why(struct job *job, const char *format, ...)
 
 void jobs_time_now(Star__Time **t)
 {
-    struct timespec now = clock_real();
-
     if (!*t && !(*t = malloc(sizeof(**t))))
         return; /* unknown is told as such */
-    star__time__init(*t);
-    (*t)->sec = now.tv_sec;
-    (*t)->nsec = (uint32_t)now.tv_nsec;
+    **t = stamp_of(clock_real());
 }
 
 /* --- memory --- */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "control/wire/clock.h"
+#include "control/wire/stamp.h"
 
 #define STATFS_BLOCK 4096u
 /* Reported where no node has told the pool's size yet. */
@@ -97,9 +98,7 @@ static void setattr_at_home(struct op *op)
         return;
     }
     if (q->valid & FATTR_MTIME_NOW) {
-        struct timespec t = clock_real();
-        now.sec = t.tv_sec;
-        now.nsec = (uint32_t)t.tv_nsec;
+        now = stamp_of(clock_real());
         change.mtime = &now;
     } else if (q->valid & FATTR_MTIME) {
         change.mtime = q->mtime;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/wire/stamp.h"
 #include "fs/centre.h"
 #include "fs/leases.h"
 #include "fs/straight_read.h"
@@ -39,9 +40,7 @@ static bool only_reads(const struct kreq *q);
 static void fill_ticket(struct ticket_box *box, uint64_t ino, struct ticket *t)
 {
     star__ticket__init(&box->ticket);
-    star__time__init(&box->mtime);
-    box->mtime.sec = t->mtime.tv_sec;
-    box->mtime.nsec = (uint32_t)t->mtime.tv_nsec;
+    box->mtime = stamp_of(t->mtime);
     box->ticket.ino = ino;
     box->ticket.rights = t->rights;
     box->ticket.home_epoch = t->home_epoch;
@@ -54,13 +53,6 @@ static void fill_ticket(struct ticket_box *box, uint64_t ino, struct ticket *t)
     box->ticket.expires = t->expires;
     box->ticket.generation = t->generation;
     box->ticket.mac = (ProtobufCBinaryData){.len = t->mac_len, .data = t->mac};
-}
-
-static void fill_now(const struct kreq *q, Star__Time *now)
-{
-    star__time__init(now);
-    now->sec = q->now.tv_sec;
-    now->nsec = (uint32_t)q->now.tv_nsec;
 }
 
 /* Only under a lease can nobody have written since. */
@@ -403,7 +395,7 @@ static int send_write(struct kreq *q, struct place *p)
     Star__Time now;
 
     fill_ticket(&t, q->ino, &p->ticket);
-    fill_now(q, &now);
+    now = stamp_of(q->now);
     body.ticket = &t.ticket;
     body.offset = q->offset;
     body.append = q->append;
@@ -439,7 +431,7 @@ static int send_fallocate(struct kreq *q, struct place *p)
     Star__Time now;
 
     fill_ticket(&t, q->ino, &p->ticket);
-    fill_now(q, &now);
+    now = stamp_of(q->now);
     body.ticket = &t.ticket;
     body.mode = q->flags;
     body.not_after = not_after(q);
@@ -472,7 +464,7 @@ static int send_copy(struct kreq *q, struct place *p, struct place *from)
         return -EXDEV; /* the kernel copies by reading and writing */
     fill_ticket(&t, q->ino, &p->ticket);
     fill_ticket(&f, q->other, &from->ticket);
-    fill_now(q, &now);
+    now = stamp_of(q->now);
     body.not_after = not_after(q);
     body.from = &f.ticket;
     body.to = &t.ticket;

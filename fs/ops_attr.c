@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "control/wire/stamp.h"
 #include "fs/answer.h"
 #include "fs/centre.h"
 #include "fs/dir_memory.h"
@@ -161,13 +162,6 @@ static void on_set(struct kreq *q, const struct message *reply)
     on_attr(q, reply);
 }
 
-static void set_time(Star__Time *t, const struct timespec *ts)
-{
-    star__time__init(t);
-    t->sec = ts->tv_sec;
-    t->nsec = (uint32_t)ts->tv_nsec;
-}
-
 static void on_control_attr(struct kreq *q, const struct message *reply)
 {
     int status;
@@ -219,8 +213,8 @@ static void send_setattr(void *arg)
         kreq_end(q, rc);
         return;
     }
-    set_time(&atime, &st->st_atim);
-    set_time(&mtime, &st->st_mtim);
+    atime = stamp_of(st->st_atim);
+    mtime = stamp_of(st->st_mtim);
     body.head = &box.head;
     body.ino = q->ino;
     body.valid = q->flags;

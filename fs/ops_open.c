@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "control/wire/stamp.h"
 #include "fs/answer.h"
 #include "fs/centre.h"
 #include "fs/control_files.h"
@@ -52,12 +53,8 @@ static void fill_home(const struct home_attrs *h, uint64_t ino, Star__HomeAttrs 
                       Star__Time times[2])
 {
     star__home_attrs__init(a);
-    star__time__init(&times[0]);
-    star__time__init(&times[1]);
-    times[0].sec = h->mtime.tv_sec;
-    times[0].nsec = (uint32_t)h->mtime.tv_nsec;
-    times[1].sec = h->ctime.tv_sec;
-    times[1].nsec = (uint32_t)h->ctime.tv_nsec;
+    times[0] = stamp_of(h->mtime);
+    times[1] = stamp_of(h->ctime);
     a->ino = ino;
     a->size = h->size;
     a->mtime = &times[0];

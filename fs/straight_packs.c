@@ -9,6 +9,7 @@
 #include <time.h>
 #include <utlist.h>
 
+#include "control/wire/stamp.h"
 #include "fs/centre.h"
 #include "fs/pool_access.h"
 
@@ -684,13 +685,11 @@ static void fill_confirm(struct confirm_box *b, const struct straight_cut *c)
     star__head__init(&b->head);
     star__cut_file__init(&b->file);
     star__home_attrs__init(&b->attrs);
-    star__time__init(&b->time);
     b->body.head = &b->head;
     b->body.cut = &b->cut;
     b->head.seq = c->seq;
     b->head.acked = seq_acked(&c->file->w->centre.seq);
-    b->time.sec = c->mtime.tv_sec;
-    b->time.nsec = (uint32_t)c->mtime.tv_nsec;
+    b->time = stamp_of(c->mtime);
     b->attrs.ino = c->file->ino;
     b->attrs.size = c->size;
     b->attrs.version = c->version;

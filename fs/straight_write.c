@@ -6,6 +6,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "control/wire/stamp.h"
 #include "fs/centre.h"
 #include "fs/data.h"
 #include "fs/leases.h"
@@ -146,9 +147,7 @@ static int copy_in(struct straight_file *f, struct kreq *q)
 static void note_attrs(struct straight_file *f, struct kreq *q, Star__HomeAttrs *a, Star__Time *t)
 {
     star__home_attrs__init(a);
-    star__time__init(t);
-    t->sec = q->now.tv_sec;
-    t->nsec = (uint32_t)q->now.tv_nsec;
+    *t = stamp_of(q->now);
     a->ino = f->ino;
     a->size = f->size;
     a->mtime = a->ctime = t;

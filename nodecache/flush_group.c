@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "control/wire/clock.h"
+#include "control/wire/stamp.h"
 #include "nodecache/flush_private.h"
 
 /* Between attempts to have the same Confirm answered. */
@@ -358,13 +359,6 @@ static int parts_alloc(const struct group *g, struct message_parts *p)
                : -ENOMEM;
 }
 
-static void put_time(Star__Time *out, const struct timespec *t)
-{
-    star__time__init(out);
-    out->sec = t->tv_sec;
-    out->nsec = (uint32_t)t->tv_nsec;
-}
-
 static void put_file(struct message_parts *p, const struct member *m, uint32_t node,
                      size_t *records)
 {
@@ -374,8 +368,8 @@ static void put_file(struct message_parts *p, const struct member *m, uint32_t n
     Star__CutFile *f = &p->files[i];
 
     star__home_attrs__init(a);
-    put_time(&p->times[2 * i], &c->attrs.mtime);
-    put_time(&p->times[2 * i + 1], &c->attrs.ctime);
+    p->times[2 * i] = stamp_of(c->attrs.mtime);
+    p->times[2 * i + 1] = stamp_of(c->attrs.ctime);
     a->ino = c->attrs.ino;
     a->size = c->attrs.size;
     a->mtime = &p->times[2 * i];

@@ -1,4 +1,5 @@
-/* The link's insides. Private to centre_link.c, pushes.c and scrub_push.c. */
+/* The link's insides. Private to centre_link.c (HELLO, life), link_calls.c, link_report.c,
+ * pushes.c, job_push.c and scrub_push.c. */
 #ifndef UMBEL_NODE_LINK_PRIVATE_H
 #define UMBEL_NODE_LINK_PRIVATE_H
 
@@ -83,7 +84,19 @@ struct link {
  * CLIENT_RESEND. */
 int link_call(struct link *l, uint16_t type, const ProtobufCMessage *body, unsigned flags,
               const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **reply);
+/* The same with CLIENT_RESEND: for what may be done twice. */
+int link_ask(struct link *l, uint16_t type, const ProtobufCMessage *body,
+             const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **reply);
 void link_answer(struct link *l, const struct message *m, int status, const ProtobufCMessage *body);
+
+/* The centre has answered what was said at `said`. */
+void link_heard(struct link *l, int64_t said);
+/* said: when we asked, so that the centre's clock is rather taken to be ahead. */
+void link_take_clock(struct link *l, uint64_t clock_ms, int64_t said);
+
+/* link_report.c */
+int reports_start(struct link *l); /* -errno: of a thread; reports_stop() all the same */
+void reports_stop(struct link *l); /* after the client has stopped */
 
 /* The changed lines of the cache table; 0: the centre has committed them all. */
 int link_send_lines(struct link *l);

@@ -2,20 +2,14 @@
 #include <errno.h>
 
 #include "control/wire/clock.h"
+#include "control/wire/stamp.h"
 #include "nodecache/link_private.h"
-
-static void put_time(Star__Time *out, const struct timespec *t)
-{
-    star__time__init(out);
-    out->sec = t->tv_sec;
-    out->nsec = (uint32_t)t->tv_nsec;
-}
 
 void put_attrs(struct wire_attrs *out, const struct attrs *in, uint32_t node)
 {
     star__home_attrs__init(&out->attrs);
-    put_time(&out->mtime, &in->mtime);
-    put_time(&out->ctime, &in->ctime);
+    out->mtime = stamp_of(in->mtime);
+    out->ctime = stamp_of(in->ctime);
     out->attrs.ino = in->ino;
     out->attrs.size = in->size;
     out->attrs.mtime = &out->mtime;

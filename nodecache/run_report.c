@@ -6,6 +6,7 @@
 
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
+#include "control/wire/stamp.h"
 #include "nodecache/deadline.h"
 #include "nodecache/run_table.h"
 
@@ -42,12 +43,10 @@ static void add_running(struct batch *b, const struct run *run)
 
     star__job_run_report__init(m);
     star__job_run__init(&b->keys[i]);
-    star__time__init(&b->began[i]);
     b->keys[i].job = run->key.job;
     b->keys[i].copy = run->key.copy;
     b->keys[i].attempt = run->key.attempt;
-    b->began[i].sec = run->began.tv_sec;
-    b->began[i].nsec = (uint32_t)run->began.tv_nsec;
+    b->began[i] = stamp_of(run->began);
     m->run = &b->keys[i];
     m->began = &b->began[i];
     m->state = STAR__JOB_RUN_STATE__RUN_RUNNING;

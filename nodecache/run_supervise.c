@@ -19,6 +19,7 @@
 
 #include "control/wire/clock.h"
 #include "control/wire/log.h"
+#include "control/wire/stamp.h"
 #include "nodecache/run_private.h"
 
 /* Processes of a run that are not the submitter's: init. */
@@ -332,8 +333,7 @@ static int write_result(struct supervisor *v)
 {
     Star__JobRunReport r = STAR__JOB_RUN_REPORT__INIT;
     Star__JobRun run = STAR__JOB_RUN__INIT;
-    Star__Time began = STAR__TIME__INIT, ended = STAR__TIME__INIT;
-    struct timespec now = clock_real();
+    Star__Time began = stamp_of(v->began), ended = stamp_of(clock_real());
     struct run_group_usage used;
     char bad[JOB_DETAIL_MAX] = "";
 
@@ -344,10 +344,6 @@ static int write_result(struct supervisor *v)
     r.run = &run;
     r.state = STAR__JOB_RUN_STATE__RUN_ENDED;
     put_end(v, &used, &r, bad);
-    began.sec = v->began.tv_sec;
-    began.nsec = (uint32_t)v->began.tv_nsec;
-    ended.sec = now.tv_sec;
-    ended.nsec = (uint32_t)now.tv_nsec;
     r.began = &began;
     r.ended = &ended;
     r.cpu_us = used.cpu_us > 0 ? used.cpu_us : v->cpu_us;

@@ -18,6 +18,7 @@
 #include "control/wire/clock.h"
 #include "control/wire/frame.h"
 #include "control/wire/log.h"
+#include "control/wire/stamp.h"
 #include "nodecache/run_table.h"
 
 /* Asked of the spawner and not answered: far below what its socket holds. */
@@ -45,8 +46,7 @@ static Star__JobRunReport *failed_report(const struct run *run, const char *deta
 {
     Star__JobRunReport m = STAR__JOB_RUN_REPORT__INIT;
     Star__JobRun key = STAR__JOB_RUN__INIT;
-    Star__Time began = STAR__TIME__INIT, ended = STAR__TIME__INIT;
-    struct timespec now = clock_real();
+    Star__Time began = stamp_of(run->began), ended = stamp_of(clock_real());
 
     key.job = run->key.job;
     key.copy = run->key.copy;
@@ -55,10 +55,6 @@ static Star__JobRunReport *failed_report(const struct run *run, const char *deta
     m.state = STAR__JOB_RUN_STATE__RUN_ENDED;
     m.end = STAR__JOB_END__END_FAILED;
     m.detail = (char *)(uintptr_t)detail;
-    began.sec = run->began.tv_sec;
-    began.nsec = (uint32_t)run->began.tv_nsec;
-    ended.sec = now.tv_sec;
-    ended.nsec = (uint32_t)now.tv_nsec;
     m.began = &began;
     m.ended = &ended;
     return (Star__JobRunReport *)frame_copy(&m.base);
