@@ -145,7 +145,7 @@ umbel_array() {
     ids=$(sed 's/^id //' <&9)
     exec 9>&-
     ended() { awk '/^umbel_jobs_ended_total\{state="done"\}/ { print $2 }' "$MNT/.umbel/metrics"; }
-    while [ "$(ended)" -lt $((umbel_done + jobs)) ]; do sleep 0.1; done
+    while [ "$(ended)" -lt $((umbel_done + jobs)) ]; do sleep 0.5; done
     local took=$(($(ms) - began)) used=$(($(cpu_umbel) - cpu))
     umbel_done=$((umbel_done + jobs))
     umbel job ls --json >"$WORK/list.json" 2>/dev/null || true
@@ -166,7 +166,7 @@ slurm_array() {
     cpu=$(cpu_slurm)
     began=$(ms)
     id=$(sbatch --parsable --array="0-$((jobs - 1))" --output=/dev/null --job-name=bench -n1 "$SLURM/job")
-    while [ "$(wc -l <"$SLURM/ended")" -lt $((before + jobs)) ]; do sleep 0.1; done
+    while [ "$(wc -l <"$SLURM/ended")" -lt $((before + jobs)) ]; do sleep 0.5; done
     local took=$(($(ms) - began)) used=$(($(cpu_slurm) - cpu))
     tail -n +$((before + 1)) "$SLURM/ended" | grep -c 'JobState=COMPLETED' >"$WORK/completed" || true
     [ "$(cat "$WORK/completed")" = "$jobs" ] || fail "$(cat "$WORK/completed") of $jobs jobs of Slurm ($id) completed"
