@@ -166,13 +166,21 @@ static void end_asked(struct supervisor *v)
     end_run(v, STAR__JOB_END__END_CANCELLED, why);
 }
 
+/* A machine that has stood still has no grace left: the job may be running elsewhere. */
+static void end_with_lease(struct supervisor *v, int64_t lease)
+{
+    end_run(v, STAR__JOB_END__END_LEASE, "its node had not heard the centre for too long");
+    if (v->phase == ENDING)
+        v->phase_until = lease + JOB_GRACE_MS;
+}
+
 static int64_t look_at_limits(struct supervisor *v)
 {
     int64_t now = clock_boot_ms(), next = now + LEASE_LOOK_MS;
     int64_t lease = (int64_t)atomic_load(v->world->lease);
 
     if (v->phase == RUNNING && now > lease)
-        end_run(v, STAR__JOB_END__END_LEASE, "its node had not heard the centre for too long");
+        end_with_lease(v, lease);
     if (v->phase == RUNNING && v->start->time_s > 0) {
         int64_t until = v->began_ms + (int64_t)v->start->time_s * 1000;
         if (now >= until)
@@ -406,14 +414,24 @@ static int take_signals_here(void)
     return fd < 0 ? -errno : fd;
 }
 
+/* Asked for before its node, or all of the machine, stood still. */
+static bool is_too_late(struct supervisor *v)
+{
+    if (clock_boot_ms() <= (int64_t)atomic_load(v->world->lease))
+        return false;
+    v->why = STAR__JOB_END__END_LEASE;
+    snprintf(v->detail, sizeof(v->detail), "its node had not heard the centre for too long");
+    return true;
+}
+
 /* true: nothing of it is left here, and another run may follow. */
 static bool go(struct supervisor *v)
 {
-    bool clean = begin(v) == 0;
+    bool late = is_too_late(v), clean = !late && begin(v) == 0;
 
     if (clean)
         watch(v);
-    v->failed = v->failed || !clean;
+    v->failed = v->failed || !(clean || late);
     clean = clean && v->child == 0;
     if (v->has_output && v->phase == OVER)
         clean = wait_for_output(v) && clean;

@@ -226,6 +226,27 @@ Test(node_run, cancelled_and_signalled)
     teardown(w);
 }
 
+static void set_lease(const struct world *w, int64_t until)
+{
+    char path[PATH_MAX + 16];
+    uint64_t lease = (uint64_t)until;
+
+    snprintf(path, sizeof(path), "%s/jobs/lease", w->dir);
+    int fd = open(path, O_WRONLY);
+    cr_assert_eq(pwrite(fd, &lease, sizeof(lease), 0), (ssize_t)sizeof(lease));
+    close(fd);
+}
+
+/* Waited for without moving the lease. */
+static const Star__JobRunReport *first_end(struct world *w)
+{
+    pthread_mutex_lock(&w->lock);
+    while (w->n == 0)
+        pthread_cond_wait(&w->changed, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+    return w->ended[0];
+}
+
 Test(node_run, the_lease_ends_it)
 {
     struct world *w = setup();
@@ -233,18 +254,40 @@ Test(node_run, the_lease_ends_it)
     int64_t began = clock_boot_ms();
 
     start(w, o);
-    /* As a node that has heard nothing for all but a second of it. */
-    char path[PATH_MAX + 16];
-    uint64_t soon = (uint64_t)began + 1000;
-    snprintf(path, sizeof(path), "%s/jobs/lease", w->dir);
-    int fd = open(path, O_WRONLY);
-    cr_assert_eq(pwrite(fd, &soon, sizeof(soon), 0), (ssize_t)sizeof(soon));
-    close(fd);
-    pthread_mutex_lock(&w->lock);
-    while (w->n == 0)
-        pthread_cond_wait(&w->changed, &w->lock);
-    pthread_mutex_unlock(&w->lock);
-    cr_expect_eq(w->ended[0]->end, STAR__JOB_END__END_LEASE);
+    set_lease(w, began + 1000); /* it has heard nothing for all but a second of it */
+    cr_expect_eq(first_end(w)->end, STAR__JOB_END__END_LEASE);
+    teardown(w);
+}
+
+/* The machine stood still between the node's order and the supervisor. */
+Test(node_run, none_begins_after_the_lease)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "echo began");
+
+    set_lease(w, clock_boot_ms() - 1);
+    start(w, o);
+    cr_expect_eq(first_end(w)->end, STAR__JOB_END__END_LEASE);
+    cr_expect_str_eq(text_of(w, "out1"), "");
+    runs_heard(w->runs, clock_boot_ms());
+    IS_END(run(w, 2, "true"), END_EXIT, 0);
+    teardown(w);
+}
+
+/* It stood still while the run went on. */
+Test(node_run, no_grace_is_left_long_after_the_lease)
+{
+    struct world *w = setup();
+    struct order *o = order(w, 1, "trap '' TERM; echo began; while :; do sleep 1; done");
+
+    start(w, o);
+    for (int i = 0; i < 1000 && !text_of(w, "out1")[0]; i++)
+        usleep(10000);
+    int64_t began = clock_boot_ms();
+    set_lease(w, began - JOB_GRACE_MS);
+    cr_expect_eq(first_end(w)->end, STAR__JOB_END__END_LEASE);
+    if (wait_ms() == WAIT_MS)
+        cr_expect_lt(clock_boot_ms() - began, JOB_GRACE_MS);
     teardown(w);
 }
 
