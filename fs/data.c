@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/wire/job_run.h"
 #include "control/wire/stamp.h"
 #include "fs/centre.h"
 #include "fs/leases.h"
@@ -19,6 +20,9 @@
 #define TICKET_ATTEMPTS 40
 /* Somebody else may be at the file just then. */
 #define STRAIGHT_TRIES_MAX 3
+
+_Static_assert(DATA_DEADLINE_MS <= JOB_STUCK_MS && METADATA_DEADLINE_MS <= JOB_STUCK_MS,
+               "jobs run again when the calls of those that were killed have ended");
 
 struct place {
     char address[256];

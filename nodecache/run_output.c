@@ -63,8 +63,12 @@ static int init_stream(struct run_stream *to, const Star__JobStart *s, const cha
 int run_output_init(struct run_output *o, const struct run_world *w, const Star__JobStart *s,
                     int out, int err)
 {
-    *o = (struct run_output){.world = w, .start = s, .done = eventfd(0, EFD_CLOEXEC)};
-    int rc = o->done < 0 ? -errno : init_stream(&o->out, s, s->output, s->own_output, out);
+    *o = (struct run_output){.world = w,
+                             .start = s,
+                             .done = eventfd(0, EFD_CLOEXEC),
+                             .stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    int rc = o->done < 0 || o->stop < 0 ? -errno
+                                        : init_stream(&o->out, s, s->output, s->own_output, out);
 
     if (rc == 0)
         rc = init_stream(&o->err, s, s->error, s->own_error, err);
@@ -95,6 +99,13 @@ static int open_stream(struct run_output *o, struct run_stream *s)
     return 0;
 }
 
+static bool is_stopped(const struct run_output *o)
+{
+    struct pollfd p = {.fd = o->stop, .events = POLLIN};
+
+    return poll(&p, 1, 0) > 0;
+}
+
 static int write_all(int fd, const char *data, size_t size)
 {
     for (size_t done = 0; done < size;) {
@@ -115,7 +126,9 @@ static void keep(struct run_output *o, struct run_stream *s, const char *data, s
     s->lost += size - room;
     if (room == 0 || !s->path)
         return;
-    if (s->to < 0)
+    if (is_stopped(o))
+        rc = -ECANCELED;
+    else if (s->to < 0)
         rc = open_stream(o, s);
     if (rc == 0)
         rc = write_all(s->to, data, room);
@@ -148,9 +161,18 @@ static void copy_some(struct run_output *o, struct run_stream *s, char *buf, XXH
         end_stream(s);
 }
 
+/* Whether more would have come is not known. */
+static void cut_short(struct run_stream *s)
+{
+    if (s->from >= 0 && s->error == 0)
+        s->error = -ECANCELED;
+    end_stream(s);
+}
+
 static void close_stream(struct run_output *o, struct run_stream *s)
 {
-    if (s->to < 0 && s->path && s->truncate && o->start->run->attempt > 1 && s->error == 0)
+    if (s->to < 0 && s->path && s->truncate && o->start->run->attempt > 1 && s->error == 0 &&
+        !is_stopped(o))
         s->error = open_stream(o, s);
     if (s->to >= 0 && close(s->to) < 0 && s->error == 0)
         s->error = -errno;
@@ -176,9 +198,15 @@ static void *copy_main(void *arg)
     }
     while (o->out.from >= 0 || o->err.from >= 0) {
         struct pollfd p[] = {{.fd = o->out.from, .events = POLLIN},
-                             {.fd = o->err.from, .events = POLLIN}};
-        if (poll(p, 2, -1) < 0)
+                             {.fd = o->err.from, .events = POLLIN},
+                             {.fd = o->stop, .events = POLLIN}};
+        if (poll(p, 3, -1) < 0)
             continue;
+        if (p[2].revents) {
+            cut_short(&o->out);
+            cut_short(&o->err);
+            break;
+        }
         if (p[0].revents)
             copy_some(o, &o->out, buf, digest);
         if (p[1].revents)
@@ -234,6 +262,15 @@ void run_output_free(struct run_output *o)
     free(o->err.path);
     if (o->done >= 0)
         close(o->done);
+    if (o->stop >= 0)
+        close(o->stop);
+}
+
+void run_output_stop(struct run_output *o)
+{
+    uint64_t one = 1;
+
+    (void)!write(o->stop, &one, sizeof(one)); /* full: it is readable already */
 }
 
 bool run_output_is_done(const struct run_output *o)

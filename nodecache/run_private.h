@@ -132,12 +132,15 @@ struct run_output {
     pthread_t thread;
     bool running;
     int done; /* eventfd: readable when all is copied */
+    int stop; /* eventfd: readable when nothing more may be written */
 };
 /* Takes the pipes' ends; err may be -1. */
 int run_output_init(struct run_output *o, const struct run_world *w, const Star__JobStart *s,
                     int out, int err);
 /* After poll() on the pipes: an end is noted, with the first byte the thread starts. */
 int run_output_turn(struct run_output *o);
+/* Nothing more is written, but for what is at the mount by now; what is lost of it is an error. */
+void run_output_stop(struct run_output *o);
 /* All has ended. false: the thread is not done yet. */
 bool run_output_is_done(const struct run_output *o);
 /* What went wrong, in people's words; empty: nothing. */

@@ -25,8 +25,8 @@
 /* Processes of a run that are not the submitter's: init. */
 #define OWN_PIDS 1
 /* After SIGKILL: a process may be in the kernel, at a mount that does not answer. Its result must
- * not wait for that for ever. */
-#define KILL_WAIT_MS 10000
+ * not wait for that for ever, but until nothing of it can land: it may run again then. */
+#define KILL_WAIT_MS (JOB_STUCK_MS + JOB_MARGIN_MS)
 /* After the end: for the mount to take what was written; the lease may end it earlier. */
 #define OUTPUT_WAIT_MS 60000
 /* The lease is looked at so often; it moves on as a rule each second. */
@@ -174,6 +174,13 @@ static void end_with_lease(struct supervisor *v, int64_t lease)
         v->phase_until = lease + JOB_GRACE_MS;
 }
 
+/* Later the job may be running elsewhere. */
+static void stop_output_after_lease(struct supervisor *v)
+{
+    if (clock_boot_ms() >= (int64_t)atomic_load(v->world->lease) + JOB_GRACE_MS)
+        run_output_stop(&v->output);
+}
+
 static int64_t look_at_limits(struct supervisor *v)
 {
     int64_t now = clock_boot_ms(), next = now + LEASE_LOOK_MS;
@@ -192,6 +199,8 @@ static int64_t look_at_limits(struct supervisor *v)
         kill_all(v);
     if (v->phase == KILLED && now >= v->phase_until)
         v->phase = OVER;
+    if (v->phase == KILLED && v->has_output)
+        stop_output_after_lease(v);
     if (v->phase != RUNNING && v->phase_until < next)
         next = v->phase_until;
     return next > now ? next - now : 0;
@@ -280,10 +289,9 @@ static bool wait_for_output(struct supervisor *v)
     int64_t until = clock_boot_ms() + OUTPUT_WAIT_MS;
     bool done = false;
 
-    /* After the lease the job may be running elsewhere. */
-    while (!done && clock_boot_ms() < until &&
-           clock_boot_ms() < (int64_t)atomic_load(v->world->lease) + JOB_GRACE_MS) {
+    while (!done && clock_boot_ms() < until) {
         struct pollfd p = {.fd = v->output.done, .events = POLLIN};
+        stop_output_after_lease(v);
         (void)run_output_turn(&v->output);
         done = run_output_is_done(&v->output);
         if (!done)
