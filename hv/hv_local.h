@@ -23,8 +23,12 @@ struct hv_local_options {
     const char *identities; /* folder of a folder for each node, which goes with it; NULL: none */
     const char *prefix;     /* of all names; a number follows */
     const char *gone_file;  /* in a store: its node has left the cloud */
-    uint64_t capacity_min;  /* a node that would get less is not started: -ENOSPC */
-    const char *why_not;    /* no node can be had, for this reason; NULL: they can */
+    /* Bytes that a store may take, at most, instead of what the spec says: asked at each start, in
+     * hv's thread, since it may have changed. NULL: as the spec says. */
+    uint64_t (*capacity)(const void *arg);
+    const void *capacity_arg;
+    uint64_t capacity_min; /* a node that would get less is not started: -ENOSPC */
+    const char *why_not;   /* no node can be had, for this reason; NULL: they can */
 };
 
 extern const struct hv_driver hv_local;

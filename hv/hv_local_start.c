@@ -143,7 +143,8 @@ static int room_for(const struct local *l, const struct hv_spec *spec, uint64_t 
     if (statvfs(l->o.stores, &fs) != 0)
         return -errno;
     uint64_t half = (uint64_t)fs.f_bavail * fs.f_frsize / 2;
-    *capacity = spec->capacity && spec->capacity < half ? spec->capacity : half;
+    uint64_t most = l->o.capacity ? l->o.capacity(l->o.capacity_arg) : spec->capacity;
+    *capacity = most && most < half ? most : half;
     if (*capacity >= l->o.capacity_min)
         return 0;
     snprintf(detail, HV_DETAIL, "no room on the disk under %.120s for one more store", l->o.stores);

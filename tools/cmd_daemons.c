@@ -193,8 +193,18 @@ struct demand_nodes {
     struct control_nodes nodes;
     struct hv_local_options local;
     const char *args[8];
-    char run[PATH_MAX], logs[PATH_MAX], identities[PATH_MAX];
+    char run[PATH_MAX], logs[PATH_MAX], identities[PATH_MAX], conf[PATH_MAX];
 };
+
+/* `umbel up --capacity` may have changed it. */
+static uint64_t capacity_now(const void *arg)
+{
+    const struct demand_nodes *d = arg;
+    char detail[CONF_DETAIL];
+    struct conf conf;
+
+    return conf_read(d->conf, &conf, detail) == 0 ? conf.capacity : d->nodes.capacity;
+}
 
 static int demand_nodes(struct demand_nodes *d, const struct foreground_options *o,
                         const struct root *r)
@@ -203,7 +213,7 @@ static int demand_nodes(struct demand_nodes *d, const struct foreground_options 
     size_t n = 0;
 
     if (root_path(r, "run", d->run) != 0 || root_path(r, "log", d->logs) != 0 ||
-        root_path(r, "identity", d->identities) != 0)
+        root_path(r, "identity", d->identities) != 0 || root_path(r, ROOT_CONF_NAME, d->conf) != 0)
         return -ENAMETOOLONG;
     d->args[n++] = "umbel";
     d->args[n++] = "node";
@@ -223,6 +233,8 @@ static int demand_nodes(struct demand_nodes *d, const struct foreground_options 
         .identities = d->identities,
         .prefix = ROOT_DEMAND_PREFIX,
         .gone_file = NODE_GONE_FILE,
+        .capacity = capacity_now,
+        .capacity_arg = d,
         .capacity_min = CONF_CAPACITY_MIN,
         .why_not = o->jobs_mount ? NULL
                                  : "the cloud was not mounted on this machine when its control "

@@ -19,7 +19,6 @@
 #include "tools/keyring.h"
 #include "tools/text.h"
 
-#define CONF_NAME     "umbel.conf"
 #define CONF_NEW_NAME "umbel.conf.new" /* there until the cloud is whole */
 /* A cloud begins with a reserve under its log; with less it could not take a single write. */
 #define CREATE_SPACE_MIN (256ull << 20)
@@ -123,11 +122,12 @@ static int read_conf(struct root *r)
 {
     char path[PATH_MAX];
 
-    if (root_path(r, CONF_NAME, path) != 0)
+    if (root_path(r, ROOT_CONF_NAME, path) != 0)
         return fail(r, -ENAMETOOLONG, "the path of the root is too long");
     int rc = conf_read(path, &r->conf, r->detail);
     if (rc == -ENOENT)
-        fail(r, rc, "%.300s is not the root of a cloud (there is no " CONF_NAME " in it)", r->path);
+        fail(r, rc, "%.300s is not the root of a cloud (there is no " ROOT_CONF_NAME " in it)",
+             r->path);
     return rc;
 }
 
@@ -162,7 +162,7 @@ static int check_empty(struct root *r)
     if (found[0] == '\0')
         return 0;
     return fail(r, -ENOTEMPTY,
-                "%.200s is not the root of a cloud (it holds '%.60s' and no " CONF_NAME
+                "%.200s is not the root of a cloud (it holds '%.60s' and no " ROOT_CONF_NAME
                 "); give an empty folder to make a new cloud",
                 r->path, found);
 }
@@ -444,7 +444,7 @@ static int make_cloud(struct root *r, const struct root_wish *wish)
     struct conf begun;
     int rc;
 
-    if (root_path(r, CONF_NAME, path) != 0 || root_path(r, CONF_NEW_NAME, fresh) != 0)
+    if (root_path(r, ROOT_CONF_NAME, path) != 0 || root_path(r, CONF_NEW_NAME, fresh) != 0)
         return fail(r, -ENAMETOOLONG, "the path of the root is too long");
     rc = conf_read(fresh, &begun, r->detail);
     bool resumed = rc == 0;
@@ -533,7 +533,7 @@ static int change_conf(struct root *r, const struct root_wish *wish)
     if (rc != 0 || (before.nodes == r->conf.nodes && before.capacity == r->conf.capacity &&
                     strcmp(before.listen, r->conf.listen) == 0))
         return rc;
-    if (root_path(r, CONF_NAME, path) != 0)
+    if (root_path(r, ROOT_CONF_NAME, path) != 0)
         return fail(r, -ENAMETOOLONG, "the path of the root is too long");
     rc = conf_write(path, &r->conf, r->detail);
     r->resized = rc == 0 && before.capacity != r->conf.capacity;
@@ -555,7 +555,7 @@ int root_create(struct root *r, const char *dir, const struct root_wish *wish)
     if (rc == 0)
         rc = take_lock(r);
     if (rc == 0)
-        rc = root_path(r, CONF_NAME, path);
+        rc = root_path(r, ROOT_CONF_NAME, path);
     if (rc == 0 && access(path, F_OK) == 0) {
         rc = read_conf(r);
         if (rc == 0)

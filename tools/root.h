@@ -57,6 +57,7 @@ int root_listen(const struct root *r, unsigned port_offset, char *out);
 
 /* Nodes that the centre starts when jobs need them: this and a number. */
 #define ROOT_DEMAND_PREFIX "node-d"
+#define ROOT_CONF_NAME     "umbel.conf"
 bool root_is_on_demand(const char *name);
 
 /* Such a node in a cloud that listens: a certificate of its own, made now if need be, and one of

@@ -133,6 +133,17 @@ wait_for one_process "$new"
 echo release >"$MNT/.umbel/nodes/$new/ctl"
 wait_for nothing_left "$new"
 
+step "what a node may take on its disk, changed meanwhile"
+up --capacity 64M # of those that are started from now on, too
+wait_for is_state node-1 ready
+wait_for grep -q '^jobs yes' "$MNT/.umbel/nodes/node-1/status"
+id=$(submit 'copies = 2\ncpus = 0.1\nmemory = 16M\ncommand = true\n')
+is "$id" done
+new=$(newest)
+says '^capacity 67108864$' cat "$MNT/.umbel/nodes/$new/status" || fail "$new has another capacity: $(grep capacity "$MNT/.umbel/nodes/$new/status")"
+echo release >"$MNT/.umbel/nodes/$new/ctl"
+wait_for nothing_left "$new"
+
 step "nodes whose start fails: one that ends, and one that is never heard"
 "$UMBEL" down --root "$ROOT" >>"$WORK/up.log" 2>&1 || fail "down"
 cat >"$WORK/program" <<'X'

@@ -207,6 +207,32 @@ Test(hv_local, gets_its_name_and_no_descriptor_of_ours)
     place_end(&p);
 }
 
+static uint64_t so_much(const void *arg)
+{
+    return *(const uint64_t *)arg;
+}
+
+Test(hv_local, takes_what_it_may_at_its_start)
+{
+    struct place p;
+    uint64_t most = 3 * MIB;
+
+    place_make(&p, "echo \"$*\" >&3");
+    hv_local.close(p.self);
+    p.o.capacity = so_much;
+    p.o.capacity_arg = &most;
+    cr_assert_eq(hv_local_open(&p.o, &p.self, &p.cancel), 0);
+    for (; most <= 4 * MIB; most += MIB) {
+        char said[64];
+        snprintf(said, sizeof(said), "--capacity %lu --ready-fd 3", (unsigned long)most);
+        cr_assert_eq(start(&p), 0);
+        until_ended(&p);
+        cr_assert_eq(state_of(&p), HV_ENDED);
+        cr_assert_not_null(strstr(p.detail, said), "%s", p.detail);
+    }
+    place_end(&p);
+}
+
 Test(hv_local, what_cannot_be_started)
 {
     struct place p;
