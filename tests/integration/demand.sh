@@ -141,8 +141,28 @@ id=$(submit 'copies = 2\ncpus = 0.1\nmemory = 16M\ncommand = true\n')
 is "$id" done
 new=$(newest)
 says '^capacity 67108864$' cat "$MNT/.umbel/nodes/$new/status" || fail "$new has another capacity: $(grep capacity "$MNT/.umbel/nodes/$new/status")"
-echo release >"$MNT/.umbel/nodes/$new/ctl"
+
+step "one that stays at its space limit is emptied and let go, with what was staged there"
+set_to node_idle_time 3600
+echo drain >"$MNT/.umbel/nodes/node-1/ctl" # so that new files lie there
+for n in 1 2 3 4 5 6; do cp "$WORK/data" "$MNT/work/full$n"; done
+wait_for grep -q " $new staged " "$MNT/.umbel/cache"
+# Below what a store of 64M always has on its disk: nothing that it evicts helps.
+set_to low_water 1
+set_to high_water 1
+sleep 2
+is_state "$new" ready || fail "$new is $(node_state "$new") before node_full_time is over"
+set_to node_full_time 2
+wait_for is_state "$new" gone
 wait_for nothing_left "$new"
+grep -q "node-full $new has been above high_water" "$EVENTS" && grep -q "node-full $new stays above high_water: it is emptied" "$EVENTS" || fail "events do not say why"
+grep -q "node-released $new" "$EVENTS" || fail "no event of its release"
+for n in 1 2 3 4 5 6; do cmp "$WORK/data" "$MNT/work/full$n" || fail "full$n"; done
+is_state node-1 drained || fail "node-1 was not started on demand, but is $(node_state node-1)"
+set_to high_water 90
+set_to low_water 70
+set_to node_full_time 300
+check
 
 step "nodes whose start fails: one that ends, and one that is never heard"
 "$UMBEL" down --root "$ROOT" >>"$WORK/up.log" 2>&1 || fail "down"
@@ -155,6 +175,7 @@ X
 chmod +x "$WORK/program"
 export UMBEL_TEST_NODE_PROGRAM=$WORK/program
 up
+wait_for grep -q '^jobs yes' "$MNT/.umbel/nodes/node-1/status"
 set_to nodes_max 3
 failed=$(metric 'umbel_demand_nodes_total{what="failed"}')
 id=$(submit 'copies = 2\ncommand = true\n')
