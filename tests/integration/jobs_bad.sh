@@ -7,6 +7,8 @@ need bwrap setpriv
 idle_machine "$@"
 make_work
 
+WAIT=90
+! full || WAIT=600 # 10 GiB through a pipe, by half a processor
 PORT=17410 ALICE=1000 BOB=1001
 SQUASHED=$WORK/squashed ONE=$WORK/one
 mkdir "$SQUASHED" "$ONE"

@@ -137,7 +137,9 @@ static size_t mutated(char *to)
         case 0:
             to[at] = (char)rnd(256);
             break;
-        case 1: /* one byte less */
+        case 1: /* one byte less, but never none */
+            if (n == 1)
+                break;
             memmove(to + at, to + at + 1, n - at - 1);
             n--;
             break;
