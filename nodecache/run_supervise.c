@@ -51,6 +51,7 @@ struct supervisor {
     struct timespec began;
     struct run_output output;
     bool has_output;
+    bool copied;   /* all of it: its thread is no more */
     bool told_all; /* init is ending: no more comes, and the kernel may need a while for the rest */
     bool ended;    /* it has told of the command's end */
     int status;    /* its wait status */
@@ -354,7 +355,7 @@ static int write_result(struct supervisor *v)
     char bad[JOB_DETAIL_MAX] = "";
 
     run_cgroup_usage(&v->world->cgroups, v->name, &used);
-    if (v->has_output)
+    if (v->copied)
         run_output_detail(&v->output, bad, sizeof(bad));
     run = *v->start->run;
     r.run = &run;
@@ -364,7 +365,7 @@ static int write_result(struct supervisor *v)
     r.ended = &ended;
     r.cpu_us = used.cpu_us > 0 ? used.cpu_us : v->cpu_us;
     r.memory_peak = used.memory_peak;
-    if (v->has_output) {
+    if (v->copied) {
         r.digest.data = v->output.digest;
         r.digest.len = sizeof(v->output.digest);
         r.output_bytes = v->output.out.bytes;
@@ -427,6 +428,7 @@ static bool is_too_late(struct supervisor *v)
 {
     if (clock_boot_ms() <= (int64_t)atomic_load(v->world->lease))
         return false;
+    v->began = clock_real();
     v->why = STAR__JOB_END__END_LEASE;
     snprintf(v->detail, sizeof(v->detail), "its node had not heard the centre for too long");
     return true;
@@ -442,11 +444,11 @@ static bool go(struct supervisor *v)
     v->failed = v->failed || !(clean || late);
     clean = clean && v->child == 0;
     if (v->has_output && v->phase == OVER)
-        clean = wait_for_output(v) && clean;
+        v->copied = wait_for_output(v);
     int rc = write_result(v);
     if (rc < 0) /* the node sees that there is none */
         log_error("the result of run %s: %s", v->name, strerror(-rc));
-    return clean && rc == 0;
+    return (late || (clean && v->copied)) && rc == 0;
 }
 
 /* The result is there. Nobody listens: nothing follows. */

@@ -1,5 +1,6 @@
 /* Supervisors that have one run after the other, and what must not go from one to the next. */
 #include <dirent.h>
+#include <poll.h>
 #include <sys/syscall.h>
 
 #include "nodecache/run_private.h"
@@ -183,8 +184,12 @@ Test(node_run_again, a_dead_one_is_not_asked)
     struct world *w = setup();
     pid_t pid = one_idle(w);
 
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    cr_assert_geq(pidfd, 0);
     cr_assert_eq(kill(pid, SIGKILL), 0);
-    cr_expect(is_gone(pid));
+    cr_assert_eq(poll(&p, 1, wait_ms()), 1); /* all of it: its threads, its end of the channel */
+    close(pidfd);
     IS_END(run(w, 2, "true"), END_EXIT, 0);
     teardown(w);
 }
