@@ -1,4 +1,4 @@
-/* umbel sched: the scheduler of virtual machines. */
+/* umbel sched: the scheduler of virtual machines; its simulator is here. */
 #include <err.h>
 #include <errno.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_END:
         if (o->n == 0 || strcmp(o->words[0], "sim") != 0)
-            argp_error(state, "say what: sim");
+            argp_error(state, "say what: sim or set");
         if (o->n == 1)
             argp_error(state, "say which scenario");
         return 0;
@@ -73,10 +73,11 @@ static const struct argp_option options[] = {
     {0}};
 static const struct argp argp = {options,
                                  parse,
-                                 "sim SCENARIO",
-                                 "Simulate Xen's Credit and R_B_Credit on given processors and "
-                                 "guests. hv/sched/README.md says how "
-                                 "a scenario is written.",
+                                 "sim SCENARIO\nset DOMAIN ...",
+                                 "sim: simulate Xen's Credit and R_B_Credit on given processors "
+                                 "and guests. hv/sched/sim/sim.h says how a scenario is written.\n"
+                                 "set: how a domain of the real Xen is scheduled (`umbel sched set "
+                                 "--help`).",
                                  NULL,
                                  NULL,
                                  NULL};
@@ -111,8 +112,19 @@ static int simulate(const struct sched_options *o, const struct sim_scenario *sc
     return rc != 0 ? EXIT_FAILED : EXIT_DONE;
 }
 
+static int set(int argc, char **argv)
+{
+    static char title[] = "umbel sched set"; /* libc keeps pointers to it until the end */
+
+    argv[0] = title;
+    program_invocation_name = program_invocation_short_name = title;
+    return cmd_sched_set(argc, argv);
+}
+
 int cmd_sched(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "set") == 0)
+        return set(argc - 1, argv + 1);
     struct sched_options o = {.runs = 1};
     struct sim_scenario sc;
     char why[SIM_WHY], *text;

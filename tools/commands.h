@@ -34,6 +34,7 @@ int cmd_revoke(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_job(int argc, char **argv);
 int cmd_sched(int argc, char **argv);
+int cmd_sched_set(int argc, char **argv); /* of cmd_sched */
 
 int cmd_fsck(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

@@ -45,7 +45,7 @@ static const struct command commands[] = {
     {NULL, "Computing", NULL},
     {"run", "run a command as a job on a node", cmd_run},
     {"job", "show jobs, read what they print, end them, wait for them", cmd_job},
-    {"sched", "simulate the scheduler of virtual machines", cmd_sched},
+    {"sched", "steer or simulate the scheduler of virtual machines", cmd_sched},
     {NULL, "Checking", NULL},
     {"fsck", "check the state, and the pool against it", cmd_fsck},
     {"scrub", "verify all copies and the pool, and mend what can be", cmd_scrub},

@@ -29,6 +29,15 @@ refused 2 'none of credit' "$UMBEL" sched sim "$WORK/scenario" --policy rtds
 refused 2 'say which scenario' "$UMBEL" sched sim
 refused 2 'say what' "$UMBEL" sched
 
+step "the real Xen: refused where there is none, and wrong words anywhere"
+if [ ! -e /proc/xen/capabilities ]; then
+    refused 1 'libxenlight|first domain' "$UMBEL" sched set somebody --real-time on
+fi
+refused 2 'neither on nor off' "$UMBEL" sched set somebody --real-time yes
+refused 2 'no number from 1 to 65533' "$UMBEL" sched set somebody --weight 65535
+refused 2 'no number from 0' "$UMBEL" sched set somebody --cap=-1
+refused 2 'say which domain' "$UMBEL" sched set
+
 step "R_B_Credit beside the others"
 UMBEL_BINARY=$UMBEL bash "$(dirname "$0")/../bench/sched.sh" --tsv --runs 30 --processors "2 4" --guests "1 2 4" >"$WORK/rows" ||
     fail "bench/sched.sh: $?"
