@@ -458,10 +458,11 @@ Test(node_run, groups_of_v2)
 Test(node_run, a_node_that_stops_ends_them_all)
 {
     struct world *w = setup();
-    enum { N = 40 };
+    /* As many as can be begun and ended while runs_end() waits, on a slow machine too. */
+    const uint64_t n = wait_ms() == WAIT_MS ? 40 : 8;
     char name[PATH_MAX + 64];
 
-    for (uint64_t i = 1; i <= N; i++)
+    for (uint64_t i = 1; i <= n; i++)
         start(w, order(w, i, "sleep 600"));
     w->keep = true;
     int64_t began = clock_boot_ms();
@@ -470,7 +471,7 @@ Test(node_run, a_node_that_stops_ends_them_all)
     cr_expect_eq(runs_held(w->dir, false), 0);
     if (wait_ms() == WAIT_MS)
         cr_expect_lt(clock_boot_ms() - began, JOB_GRACE_MS + JOB_MARGIN_MS + 1000);
-    for (uint64_t i = 1; i <= N; i++) {
+    for (uint64_t i = 1; i <= n; i++) {
         Star__JobRunReport *r = wait_end(w, i);
         cr_expect_eq(r->end, STAR__JOB_END__END_LEASE, "%s", r->detail);
         snprintf(name, sizeof(name), "%s/jobs/%ju.1.1/result", w->dir, (uintmax_t)i);
