@@ -263,6 +263,12 @@ void rbc_spread(struct rbc *s)
 
 /* ---- stealing */
 
+/* Alone on its processor, which it is the next to have. */
+static bool rt_is_at_home(const struct rbc *s, const struct rbc_cpu *peer)
+{
+    return rbc_balanced(s) && peer->rt < 2 && !peer->tasklet && !rbc_guarded(s, peer);
+}
+
 static struct rbc_vcpu *steal_from(struct rbc *s, const struct rbc_cpu *peer,
                                    const struct rbc_cpu *c, unsigned cls, int64_t now)
 {
@@ -298,6 +304,9 @@ struct rbc_vcpu *rbc_steal(struct rbc *s, struct rbc_cpu *c, enum rbc_class cls,
         rbc_mask_clear(&peers, c->id);
         for (uint32_t cpu = s->steal_last; !rbc_mask_empty(&peers); rbc_mask_clear(&peers, cpu)) {
             cpu = rbc_mask_next(&peers, cpu);
+            /* Who has work of his own leaves it there. */
+            if (best == RBC_RT && cls != RBC_IDLE && rt_is_at_home(s, s->cpus[cpu]))
+                continue;
             struct rbc_vcpu *v = steal_from(s, s->cpus[cpu], c, best, now);
             if (v == NULL)
                 continue;

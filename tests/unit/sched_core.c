@@ -394,6 +394,29 @@ Test(sched_core, stealing_is_for_better_classes)
     end();
 }
 
+/* Processor 0 has been asked to run it. Processor 1, whose slice ends in that moment, leaves it
+ * there: else each of two takes the other's again and again. */
+Test(sched_core, a_real_time_vcpu_that_is_about_to_run_is_not_stolen)
+{
+    begin(RBC_R_B_CREDIT, 2);
+    add(0, true, 0);
+    for (uint32_t n = 1; n < 3; n++) {
+        add(n, false, n - 1);
+        h->vcpus[n].placed = true;
+        h->vcpus[n].cls = RBC_OVER;
+        host_wake(h, n);
+    }
+    host_settle(h);
+    cr_assert(runs(0) == 1 && runs(1) == 2);
+    h->now += 30 * MS;
+    host_wake(h, 0);
+    host_ask(h, 1, false);
+    cr_assert_eq(runs(1), 2);
+    rested();
+    cr_assert_eq(runs(0), 0);
+    end();
+}
+
 /* ---- guard */
 
 /* A real-time vCPU that never blocks, with 50 % allowed: an ordinary one gets the other half. */
