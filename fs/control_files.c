@@ -101,8 +101,9 @@ static int control_of(struct controls *cs, const struct kreq *q, struct control 
     return 0;
 }
 
-/* Makes size bytes the text of q's handle. Errors as above. */
-static int set_text(struct kreq *q, const void *text, size_t size, uint64_t base, bool reread)
+/* Makes size bytes the text of q's handle. answer: to what has been done already, so that its text,
+ * which is short, is no reason to fail. Errors as above. */
+static int set_text(struct kreq *q, const void *text, size_t size, uint64_t base, bool answer)
 {
     struct controls *cs = q->w->controls;
     char *copy = malloc(size ? size : 1);
@@ -115,7 +116,9 @@ static int set_text(struct kreq *q, const void *text, size_t size, uint64_t base
         memcpy(copy, text, size);
     pthread_mutex_lock(&cs->lock);
     rc = control_of(cs, q, &c);
-    if (rc == 0 && size > c->size)
+    if (rc == 0 && size > c->size && answer)
+        control_shares_put(&cs->shares, c->uid, size - c->size);
+    else if (rc == 0 && size > c->size)
         rc = take(cs, c->uid, 0, size - c->size);
     else if (rc == 0)
         control_shares_give(&cs->shares, c->uid, 0, c->size - size);
@@ -124,7 +127,7 @@ static int set_text(struct kreq *q, const void *text, size_t size, uint64_t base
         c->text = copy;
         c->size = size;
         c->base = base;
-        c->reread = reread;
+        c->reread = false;
         copy = NULL;
     }
     pthread_mutex_unlock(&cs->lock);
@@ -306,7 +309,7 @@ static int keep_answer(struct kreq *q, const struct message *reply)
         if (e)
             star__error_reply__free_unpacked(e, NULL);
     }
-    status = set_text(q, text, strlen(text), q->other, false);
+    status = set_text(q, text, strlen(text), q->other, true);
     if (r)
         star__ctl_reply__free_unpacked(r, NULL);
     return status;
@@ -410,7 +413,7 @@ static void on_command(struct kreq *q, const struct message *reply)
     Star__CtlReply *r = kreq_unpack(reply, &star__ctl_reply__descriptor, &status);
 
     if (r && r->text && r->text[0])
-        status = set_text(q, r->text, strlen(r->text), q->offset + q->length, false);
+        status = set_text(q, r->text, strlen(r->text), q->offset + q->length, true);
     if (r)
         star__ctl_reply__free_unpacked(r, NULL);
     if (status < 0) {

@@ -54,6 +54,16 @@ int control_shares_take(struct control_shares *s, uint32_t uid, uint64_t files, 
     return 0;
 }
 
+void control_shares_put(struct control_shares *s, uint32_t uid, uint64_t bytes)
+{
+    struct control_owner *o = find(s, uid);
+
+    if (!o)
+        return;
+    o->bytes += bytes;
+    s->bytes += bytes;
+}
+
 void control_shares_give(struct control_shares *s, uint32_t uid, uint64_t files, uint64_t bytes)
 {
     struct control_owner *o = find(s, uid);

@@ -27,6 +27,8 @@ struct control_shares { /* zeroed at the start */
 
 /* -EMFILE: the user's own share is at its end; -ENFILE, -ENOMEM: files or bytes of all are. */
 int control_shares_take(struct control_shares *s, uint32_t uid, uint64_t files, uint64_t bytes);
+/* Bytes that can be refused no more, of who has a file open. */
+void control_shares_put(struct control_shares *s, uint32_t uid, uint64_t bytes);
 /* What was taken. */
 void control_shares_give(struct control_shares *s, uint32_t uid, uint64_t files, uint64_t bytes);
 

@@ -170,9 +170,9 @@ int runs_job_signal(struct runs *r, const Star__JobSignal *m, char detail[RUN_DE
     else if (run->state != RUN_GOES && !m->end)
         rc = refuse(detail, -EAGAIN, "it has not begun yet");
     else if (run->state != RUN_GOES)
-        run->end_asked = RUN_SIGNAL;
+        run->end_asked = RUN_CANCEL;
     else
-        rc = run_supervisor_tell(run->by, RUN_SIGNAL, m->end ? 0 : m->signal);
+        rc = run_supervisor_tell(run->by, m->end ? RUN_CANCEL : m->signal);
     pthread_mutex_unlock(&r->lock);
     if (rc < 0 && !detail[0])
         snprintf(detail, RUN_DETAIL, "run %s: %s", name, strerror(-rc));
@@ -311,9 +311,9 @@ static void end_all(struct runs *r)
 
     HASH_ITER (hh, r->table, run, next) {
         if (run->state == RUN_GOES)
-            (void)run_supervisor_tell(run->by, SIGTERM, 0); /* gone: it is over */
+            (void)run_supervisor_tell(run->by, RUN_STOP); /* gone: it is over */
         else if (run->state != RUN_OVER)
-            run->end_asked = SIGTERM;
+            run->end_asked = RUN_STOP;
     }
     while (r->active > 0 && rc == 0)
         rc = pthread_cond_timedwait(&r->changed, &r->lock, &until);

@@ -243,7 +243,8 @@ static int remove_trees(const struct run_cgroups *c, const char *name)
 
     for (int k = RUN_CONTROLLERS - 1; rc == 0 && k >= 0; k--) {
         char path[PATH_MAX];
-        if (!run_cgroup_has_tree(c, (enum run_controller)k))
+        if (!run_cgroup_has_tree(c, (enum run_controller)k) ||
+            (k != RUN_CPU && strcmp(c->mounts[k], c->mounts[RUN_CPU]) == 0)) /* one tree of both */
             continue;
         if (snprintf(path, sizeof(path), "%s/" TOP "/%s", c->mounts[k], name) >= (int)sizeof(path))
             rc = -ENAMETOOLONG;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 
 /* What a pipe holds at most, unless somebody makes it larger. */
 #define COPY_BUFFER (64u << 10)
+/* Of the supervisor to the thread that copies; no other use is made of it here. */
+#define INTERRUPT SIGUSR1
 
 /* ---- paths */
 
@@ -106,11 +109,11 @@ static bool is_stopped(const struct run_output *o)
     return poll(&p, 1, 0) > 0;
 }
 
-static int write_all(int fd, const char *data, size_t size)
+static int write_all(const struct run_output *o, int fd, const char *data, size_t size)
 {
     for (size_t done = 0; done < size;) {
         ssize_t n = write(fd, data + done, size - done);
-        if (n < 0 && errno != EINTR)
+        if (n < 0 && (errno != EINTR || is_stopped(o)))
             return -errno;
         done += n > 0 ? (size_t)n : 0;
     }
@@ -131,7 +134,7 @@ static void keep(struct run_output *o, struct run_stream *s, const char *data, s
     else if (s->to < 0)
         rc = open_stream(o, s);
     if (rc == 0)
-        rc = write_all(s->to, data, room);
+        rc = write_all(o, s->to, data, room);
     s->bytes += rc == 0 ? room : 0;
     s->error = rc;
 }
@@ -266,11 +269,25 @@ void run_output_free(struct run_output *o)
         close(o->stop);
 }
 
+static void heard(int number)
+{
+    (void)number; /* the call that it has interrupted ends */
+}
+
+void run_output_signals(void)
+{
+    struct sigaction a = {.sa_handler = heard};
+
+    sigaction(INTERRUPT, &a, NULL);
+}
+
 void run_output_stop(struct run_output *o)
 {
     uint64_t one = 1;
 
     (void)!write(o->stop, &one, sizeof(one)); /* full: it is readable already */
+    if (o->running)
+        pthread_kill(o->thread, INTERRUPT); /* ended, and not joined: nobody hears it */
 }
 
 bool run_output_is_done(const struct run_output *o)

@@ -49,12 +49,15 @@ struct run_over {
     uint32_t again; /* 1: it takes another one; 0: it ends */
 };
 
-/* Signals to a supervisor, with sigqueue's value: run_signal_value(). */
+/* Signals to a supervisor, with sigqueue's value: run_signal_value(). Of SIGTERM, which is a stop
+ * of whatever it has, only one can be pending; of this one each is heard. */
 #define RUN_SIGNAL SIGRTMIN
-/* SIGTERM to it is the end as well, with the node's own reason: the node stops. */
+/* Beyond signals' numbers: the run's end, as it was asked for; as its node stops. */
+#define RUN_CANCEL 0xfe
+#define RUN_STOP   0xff
 
-/* number: the signal for the run, 0: its end. round: of which run; a supervisor that has gone on to
- * another one ignores it. 0: whichever it has. */
+/* number: one of these, or the signal for the run. round: of which run; a supervisor that has gone
+ * on to another one ignores it. 0: whichever it has. */
 static inline int run_signal_value(unsigned round, int number)
 {
     return (int)(round << 8) | number;
@@ -139,7 +142,10 @@ int run_output_init(struct run_output *o, const struct run_world *w, const Star_
                     int out, int err);
 /* After poll() on the pipes: an end is noted, with the first byte the thread starts. */
 int run_output_turn(struct run_output *o);
-/* Nothing more is written, but for what is at the mount by now; what is lost of it is an error. */
+/* Once in a process: how run_output_stop() reaches the thread. */
+void run_output_signals(void);
+/* Nothing more is written, but for what is at the mount by now, which begins no further try; what
+ * is lost of it is an error. From time to time until it is done: a call may begin just then. */
 void run_output_stop(struct run_output *o);
 /* All has ended. false: the thread is not done yet. */
 bool run_output_is_done(const struct run_output *o);

@@ -102,6 +102,8 @@ static int fork_one(struct run_world *w, int fd, const char *name, struct run_sp
         return -errno;
     pid_t pid = fork();
     int pidfd = pid < 0 ? -errno : pid > 0 ? pidfd_of(pid) : 0;
+    if (pid > 0 && pidfd < 0)
+        kill(pid, SIGKILL); /* nobody could watch it */
     if (pid == 0) {
         close(fd);
         close(channel[0]);

@@ -27,8 +27,9 @@
 /* After SIGKILL: a process may be in the kernel, at a mount that does not answer. Its result must
  * not wait for that for ever, but until nothing of it can land: it may run again then. */
 #define KILL_WAIT_MS (JOB_STUCK_MS + JOB_MARGIN_MS)
-/* After the end: for the mount to take what was written; the lease may end it earlier. */
-#define OUTPUT_WAIT_MS 60000
+/* After the end: for the mount to take what was written, in its second try if need be; the lease
+ * may end it earlier. */
+#define OUTPUT_WAIT_MS (2 * JOB_STUCK_MS + JOB_MARGIN_MS)
 /* The lease is looked at so often; it moves on as a rule each second. */
 #define LEASE_LOOK_MS 1000
 /* The group's files may say for a moment that it is in use, though nobody is left. */
@@ -138,10 +139,15 @@ static void send_signal(struct supervisor *v, int number)
     (void)!send(v->control, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static void kill_all(struct supervisor *v)
+static void wait_for_kernel(struct supervisor *v)
 {
     v->phase = KILLED;
     v->phase_until = clock_boot_ms() + KILL_WAIT_MS;
+}
+
+static void kill_all(struct supervisor *v)
+{
+    wait_for_kernel(v);
     if (v->child > 0)
         kill(v->child, SIGKILL); /* init, and all with it */
     (void)run_cgroup_kill(&v->world->cgroups, v->name, 0);
@@ -198,9 +204,12 @@ static int64_t look_at_limits(struct supervisor *v)
     }
     if (v->phase == ENDING && now >= v->phase_until)
         kill_all(v);
+    /* Its end is the kernel's to bring, which may have to wait for the mount, too. */
+    if (v->phase == RUNNING && v->ended && v->told_all)
+        wait_for_kernel(v);
     if (v->phase == KILLED && now >= v->phase_until)
         v->phase = OVER;
-    if (v->phase == KILLED && v->has_output)
+    if (v->has_output)
         stop_output_after_lease(v);
     if (v->phase != RUNNING && v->phase_until < next)
         next = v->phase_until;
@@ -250,9 +259,9 @@ static void take_signals(struct supervisor *v)
         int number = info.ssi_int & 0xff;
         if (round != 0 && round != v->round)
             continue; /* for a run that was over by then */
-        if (info.ssi_signo == SIGTERM)
+        if (info.ssi_signo == SIGTERM || ((int)info.ssi_signo == RUN_SIGNAL && number == RUN_STOP))
             end_run(v, STAR__JOB_END__END_LEASE, "its node was stopped");
-        else if ((int)info.ssi_signo == RUN_SIGNAL && number == 0)
+        else if ((int)info.ssi_signo == RUN_SIGNAL && number == RUN_CANCEL)
             end_asked(v);
         else if ((int)info.ssi_signo == RUN_SIGNAL)
             send_signal(v, number);
@@ -416,6 +425,7 @@ static int take_signals_here(void)
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, RUN_SIGNAL);
+    run_output_signals();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_DFL);
     sigprocmask(SIG_BLOCK, &set, NULL);

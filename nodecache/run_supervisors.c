@@ -130,12 +130,12 @@ void run_supervisors_end(struct runs *r)
     run_supervisors_thin(r, INT64_MAX);
 }
 
-int run_supervisor_tell(const struct run_supervisor *s, int sig, int number)
+int run_supervisor_tell(const struct run_supervisor *s, int number)
 {
-    siginfo_t info = {.si_signo = sig, .si_code = SI_QUEUE};
+    siginfo_t info = {.si_signo = RUN_SIGNAL, .si_code = SI_QUEUE};
 
     info.si_pid = getpid();
     info.si_uid = getuid();
     info.si_int = run_signal_value(s->round, number);
-    return syscall(SYS_pidfd_send_signal, s->pidfd, sig, &info, 0) < 0 ? -errno : 0;
+    return syscall(SYS_pidfd_send_signal, s->pidfd, RUN_SIGNAL, &info, 0) < 0 ? -errno : 0;
 }

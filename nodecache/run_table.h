@@ -17,6 +17,7 @@ enum run_state {
     RUN_WAITING, /* for the spawner */
     RUN_ASKED,   /* the spawner is at it */
     RUN_GOES,    /* by is its supervisor */
+    RUN_STUCK,   /* its supervisor is gone, and not all of its processes are */
     RUN_OVER,    /* result is there; kept until the centre has it */
 };
 
@@ -39,9 +40,11 @@ struct run {
     struct run_supervisor *by;
     struct timespec began;
     int64_t began_ms; /* clock_boot_ms() */
-    int end_asked;    /* before it had a supervisor: told when it has one */
+    int end_asked;    /* RUN_CANCEL, RUN_STOP; before it had a supervisor, told when it has one */
     bool told;        /* the centre has heard of this state */
     int64_t told_ms;  /* when; over: said again after a while */
+    int64_t stuck_until; /* what is left of it is waited for; clock_boot_ms(). The watcher's */
+    char stuck_why[96];
     Star__JobRunReport *result;
 };
 
@@ -58,6 +61,7 @@ struct runs {
     unsigned asked;              /* requests that the spawner has not answered. The watcher's */
     struct run_supervisor *idle; /* the one that had a run last is first. The watcher's */
     unsigned n_idle;
+    unsigned stuck; /* RUN_STUCK. The watcher's */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* everything below */
     struct run *table;
@@ -102,7 +106,7 @@ void run_supervisors_thin(struct runs *r, int64_t now_ms);
 void run_supervisors_end(struct runs *r);
 /* A signal to the supervisor of a run (run_signal_value()); runs->lock is held, or nobody else is
  * there. -ESRCH: it has gone. */
-int run_supervisor_tell(const struct run_supervisor *s, int sig, int number);
+int run_supervisor_tell(const struct run_supervisor *s, int number);
 
 /* run_watch.c */
 int runs_adopt(struct runs *r, char detail[RUN_DETAIL]); /* before the threads start; this too */

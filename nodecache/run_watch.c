@@ -27,8 +27,9 @@
 #define SPAWNER_AGAIN_MS 1000
 /* Groups that a supervisor has left, as it was killed. */
 #define SWEEP_MS 30000
-/* Of a run whose supervisor is gone; 10 ms apart. */
-#define KILL_TRIES 200
+/* Of runs whose supervisors are gone: how often their last processes are looked for. */
+#define STUCK_LOOK_MS 50
+#define STUCK_MAX     64
 /* It may begin in the moment in which it is given up. */
 #define ADOPT_TRIES 3
 #define EVENTS_MAX  64
@@ -75,14 +76,11 @@ static void set_over(struct runs *r, struct run *run, Star__JobRunReport *result
     pthread_mutex_unlock(&r->lock);
 }
 
-/* Without a supervisor that would say it. */
-static void set_failed(struct runs *r, struct run *run, const char *detail)
+static void tell_failed(struct runs *r, struct run *run, const char *detail)
 {
     Star__JobRunReport *result = failed_report(run, detail);
     int dir = openat(r->jobs, run->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (run_cgroup_kill(&r->cgroups, run->name, KILL_TRIES) < 0)
-        log_warning("run %s has no supervisor, and processes of it cannot be ended", run->name);
     (void)run_cgroup_remove(&r->cgroups, run->name); /* swept later if not now */
     int rc = dir < 0 || !result ? -ENOMEM : run_folder_set_result(dir, result);
     if (rc < 0) /* found without a result at the next start: the same comes of it */
@@ -90,6 +88,46 @@ static void set_failed(struct runs *r, struct run *run, const char *detail)
     if (dir >= 0)
         close(dir);
     set_over(r, run, result);
+}
+
+/* Without a supervisor that would say it. What is left of it may be at the mount: it may run again
+ * when that has ended. */
+static void set_failed(struct runs *r, struct run *run, const char *detail)
+{
+    if (run_cgroup_kill(&r->cgroups, run->name, 0) == 0) {
+        tell_failed(r, run, detail);
+        return;
+    }
+    run->stuck_until = clock_boot_ms() + JOB_STUCK_MS + JOB_MARGIN_MS;
+    snprintf(run->stuck_why, sizeof(run->stuck_why), "%s", detail);
+    pthread_mutex_lock(&r->lock);
+    r->waiting -= run->state == RUN_WAITING;
+    run->by = NULL;
+    run->state = RUN_STUCK;
+    r->stuck++;
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void look_at_stuck(struct runs *r)
+{
+    struct run *stuck[STUCK_MAX];
+    unsigned n = 0;
+
+    pthread_mutex_lock(&r->lock);
+    for (struct run *run = r->stuck > 0 ? r->table : NULL; run && n < STUCK_MAX; run = run->hh.next)
+        if (run->state == RUN_STUCK)
+            stuck[n++] = run;
+    pthread_mutex_unlock(&r->lock);
+    for (unsigned i = 0; i < n; i++) {
+        struct run *run = stuck[i];
+        bool left = run_cgroup_kill(&r->cgroups, run->name, 0) < 0;
+        if (left && clock_boot_ms() < run->stuck_until)
+            continue;
+        if (left)
+            log_warning("run %s has no supervisor, and processes of it cannot be ended", run->name);
+        r->stuck--;
+        tell_failed(r, run, run->stuck_why);
+    }
 }
 
 /* What its supervisor has left. */
@@ -115,7 +153,7 @@ static void run_goes(struct runs *r, struct run *run, struct run_supervisor *s)
     run->state = RUN_GOES;
     run->by = s;
     if (run->end_asked)
-        (void)run_supervisor_tell(s, run->end_asked, 0); /* gone: it is over */
+        (void)run_supervisor_tell(s, run->end_asked); /* gone: it is over */
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
 }
@@ -168,14 +206,15 @@ static void adopt(struct runs *r, struct run *run)
 {
     for (int i = 0; i < ADOPT_TRIES; i++) {
         Star__JobRunReport *result = NULL;
-        if (run_folder_result(r->jobs, run->name, &result) == 0) {
+        int fd = find_supervisor(r, run);
+        struct run_spawned_fds fds = {.pidfd = fd, .channel = -1};
+        /* Even with a result: a thread of it may still be at the mount. */
+        if (fd >= 0 && watch_new(r, run, &fds) == 0)
+            return;
+        if (fd < 0 && run_folder_result(r->jobs, run->name, &result) == 0) {
             set_over(r, run, result);
             return;
         }
-        int fd = find_supervisor(r, run);
-        struct run_spawned_fds fds = {.pidfd = fd, .channel = -1};
-        if (fd >= 0 && watch_new(r, run, &fds) == 0)
-            return;
         if (fd < 0 && run_folder_give_up(r->jobs, run->name) == 0)
             break;
     }
@@ -399,9 +438,11 @@ void *runs_watch(void *arg)
             (void)run_cgroup_each(&r->cgroups, sweep_one, r);
             sweep_ms = clock_boot_ms() + SWEEP_MS;
         }
+        run_supervisors_thin(r, clock_boot_ms()); /* before one of them is asked */
         start_waiting(r);
-        run_supervisors_thin(r, clock_boot_ms());
-        int n = epoll_wait(r->epoll, events, EVENTS_MAX, SPAWNER_AGAIN_MS);
+        look_at_stuck(r);
+        int n = epoll_wait(r->epoll, events, EVENTS_MAX,
+                           r->stuck > 0 ? STUCK_LOOK_MS : SPAWNER_AGAIN_MS);
         for (int i = 0; i < n; i++)
             handle(r, &events[i]);
     }

@@ -7,6 +7,19 @@
 #include "fs/control_shares.h"
 #include "fs/killed.h"
 
+/* An answer has its place, whatever else there is. */
+Test(control_shares, an_answer_is_put_in)
+{
+    struct control_shares s = {0};
+
+    cr_assert_eq(control_shares_take(&s, 1000, 1, CONTROLS_USER_BYTES), 0);
+    cr_assert_eq(control_shares_take(&s, 1000, 0, 1), -EMFILE);
+    control_shares_put(&s, 1000, 10);
+    cr_assert_eq(s.bytes, CONTROLS_USER_BYTES + 10);
+    control_shares_give(&s, 1000, 1, CONTROLS_USER_BYTES + 10);
+    cr_assert(s.bytes == 0 && s.files == 0 && s.owners == NULL);
+}
+
 Test(control_shares, a_user_has_a_share_and_root_what_is_left)
 {
     struct control_shares s = {0};

@@ -127,10 +127,10 @@ Test(node_run_again, a_signal_for_the_last_run_does_not_meet_the_next)
     struct order *second = order(w, 2, UNTIL_LET), *third = order(w, 3, "sleep 600");
     pid_t pid = one_idle(w);
 
-    signal_supervisor(pid, run_signal_value(1, 0));
+    signal_supervisor(pid, run_signal_value(1, RUN_CANCEL));
     start(w, second);
     cr_expect_eq(supervisor_of(w, 2), pid);
-    signal_supervisor(pid, run_signal_value(1, 0));
+    signal_supervisor(pid, run_signal_value(1, RUN_CANCEL));
     signal_supervisor(pid, run_signal_value(1, SIGKILL));
     usleep(200000); /* it would end it at once */
     let(w);
