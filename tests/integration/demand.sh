@@ -193,7 +193,8 @@ touch "$WORK/hangs"
 kill -KILL "$(pid_of control-1)" # the next centre has not heard of that
 up
 set_to node_start_time 2
-id=$(submit 'copies = 2\ncommand = true\n')
+taken() { id=$(submit 'copies = 2\ncommand = true\n' 2>"$WORK/refusal"); } # nobody has said yet what a new node could have
+within "$(slow 20)" taken || fail "$(cat "$WORK/refusal")"
 wait_for grep -q 'node-start-failed .*start 1 of 3: it was not heard within 2 s' "$EVENTS"
 says '^copy [12] node - state pending' cat "$JOBS/$id/status" || fail "it does not wait: $(cat "$JOBS/$id/status")"
 ! says 'problem jobs' cat "$MNT/.umbel/health" || fail "a job for which a node is on its way is a problem: $(cat "$MNT/.umbel/health")"
